@@ -1,0 +1,112 @@
+use arrow_array::{Float64Array, Int64Array, StringArray, UInt64Array};
+use proptest::prelude::*;
+
+use super::*;
+
+fn strings(values: &[Option<&str>]) -> ArrayRef {
+    Arc::new(StringArray::from(values.to_vec()))
+}
+
+fn hex(keys: &EncodedKeys, row: usize) -> String {
+    keys.key(row).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn keys_of(columns: &[ArrayRef]) -> EncodedKeys {
+    encode_keys(columns, columns[0].len()).expect("key types")
+}
+
+/// Golden bytes: state lies on disk under them.
+#[test]
+fn the_bytes_of_a_key_never_change() {
+    let ints: ArrayRef = Arc::new(Int64Array::from(vec![Some(-1), Some(0), Some(1), None]));
+    let keys = keys_of(&[ints]);
+    assert_eq!(hex(&keys, 0), "017fffffffffffffff");
+    assert_eq!(hex(&keys, 1), "018000000000000000");
+    assert_eq!(hex(&keys, 2), "018000000000000001");
+    assert_eq!(hex(&keys, 3), "00");
+    let keys = keys_of(&[strings(&[Some("a\0b"), Some(""), None])]);
+    assert_eq!(hex(&keys, 0), "016100ff6200");
+    assert_eq!(hex(&keys, 1), "0100");
+    assert_eq!(hex(&keys, 2), "00");
+    let floats: ArrayRef = Arc::new(Float64Array::from(vec![-1.0, 0.0, 1.5]));
+    let keys = keys_of(&[floats]);
+    assert_eq!(hex(&keys, 0), "01400fffffffffffff");
+    assert_eq!(hex(&keys, 1), "018000000000000000");
+    assert_eq!(hex(&keys, 2), "01bff8000000000000");
+}
+
+#[test]
+fn the_hash_and_the_group_of_a_key_never_change() {
+    let keys = keys_of(&[strings(&[Some("N14228")])]);
+    assert_eq!(keys.hashes()[0], xxh3_64(b"\x01N14228\x00"));
+    assert_eq!(keys.group(0), KeyGroup((keys.hashes()[0] % 4096) as u16));
+}
+
+#[test]
+fn negative_zero_is_zero_and_there_is_one_nan() {
+    let floats: ArrayRef = Arc::new(Float64Array::from(vec![0.0, -0.0, f64::NAN, -f64::NAN, f64::INFINITY]));
+    let keys = keys_of(&[floats]);
+    assert_eq!(keys.key(0), keys.key(1));
+    assert_eq!(keys.key(2), keys.key(3));
+    assert!(keys.key(4) < keys.key(2));
+}
+
+#[test]
+fn the_fast_path_writes_the_same_bytes() {
+    let ints: ArrayRef = Arc::new(Int64Array::from(vec![i64::MIN, -5, 0, 7, i64::MAX]));
+    let fast = keys_of(std::slice::from_ref(&ints)).clone();
+    let nullable: ArrayRef = Arc::new(Int64Array::from(vec![Some(i64::MIN), Some(-5), Some(0), Some(7), Some(i64::MAX), None]));
+    let slow = keys_of(&[nullable]);
+    for row in 0..5 {
+        assert_eq!(fast.key(row), slow.key(row));
+        assert_eq!(fast.hashes()[row], slow.hashes()[row]);
+    }
+    let sliced = keys_of(&[ints.slice(2, 2)]);
+    assert_eq!(sliced.key(0), fast.key(2));
+}
+
+#[test]
+fn without_key_columns_every_row_has_the_empty_key() {
+    let keys = encode_keys(&[], 3).expect("no column, no type to refuse");
+    assert_eq!(keys.len(), 3);
+    assert_eq!(keys.key(2), b"");
+}
+
+#[test]
+fn a_list_cannot_be_a_key() {
+    let list = DataType::List(Arc::new(Field::new("item", DataType::Int64, true)));
+    assert_eq!(check_key_type(&list), Err(NotAKey(list.clone())));
+}
+
+proptest! {
+    #[test]
+    fn encoded_keys_sort_as_their_values(mut rows: Vec<(Option<String>, Option<i64>)>) {
+        rows.sort();
+        let names: ArrayRef = Arc::new(StringArray::from_iter(rows.iter().map(|(name, _)| name.as_deref())));
+        let numbers: ArrayRef = Arc::new(Int64Array::from_iter(rows.iter().map(|(_, number)| *number)));
+        let keys = encode_keys(&[names, numbers], rows.len()).expect("key types");
+        for row in 1..rows.len() {
+            prop_assert_eq!(keys.key(row - 1).cmp(keys.key(row)), rows[row - 1].cmp(&rows[row]));
+        }
+    }
+
+    #[test]
+    fn unsigned_keys_sort_as_their_values(mut values: Vec<u64>) {
+        values.sort_unstable();
+        let keys = keys_of(&[Arc::new(UInt64Array::from(values.clone())) as ArrayRef]);
+        for row in 1..values.len() {
+            prop_assert_eq!(keys.key(row - 1).cmp(keys.key(row)), values[row - 1].cmp(&values[row]));
+        }
+    }
+
+    #[test]
+    fn a_subtask_owns_exactly_the_groups_that_name_it(parallelism in 1_u32..300) {
+        for subtask in 0..parallelism {
+            for group in KeyGroup::owned_by(SubtaskIndex(subtask), parallelism) {
+                prop_assert_eq!(KeyGroup(group).owner(parallelism), SubtaskIndex(subtask));
+            }
+        }
+        let owned: usize = (0..parallelism).map(|subtask| KeyGroup::owned_by(SubtaskIndex(subtask), parallelism).len()).sum();
+        prop_assert_eq!(owned, usize::from(KEY_GROUPS));
+    }
+}

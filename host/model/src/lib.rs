@@ -1,0 +1,16 @@
+//! The vocabulary of Millstream: what every room agrees on. Pure, no I/O, no clock.
+//!
+//! In reading order: [`Batch`] (rows in columns with their event times), [`time`] (event time, watermarks and how they merge),
+//! [`key`] (the bytes, hash and group of a key), [`ids`] and [`ErrorKind`].
+
+#![forbid(unsafe_code)]
+
+mod batch;
+mod error;
+pub mod ids;
+pub mod key;
+pub mod time;
+
+pub use batch::{Batch, ChangeKind, Origin, Positions};
+pub use error::ErrorKind;
+pub use time::{EventTime, Watermark};
