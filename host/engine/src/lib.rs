@@ -1,1 +1,19 @@
+//! The engine: from a job file to running subtasks.
+//!
+//! In reading order: [`spec`] (the job file) → [`plan`] (checked and typed) → [`graph`] (the planned job) → [`run`] (subtasks, exchange,
+//! alignment, the job handle). What the parts agree on: [`operator`], [`connector`], [`element`], [`rejected`], [`clock`], [`metrics`].
+//! The built-in operators are one file each under [`operators`].
 
+#![forbid(unsafe_code)]
+
+pub mod clock;
+pub mod connector;
+pub mod element;
+pub mod graph;
+pub mod metrics;
+pub mod operator;
+pub mod operators;
+pub mod plan;
+pub mod rejected;
+pub mod run;
+pub mod spec;

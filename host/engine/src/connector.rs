@@ -1,0 +1,238 @@
+//! Sources and sinks as the engine sees them. The connectors themselves live in `host/connectors`.
+//!
+//! Ladder of names: settings (what a user wrote under the connector's key) → [`Source`] / [`Sink`] (checked and typed, one per job) →
+//! [`SplitReader`] / [`SinkWriter`] (one per split or subtask).
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+
+use arrow_schema::SchemaRef;
+use async_trait::async_trait;
+use millstream_model::{
+    Batch, StreamType,
+    ids::{CheckpointId, JobId, SubtaskIndex},
+};
+use serde_json::Value;
+
+use crate::{clock::Clock, operator::OperatorError, rejected::Rejection};
+
+/// What a connector is told when a job is planned.
+pub struct ConnectorRequest<'a> {
+    /// The id of the source or sink in the job file.
+    pub id: &'a str,
+    /// The value under the connector's key in the job file.
+    pub settings: &'a Value,
+    /// The directory that relative paths start from: the job file's.
+    pub base_directory: PathBuf,
+    /// Sources: the columns the job file declares under `schema:`. Sinks: none.
+    pub declared_schema: Option<SchemaRef>,
+    /// Sinks: the stream to be written.
+    pub input: Option<StreamType>,
+    /// The clock of the job.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// A mistake in a connector's settings: where (a path below the connector's key, such as `format` or `columns.0`) and what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SettingsProblem {
+    /// Path of keys below the connector's key, joined by dots; empty: the whole.
+    pub path: String,
+    /// One clause that says cause and fix.
+    pub message: String,
+}
+
+/// One kind of source: what stands behind a key such as `files:`.
+pub trait SourceConnector: Send + Sync {
+    /// The key in the job file.
+    fn name(&self) -> &'static str;
+    /// JSON Schema of the settings.
+    fn settings_schema(&self) -> schemars::Schema;
+    /// Checks the settings and decides the columns.
+    ///
+    /// # Errors
+    /// All mistakes in the settings at once.
+    fn plan(&self, request: ConnectorRequest<'_>) -> Result<Arc<dyn Source>, Vec<SettingsProblem>>;
+}
+
+/// One kind of sink.
+pub trait SinkConnector: Send + Sync {
+    /// The key in the job file.
+    fn name(&self) -> &'static str;
+    /// JSON Schema of the settings.
+    fn settings_schema(&self) -> schemars::Schema;
+    /// Checks the settings against the stream to be written.
+    ///
+    /// # Errors
+    /// All mistakes in the settings at once.
+    fn plan(&self, request: ConnectorRequest<'_>) -> Result<Arc<dyn Sink>, Vec<SettingsProblem>>;
+}
+
+/// All connectors that a job file may name.
+#[derive(Default)]
+pub struct Connectors {
+    /// Sources by key.
+    pub sources: BTreeMap<&'static str, Box<dyn SourceConnector>>,
+    /// Sinks by key.
+    pub sinks: BTreeMap<&'static str, Box<dyn SinkConnector>>,
+}
+
+impl Connectors {
+    /// Adds a source.
+    pub fn with_source(mut self, connector: impl SourceConnector + 'static) -> Self {
+        self.sources.insert(connector.name(), Box::new(connector));
+        self
+    }
+
+    /// Adds a sink.
+    pub fn with_sink(mut self, connector: impl SinkConnector + 'static) -> Self {
+        self.sinks.insert(connector.name(), Box::new(connector));
+        self
+    }
+}
+
+/// A part of a source that is read in order by one subtask: a file, a byte range, a generator's share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Split {
+    /// Unique within the source and stable across runs.
+    pub id: Arc<str>,
+    /// What the source needs to open it.
+    pub detail: Value,
+}
+
+/// A checked source of one job.
+#[async_trait]
+pub trait Source: Send + Sync {
+    /// The columns it can produce.
+    fn schema(&self) -> SchemaRef;
+
+    /// Event times that the source itself knows (none: the job file's `event-time` is needed for a stream with event time).
+    fn has_event_times(&self) -> bool {
+        false
+    }
+
+    /// Whether it ends by itself.
+    fn is_bounded(&self) -> bool;
+
+    /// The same source producing only these columns of [`Self::schema`], in this order; it must not do work for the others.
+    fn project(&self, columns: &[usize]) -> Arc<dyn Source>;
+
+    /// The splits that exist now. For an unbounded source (a followed directory) it is called again every
+    /// [`Self::discovery_interval`]; splits seen before are returned again and ignored.
+    ///
+    /// # Errors
+    /// The outside does not answer or the input cannot be listed.
+    async fn splits(&self, parallelism: u32) -> Result<Vec<Split>, OperatorError>;
+
+    /// How often to look for new splits; none: once.
+    fn discovery_interval(&self) -> Option<std::time::Duration> {
+        None
+    }
+
+    /// Total size for progress, in the unit of [`SplitReader::progress`]; none: unknown.
+    fn size_hint(&self) -> Option<u64> {
+        None
+    }
+
+    /// Opens a split at its start, or at a position that a reader of it returned before.
+    ///
+    /// # Errors
+    /// It cannot be opened, or the position is not one of this split.
+    async fn open(&self, split: &Split, position: Option<&Value>) -> Result<Box<dyn SplitReader>, OperatorError>;
+}
+
+/// What a reader found.
+#[derive(Debug)]
+pub enum Read {
+    /// Rows, with their [`millstream_model::Origin`], and records between them that could not be read.
+    Rows {
+        /// The rows that could be read; may be empty.
+        batch: Batch,
+        /// Records that could not.
+        rejected: Vec<Rejection>,
+    },
+    /// The split is read to its end.
+    End,
+}
+
+/// Reads one split. Owned by one subtask.
+#[async_trait]
+pub trait SplitReader: Send {
+    /// The next rows, at most `rows_max`; waits when there are none yet. Cancel-safe: dropping the future loses nothing.
+    ///
+    /// # Errors
+    /// The split cannot be read further; names split and position.
+    async fn read(&mut self, rows_max: usize) -> Result<Read, OperatorError>;
+
+    /// The position after the last row returned: what a checkpoint stores and [`Source::open`] takes.
+    fn position(&self) -> Value;
+
+    /// How much of the split is read, in the unit of [`Source::size_hint`].
+    fn progress(&self) -> u64 {
+        0
+    }
+}
+
+/// What a sink writer is given.
+#[derive(Clone, Debug)]
+pub struct SinkContext {
+    /// The job.
+    pub job: JobId,
+    /// Which of the parallel writers this is.
+    pub subtask: SubtaskIndex,
+    /// Number of parallel writers.
+    pub parallelism: u32,
+}
+
+/// A checked sink of one job.
+#[async_trait]
+pub trait Sink: Send + Sync {
+    /// Whether it takes streams with updates and deletions.
+    fn accepts_changes(&self) -> bool {
+        false
+    }
+
+    /// The most parallel writers it can have; none: any number.
+    fn parallelism_max(&self) -> Option<u32> {
+        None
+    }
+
+    /// Creates the writer of one subtask.
+    ///
+    /// # Errors
+    /// The target cannot be reached or written.
+    async fn writer(&self, context: SinkContext) -> Result<Box<dyn SinkWriter>, OperatorError>;
+}
+
+/// Writes one subtask's rows. Owned by one subtask.
+#[async_trait]
+pub trait SinkWriter: Send {
+    /// Takes rows; may buffer.
+    ///
+    /// # Errors
+    /// The rows cannot be written (disk full, connection refused); names the target.
+    async fn write(&mut self, batch: &Batch) -> Result<(), OperatorError>;
+
+    /// Makes what was written so far visible to an impatient reader, where the sink can; called on the flush interval.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    async fn flush(&mut self) -> Result<(), OperatorError> {
+        Ok(())
+    }
+
+    /// Stages everything before the barrier, so that a commit can publish it.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    async fn on_barrier(&mut self, _checkpoint: CheckpointId) -> Result<(), OperatorError> {
+        Ok(())
+    }
+
+    /// All input has been written: publish it (files: atomic rename). Nothing half-written is ever visible before.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    async fn finish(self: Box<Self>) -> Result<(), OperatorError>;
+
+    /// The job failed or was cancelled: remove what is not published.
+    async fn abort(self: Box<Self>) {}
+}

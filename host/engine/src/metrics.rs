@@ -1,0 +1,71 @@
+//! Counters of running operators: written by one subtask, read by anyone.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+/// Counters of one operator in one subtask. All are totals since the start of the run, but for the gauges.
+#[derive(Debug, Default)]
+pub struct OperatorMetrics {
+    /// Rows received.
+    pub rows_in: Counter,
+    /// Rows emitted on declared outputs.
+    pub rows_out: Counter,
+    /// Rows that came too late and were not used.
+    pub rows_late: Counter,
+    /// Rows rejected and dropped or sent to a sink.
+    pub rows_rejected: Counter,
+    /// Rows without a key that `null-keys: drop` dropped.
+    pub rows_null_key: Counter,
+    /// Time spent in guest calls, in nanoseconds.
+    pub guest_ns: Counter,
+    /// Traps of guests.
+    pub traps: Counter,
+    /// Time spent waiting for room in an output queue, in nanoseconds.
+    pub backpressured_ns: Counter,
+    /// Units of input read, for progress (sources only).
+    pub progress: Counter,
+    /// The operator's watermark, ms since epoch; `i64::MIN`: none yet.
+    pub watermark: Gauge,
+}
+
+/// A number that only grows.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `count`.
+    pub fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// The total.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Sets the total, for a counter whose owner keeps it elsewhere.
+    pub fn set(&self, total: u64) {
+        self.0.store(total, Ordering::Relaxed);
+    }
+}
+
+/// A number that goes up and down.
+#[derive(Debug)]
+pub struct Gauge(AtomicI64);
+
+impl Default for Gauge {
+    fn default() -> Self {
+        Self(AtomicI64::new(i64::MIN))
+    }
+}
+
+impl Gauge {
+    /// Sets the value.
+    pub fn set(&self, value: i64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// The value.
+    pub fn get(&self) -> i64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}

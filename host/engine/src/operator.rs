@@ -1,0 +1,262 @@
+//! The operator: one node of the job graph, and everything it may touch.
+//!
+//! Ladder of names: *spec* (one entry under `operators:` in the job file) → [`OperatorPlan`] (checked, typed; `graph` holds it) →
+//! [`Operator`] (one instance in one subtask). Each built-in operator is one file under `operators/` that holds all three.
+
+use std::{ops::Range, path::PathBuf, sync::Arc};
+
+use async_trait::async_trait;
+use millstream_model::{
+    Batch, ErrorKind, StreamType, Watermark,
+    ids::{JobId, OperatorId, SubtaskIndex, TenantId},
+};
+
+use crate::{element::Barrier, rejected::Rejection};
+
+/// The clocks of one call. A repeated call gets the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// The merged watermark of the operator's inputs; none yet: none.
+    pub watermark: Option<Watermark>,
+    /// Processing time, ms since epoch, from the injected clock.
+    pub processing_time: i64,
+}
+
+/// Where a row leaves an operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum OutputPort {
+    /// A declared output, by its number.
+    Port(usize),
+    /// Rows that came too late and were not used: the stream `<id>.late`, typed as the input.
+    Late,
+    /// Rows that can never succeed: the stream `<id>.rejected`, typed by [`crate::rejected::schema`].
+    Rejected,
+}
+
+/// What an operator has emitted during one call, in order. The chain hands it to the next operators when the call returns.
+#[derive(Debug, Default)]
+pub struct Output {
+    emitted: Vec<(OutputPort, Batch)>,
+    rejections: Vec<Rejection>,
+}
+
+impl Output {
+    /// Emits rows on a declared output. Empty batches are dropped.
+    pub fn emit(&mut self, port: usize, batch: Batch) {
+        self.push(OutputPort::Port(port), batch);
+    }
+
+    /// Emits rows that came too late.
+    pub fn emit_late(&mut self, batch: Batch) {
+        self.push(OutputPort::Late, batch);
+    }
+
+    /// Hands over rows that can never succeed; the operator's `rejected` setting says what becomes of them.
+    pub fn reject(&mut self, rejection: Rejection) {
+        self.rejections.push(rejection);
+    }
+
+    /// Takes what was emitted, in order.
+    pub fn take_emitted(&mut self) -> Vec<(OutputPort, Batch)> {
+        std::mem::take(&mut self.emitted)
+    }
+
+    /// Takes the rejections, in order.
+    pub fn take_rejections(&mut self) -> Vec<Rejection> {
+        std::mem::take(&mut self.rejections)
+    }
+
+    fn push(&mut self, port: OutputPort, batch: Batch) {
+        if batch.num_rows() > 0 {
+            self.emitted.push((port, batch));
+        }
+    }
+}
+
+/// One node of the job graph in one subtask. Calls never overlap and come in stream order. It touches only its arguments and what it was
+/// created with: no channel, no wall clock.
+#[async_trait]
+pub trait Operator: Send {
+    /// Handles one batch of input `input`.
+    ///
+    /// # Errors
+    /// The call failed as a whole; nothing of it was applied.
+    async fn on_batch(&mut self, input: usize, batch: Batch, now: Moment, out: &mut Output) -> Result<(), OperatorError>;
+
+    /// The merged watermark of all inputs advanced to `now.watermark`; a row at or before it is late from now on. Called before the watermark
+    /// is passed on, so what is emitted here comes before it downstream.
+    ///
+    /// # Errors
+    /// As [`Self::on_batch`].
+    async fn on_watermark(&mut self, _now: Moment, _out: &mut Output) -> Result<(), OperatorError> {
+        Ok(())
+    }
+
+    /// The watermark that this operator's output promises when its inputs promise `merged`. Operators that assign event times anew
+    /// (`assign-watermarks`) return their own; none: nothing to promise yet.
+    fn output_watermark(&self, merged: Watermark) -> Option<Watermark> {
+        Some(merged)
+    }
+
+    /// When, in processing time (ms since epoch), [`Self::on_processing_time`] wants to be called next.
+    fn next_processing_time(&self) -> Option<i64> {
+        None
+    }
+
+    /// The time of [`Self::next_processing_time`] has come.
+    ///
+    /// # Errors
+    /// As [`Self::on_batch`].
+    async fn on_processing_time(&mut self, _now: Moment, _out: &mut Output) -> Result<(), OperatorError> {
+        Ok(())
+    }
+
+    /// All inputs are aligned on the barrier: state as it is now belongs to the checkpoint.
+    ///
+    /// # Errors
+    /// The state cannot be cut.
+    async fn on_barrier(&mut self, _barrier: Barrier) -> Result<(), OperatorError> {
+        Ok(())
+    }
+
+    /// All inputs have ended and the watermark is [`Watermark::MAX`]; the last chance to emit.
+    ///
+    /// # Errors
+    /// As [`Self::on_batch`].
+    async fn on_end(&mut self, _now: Moment, _out: &mut Output) -> Result<(), OperatorError> {
+        Ok(())
+    }
+
+    /// Control messages that only some operators understand, such as a prepared new version. The default refuses.
+    ///
+    /// # Errors
+    /// The operator does not understand the message.
+    async fn on_control(&mut self, _control: Control) -> Result<(), OperatorError> {
+        Err(OperatorError::internal("this operator takes no control message"))
+    }
+}
+
+/// A message from the job handle to the operator of one subtask, delivered at a batch boundary.
+pub enum Control {
+    /// Replaces the component instance by one that was prepared beside it: same ports, types and state.
+    Switch(Box<dyn std::any::Any + Send>),
+}
+
+/// A planned operator: everything decided and typed; creates one [`Operator`] per subtask.
+#[async_trait]
+pub trait OperatorPlan: Send + Sync {
+    /// The declared outputs: name and type. The first is what a bare `<id>` names.
+    fn outputs(&self) -> &[(String, StreamType)];
+
+    /// What `millstream explain` prints below the operator, one fact per line: what it reads, its states and timers, its windows.
+    fn explain(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Columns of input `input` that the operator needs, by number, to prune what sources generate; none: all.
+    fn reads(&self, _input: usize) -> Option<Vec<usize>> {
+        None
+    }
+
+    /// Which input's columns output `output` passes on (besides what the operator adds), for pruning; none: it makes all its columns.
+    fn keeps(&self, _output: usize) -> Option<usize> {
+        None
+    }
+
+    /// Creates the instance of one subtask.
+    ///
+    /// # Errors
+    /// The component cannot be instantiated or opened, or the state backend cannot be.
+    async fn create(&self, context: OperatorContext) -> Result<Box<dyn Operator>, OperatorError>;
+
+    /// For the swap of a component: access to the concrete plan.
+    fn as_any(&self) -> &dyn std::any::Any;
+}
+
+/// What one operator instance is given at construction.
+#[derive(Clone)]
+pub struct OperatorContext {
+    /// The owner of the job.
+    pub tenant: TenantId,
+    /// The job.
+    pub job: JobId,
+    /// The operator's id in the job file.
+    pub operator: OperatorId,
+    /// Which of the parallel instances this is.
+    pub subtask: SubtaskIndex,
+    /// Number of parallel instances.
+    pub parallelism: u32,
+    /// The key groups this instance owns.
+    pub key_groups: Range<u16>,
+    /// Where state goes and how much memory it may use.
+    pub state: StateContext,
+    /// Counters of this operator in this subtask.
+    pub metrics: Arc<crate::metrics::OperatorMetrics>,
+}
+
+/// Where the state of one operator instance lives.
+#[derive(Clone)]
+pub struct StateContext {
+    /// A directory of its own for a RocksDB backend (created at first spill); none: memory only.
+    pub directory: Option<PathBuf>,
+    /// What all RocksDB instances of the process share; needed with a directory.
+    pub shared: Option<Arc<millstream_state::RocksShared>>,
+    /// Memory for its key table, in bytes.
+    pub memory_budget_bytes: usize,
+}
+
+/// Whose fault a failure is; decides whether a restart can help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The job's own logic or data: it would fail again, so the job is not restarted.
+    User,
+    /// Something outside: the job restarts from its last checkpoint.
+    Outside,
+    /// Ours: as outside, and a bug.
+    Internal,
+}
+
+/// Why a call to an operator, source or sink failed. The runtime adds operator and subtask.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct OperatorError {
+    /// Whose fault it is.
+    pub fault: Fault,
+    /// One lower-case clause naming the record, component and limit where there are such.
+    pub message: String,
+    /// What caused it.
+    #[source]
+    pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl OperatorError {
+    /// A failure of the job's own logic or data.
+    pub fn user(message: impl Into<String>) -> Self {
+        Self { fault: Fault::User, message: message.into(), source: None }
+    }
+
+    /// A failure of something outside.
+    pub fn outside(message: impl Into<String>) -> Self {
+        Self { fault: Fault::Outside, message: message.into(), source: None }
+    }
+
+    /// A bug of ours.
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self { fault: Fault::Internal, message: message.into(), source: None }
+    }
+
+    /// The same with its cause.
+    pub fn because(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// What a caller may do about it.
+    pub fn kind(&self) -> ErrorKind {
+        match self.fault {
+            Fault::User => ErrorKind::Invalid,
+            Fault::Outside => ErrorKind::Unavailable,
+            Fault::Internal => ErrorKind::Internal,
+        }
+    }
+}
