@@ -128,7 +128,10 @@ pub enum RowOrder {
     /// As they come: per key, rows of one input in the order of their split.
     #[default]
     Arrival,
-    /// Held until the watermark passes them, then sorted by (event time, arrival).
+    /// Held until the watermark passes them, then sorted by (event time, arrival). Results do not depend on how far a watermark jumps:
+    /// for each key, before a row at time r the timers of that key at t < r have fired, with the watermark r − 1 (a timer at r fires
+    /// after the row). So an operator that declares event-time timers gets at most one row per key in a call, rounds alternating with
+    /// its due timers; one without gets whole batches.
     EventTime,
 }
 
