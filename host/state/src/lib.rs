@@ -1,1 +1,31 @@
+//! Keyed state and timers of one operator in one subtask.
+//!
+//! In reading order: [`KeyedStore`] is the door. [`KeyedStore::resolve`] turns the keys of a batch into a [`KeySet`] (its distinct keys, each with
+//! a slot of the *key table*); [`KeyedStore::load`] gathers the values of those keys into Arrow columns; the operator runs; and
+//! [`KeyedStore::apply`] (or the single `update_…` functions) scatters what changed back. Value states live in the key table, map and list
+//! states in ordered overlays, timers in buckets by time; whatever exceeds the memory budget goes to RocksDB and comes back when it is touched.
+//!
+//! A store belongs to one subtask: no lock, no thread, no clock, no async. It is the only crate that names RocksDB.
 
+#![deny(unsafe_code)]
+
+mod error;
+mod key_set;
+mod rocks;
+mod settings;
+mod store;
+mod timers;
+mod updates;
+
+pub use error::Error;
+pub use key_set::{KeySet, Slot};
+pub use rocks::{RocksShared, RocksSharedSettings};
+pub use settings::{Backend, Moment, StoreSettings};
+pub use store::{KeyedStore, StoreStats};
+pub use timers::DueTimers;
+pub use updates::{Found, ListUpdate, MapUpdate, Span, TimerUpdate, Updates, ValueUpdate};
+
+/// Largest encoded value of a value state, map entry or list element, in bytes.
+pub const VALUE_BYTES_MAX: usize = 1 << 20;
+/// How many key sets, the newest included, are valid at a time.
+pub const KEY_SETS_LIVE: u32 = 4;
