@@ -1,1 +1,35 @@
+//! Guests: components that are loaded, planned, and called with batches. The only room that names wasmtime.
+//!
+//! The flow: [`Runtime::load`] inspects a component without running it, refuses imports that are not granted, and compiles it or takes
+//! it from the cache; [`Component::operator`] makes an instance; `describe`, `plan` and `open` agree on columns, states and timers;
+//! `process` and `on_timers` are called once per batch and answer with a [`Turn`].
+//!
+//! A guest is hostile until proven otherwise: every number in an answer is checked before it leaves this crate, every limit of
+//! [`Limits`] is on, and a guest sees no clock, no randomness, no file and no network but what is given here.
 
+#![deny(unsafe_code)]
+
+mod aggregate;
+mod component;
+mod error;
+mod guest;
+mod inspect;
+mod limits;
+mod operator;
+mod plan;
+mod runtime;
+mod turn;
+
+pub use aggregate::{AggregateInstance, GroupedRows};
+pub use component::{Component, Digest};
+pub use error::{Error, Failure};
+pub use guest::{GuestLog, GuestMetric, GuestMetrics, InstanceContext, LogLevel, MetricKind, Silent, TracedLog};
+pub use inspect::{Inspection, World};
+pub use limits::{Call, Limit, LimitExceeded, Limits, Site};
+pub use operator::OperatorInstance;
+pub use plan::{AggregateDescriptor, AggregatePlan, Descriptor, InputPlan, InputSchema, OperatorPlan, OutputPlan};
+pub use runtime::{Runtime, RuntimeSettings};
+pub use turn::{
+    CallKeys, CallResult, CallStats, Collections, DueTimers, Found, From, ListUpdate, MapUpdate, Moment, Rejected, Rows, Span, TimerUpdate,
+    Turn, TurnOutput, Updates, ValueUpdate,
+};
