@@ -20,8 +20,8 @@ pub trait Clock: Send + Sync {
 pub struct SystemClock;
 
 #[async_trait]
+#[expect(clippy::disallowed_methods, reason = "the one place where wall-clock time enters the engine")]
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "the one place where wall-clock time enters the engine")]
     fn now_ms(&self) -> i64 {
         let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         since_epoch.map_or(0, |elapsed| i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX))

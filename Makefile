@@ -1,0 +1,33 @@
+# The few commands of this repository. `make` alone lists them. Compiled things go to one directory outside the tree, shared by all targets.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+export CARGO_TARGET_DIR ?= $(HOME)/.cache/millstream/target
+export PATH := $(CURDIR)/.cache/venv/bin:$(CURDIR)/.cache/node/node_modules/.bin:$(PATH)
+
+.PHONY: help setup build demo test fmt lint clean
+help: ## Lists the commands.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 10
+
+setup: ## Installs what is missing on this machine, and says what.
+	@scripts/setup
+
+build: setup ## Builds the millstream binary.
+	cargo build --package millstream-cli
+
+demo: build ## Flights through Wasm operators: builds everything, runs examples/flights, prints what came out.
+	@scripts/demo
+
+test: setup ## Runs every test.
+	cargo test --workspace --doc
+	cargo nextest run --workspace --no-fail-fast
+
+fmt: ## Formats the Rust code.
+	cargo fmt --all
+
+lint: setup ## What .ci/run checks besides the tests: format, clippy, licences and sources of dependencies.
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo deny --log-level error check bans licenses sources
+
+clean: ## Removes what was built and installed for this repository.
+	rm -rf .cache "$(CARGO_TARGET_DIR)"
