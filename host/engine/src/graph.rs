@@ -2,6 +2,10 @@
 //!
 //! Nodes stand in topological order: every edge goes from a lower index to a higher one.
 
+mod chains;
+
+pub use chains::{Chain, chains, fused_into};
+
 use std::{sync::Arc, time::Duration};
 
 use millstream_model::{
@@ -166,7 +170,7 @@ pub struct Edge {
 /// How rows find their subtask.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Exchange {
-    /// Subtask i to subtask i: fused into one chain, no channel, no copy.
+    /// Subtask i to subtask i; both nodes have the same parallelism. Fused into one chain (no channel, no copy) when it is the only input.
     Forward,
     /// By the hash of these columns (numbers in the rows that cross) to the owner of the key group.
     Hash { keys: Vec<usize>, null_keys: NullKeys },

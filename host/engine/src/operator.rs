@@ -3,7 +3,7 @@
 //! Ladder of names: *spec* (one entry under `operators:` in the job file) → [`OperatorPlan`] (checked, typed; `graph` holds it) →
 //! [`Operator`] (one instance in one subtask). Each built-in operator is one file under `operators/` that holds all three.
 
-use std::{ops::Range, path::PathBuf, sync::Arc};
+use std::{any::Any, hash::BuildHasherDefault, ops::Range, path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
 use millstream_model::{
@@ -92,6 +92,32 @@ pub trait Operator: Send {
         Ok(())
     }
 
+    /// Whether the last [`Self::on_watermark`], [`Self::on_processing_time`] or [`Self::on_end`] stopped early so that what it emitted can
+    /// flow on. It is then called again, with the same moment, before anything else: however much is due, memory stays bounded.
+    fn has_more(&self) -> bool {
+        false
+    }
+
+    /// Whether it sets event-time timers, so that `order: event-time` must also order rows against them.
+    fn fires_event_timers(&self) -> bool {
+        false
+    }
+
+    /// Fires the timers due at `now.watermark`, but of a key that has rows waiting only those before its next row. Called between the rounds
+    /// of `order: event-time`, only if [`Self::fires_event_timers`].
+    ///
+    /// # Errors
+    /// As [`Self::on_batch`].
+    async fn on_timers_between_rows(&mut self, _next_rows: &NextRows, _now: Moment, _out: &mut Output) -> Result<(), OperatorError> {
+        Ok(())
+    }
+
+    /// A watermark of its own making after the last call, for operators that assign event times anew; none: nothing new. Sent on if it is
+    /// later than what was sent before.
+    fn assigned_watermark(&self) -> Option<Watermark> {
+        None
+    }
+
     /// The watermark that this operator's output promises when its inputs promise `merged`. Operators that assign event times anew
     /// (`assign-watermarks`) return their own; none: nothing to promise yet.
     fn output_watermark(&self, merged: Watermark) -> Option<Watermark> {
@@ -136,10 +162,36 @@ pub trait Operator: Send {
     }
 }
 
+/// The event time of the next row of each key that has rows waiting, by the key's encoded bytes.
+#[derive(Clone, Debug, Default)]
+pub struct NextRows {
+    times: hashbrown::HashMap<Box<[u8]>, i64, BuildHasherDefault<std::hash::DefaultHasher>>,
+}
+
+impl NextRows {
+    /// The next row of `key` is at `time`.
+    pub fn set(&mut self, key: &[u8], time: i64) {
+        match self.times.get_mut(key) {
+            Some(next) => *next = time,
+            None => drop(self.times.insert(key.into(), time)),
+        }
+    }
+
+    /// No further row of `key` waits.
+    pub fn clear(&mut self, key: &[u8]) {
+        self.times.remove(key);
+    }
+
+    /// The event time of the next row of `key`; none: no row waits.
+    pub fn of(&self, key: &[u8]) -> Option<i64> {
+        self.times.get(key).copied()
+    }
+}
+
 /// A message from the job handle to the operator of one subtask, delivered at a batch boundary.
 pub enum Control {
     /// Replaces the component instance by one that was prepared beside it: same ports, types and state.
-    Switch(Box<dyn std::any::Any + Send>),
+    Switch(Box<dyn Any + Send>),
 }
 
 /// A planned operator: everything decided and typed; creates one [`Operator`] per subtask.
@@ -158,9 +210,36 @@ pub trait OperatorPlan: Send + Sync {
         None
     }
 
+    /// Whether input `input` may carry updates and deletions; the planner refuses a changelog into an operator that does not say so.
+    fn accepts_changes(&self, _input: usize) -> bool {
+        false
+    }
+
     /// Which input's columns output `output` passes on (besides what the operator adds), for pruning; none: it makes all its columns.
     fn keeps(&self, _output: usize) -> Option<usize> {
         None
+    }
+
+    /// Whether anything it does depends on where watermarks stand between its rows: timers, windows, lateness, event times given to a guest.
+    /// Where nothing downstream does, sources need not cut batches at watermarks.
+    fn uses_watermarks(&self) -> bool {
+        true
+    }
+
+    /// Whether a running instance of this plan can be replaced by one of `new` between two batches: same ports, same types, compatible state.
+    ///
+    /// # Errors
+    /// The differences that stand against it, one clause each.
+    fn check_replacement(&self, _new: &dyn OperatorPlan) -> Result<(), Vec<String>> {
+        Err(vec!["a built-in operator is part of the host and cannot be replaced".into()])
+    }
+
+    /// What [`Control::Switch`] carries to an instance of an older plan: an instance of this one, opened beside it.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    async fn create_replacement(self: Arc<Self>, _context: OperatorContext) -> Result<Box<dyn Any + Send>, OperatorError> {
+        Err(OperatorError::internal("this operator cannot be replaced"))
     }
 
     /// Creates the instance of one subtask.
@@ -170,7 +249,7 @@ pub trait OperatorPlan: Send + Sync {
     async fn create(&self, context: OperatorContext) -> Result<Box<dyn Operator>, OperatorError>;
 
     /// For the swap of a component: access to the concrete plan.
-    fn as_any(&self) -> &dyn std::any::Any;
+    fn as_any(&self) -> &dyn Any;
 }
 
 /// What one operator instance is given at construction.
