@@ -17,7 +17,9 @@ pub struct OperatorMetrics {
     pub rows_null_key: Counter,
     /// Time spent in guest calls, in nanoseconds.
     pub guest_ns: Counter,
-    /// Traps of guests.
+    /// Timers not set because their chain re-armed itself too often after the end of input.
+    pub timers_cut: Counter,
+    /// Traps of guests, and other failures that cost an instance.
     pub traps: Counter,
     /// Time spent waiting for room in an output queue, in nanoseconds.
     pub backpressured_ns: Counter,
