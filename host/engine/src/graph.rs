@@ -104,6 +104,7 @@ pub struct EventTimePlan {
 }
 
 /// Where the event time of a row comes from.
+#[derive(Clone)]
 pub enum EventTimeFrom {
     /// The source sets it.
     Source,

@@ -9,6 +9,7 @@
 pub mod clock;
 pub mod connector;
 pub mod element;
+pub mod event_time;
 pub mod graph;
 pub mod metrics;
 pub mod operator;

@@ -5,7 +5,8 @@
 
 use std::sync::{Arc, LazyLock};
 
-use arrow_array::{ArrayRef, StringArray, TimestampMillisecondArray, UInt64Array};
+use arrow_array::{ArrayRef, RecordBatch, StringArray, TimestampMillisecondArray, UInt64Array};
+use arrow_json::writer::{LineDelimited, WriterBuilder};
 use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use millstream_model::{Batch, ids::OperatorId};
 use schemars::JsonSchema;
@@ -42,6 +43,87 @@ pub struct Rejection {
     pub key_hash: Option<u64>,
     /// The row: JSON of the columns read, or raw text.
     pub row: String,
+}
+
+impl Rejection {
+    /// Row `row` of `batch`, with its event time, origin and the JSON of all columns of the batch.
+    pub fn of_row(batch: &Batch, row: usize, reason: impl Into<String>) -> Self {
+        Self {
+            reason: reason.into(),
+            source: batch.origin().map(|origin| origin.split.clone()),
+            position: batch.origin().map(|origin| origin.positions.of(row)),
+            event_time: batch.event_time(row).map(|time| time.0),
+            row: row_json(batch.columns(), row),
+            ..Self::default()
+        }
+    }
+
+    /// One clause that names the row: for the error of a job that fails by it.
+    pub fn describe(&self) -> String {
+        let mut text = format!("a row was rejected: {}", self.reason);
+        if let (Some(source), Some(position)) = (&self.source, self.position) {
+            text.push_str(&format!(" (position {position} of {source})"));
+        }
+        text.push_str(&format!("; the row is {}", shortened(&self.row, ROW_SHOWN_BYTES_MAX)));
+        text
+    }
+}
+
+/// How much of a row an error message shows.
+const ROW_SHOWN_BYTES_MAX: usize = 2_000;
+
+fn shortened(text: &str, bytes_max: usize) -> String {
+    if text.len() <= bytes_max {
+        return text.to_owned();
+    }
+    let mut end = bytes_max;
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}…", &text[..end])
+}
+
+/// One row as a JSON object, nulls included.
+fn row_json(columns: &RecordBatch, row: usize) -> String {
+    let mut bytes = Vec::new();
+    let mut writer = WriterBuilder::new().with_explicit_nulls(true).build::<_, LineDelimited>(&mut bytes);
+    match writer.write(&columns.slice(row, 1)).and_then(|()| writer.finish()) {
+        Ok(()) => String::from_utf8_lossy(&bytes).trim_end().to_owned(),
+        Err(cause) => format!("not shown: {cause}"),
+    }
+}
+
+impl Rejection {
+    /// The rejection of row `row` of `batch`, shown with these of its columns.
+    pub fn of_row(batch: &Batch, row: usize, columns: &[usize], reason: impl Into<String>) -> Self {
+        let origin = batch.origin();
+        Self {
+            reason: reason.into(),
+            version: None,
+            source: origin.map(|origin| origin.split.clone()),
+            position: origin.map(|origin| origin.positions.of(row)),
+            event_time: batch.event_time(row).map(|time| time.0),
+            key_hash: None,
+            row: row_json(batch, row, columns),
+        }
+    }
+}
+
+/// One row as a JSON object of these columns; nulls are written. A value that JSON cannot say is written as its text.
+pub fn row_json(batch: &Batch, row: usize, columns: &[usize]) -> String {
+    let row = batch.slice(row..row + 1).project(columns);
+    let mut writer = WriterBuilder::new().with_explicit_nulls(true).build::<_, LineDelimited>(Vec::new());
+    let written = writer.write(row.columns()).and_then(|()| writer.finish());
+    match written.ok().and_then(|()| String::from_utf8(writer.into_inner()).ok()) {
+        Some(json) => json.trim_end().to_owned(),
+        None => row_text(&row),
+    }
+}
+
+fn row_text(row: &Batch) -> String {
+    let text = |column| arrow_cast::display::array_value_to_string(column, 0).unwrap_or_default();
+    let fields = row.schema().fields().iter().zip(row.columns().columns()).map(|(field, column)| (field.name().clone(), text(column).into()));
+    serde_json::Value::Object(fields.collect()).to_string()
 }
 
 /// The schema of every `rejected` stream.

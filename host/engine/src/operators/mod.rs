@@ -24,6 +24,11 @@ use crate::{
     operator::OperatorPlan,
 };
 
+pub(crate) use filter::keep;
+
+/// The name of the output of an operator that has a single one.
+const OUTPUT: &str = "output";
+
 /// The settings of one kind of operator: what stands under its key in the job file.
 #[async_trait]
 pub trait OperatorSpec: DeserializeOwned + JsonSchema + Send + Sync + 'static {

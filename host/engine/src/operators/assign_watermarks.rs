@@ -1,0 +1,170 @@
+//! `assign-watermarks: { column: arrival, max-out-of-orderness: 20h }`: gives rows event times anew and makes watermarks from them, as a
+//! source does. Rows behind the new watermark are late from here on.
+//!
+//! The watermark after the n-th row of a subtask, for n a multiple of 1,024, is max − bound − 1 over those n rows; it is sent on after the
+//! batch that holds the n-th row. Watermarks of the input are not passed on, but for the end.
+
+use std::any::Any;
+
+use async_trait::async_trait;
+use millstream_expr::Expression;
+use millstream_model::{Batch, EventTime, StreamType, Watermark};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{OperatorSpec, PlanRequest, Planned, Problem};
+use crate::{
+    event_time,
+    graph::EventTimeFrom,
+    operator::{Moment, Operator, OperatorContext, OperatorError, OperatorPlan, Output},
+    spec::{DurationMs, suggest::unknown_column},
+};
+
+/// After how many rows a watermark is made.
+const ROWS_PER_WATERMARK: u64 = 1_024;
+
+/// Event times and watermarks made anew. With neither `column` nor `expression` the rows keep the event times they have.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct AssignWatermarks {
+    /// A timestamp column (any unit), or an Int64 column of ms since epoch.
+    column: Option<String>,
+    /// An expression that gives such a value.
+    expression: Option<String>,
+    /// How much older than the newest row seen a row may be without being late.
+    max_out_of_orderness: DurationMs,
+}
+
+#[async_trait]
+impl OperatorSpec for AssignWatermarks {
+    const KEY: &'static str = "assign-watermarks";
+
+    async fn plan(&self, request: PlanRequest<'_>) -> Result<Planned, Vec<Problem>> {
+        let input = &request.inputs[0];
+        let from = self.from(input).map_err(|problem| vec![problem])?;
+        let output = StreamType { event_times: true, ..input.clone() };
+        let bound_ms = self.max_out_of_orderness.as_ms();
+        Ok(Planned::new(AssignWatermarksPlan { outputs: [(super::OUTPUT.into(), output)], from, bound_ms }))
+    }
+}
+
+impl AssignWatermarks {
+    fn from(&self, input: &StreamType) -> Result<EventTimeFrom, Problem> {
+        match (&self.column, &self.expression) {
+            (Some(_), Some(_)) => Err(Problem::at("expression", "event time comes from `column` or from `expression`, not from both")),
+            (Some(name), None) => {
+                let column = input.schema.index_of(name).map_err(|_| unknown_column("column", name, &input.schema))?;
+                let checked = event_time::check_type(input.schema.field(column).data_type());
+                checked.map(|()| EventTimeFrom::Column(column)).map_err(|message| Problem::at("column", message))
+            }
+            (None, Some(text)) => {
+                let expression = Expression::parse(text, &input.schema).map_err(|error| Problem::at("expression", error.to_string()))?;
+                let checked = event_time::check_type(expression.data_type());
+                checked.map(|()| EventTimeFrom::Expression(expression)).map_err(|message| Problem::at("expression", message))
+            }
+            (None, None) if input.event_times => Ok(EventTimeFrom::Source),
+            (None, None) => Err(Problem::at("", "the input has no event times").help("say where they come from: `column` or `expression`")),
+        }
+    }
+}
+
+struct AssignWatermarksPlan {
+    outputs: [(String, StreamType); 1],
+    from: EventTimeFrom,
+    bound_ms: i64,
+}
+
+impl AssignWatermarksPlan {
+    fn columns(&self) -> Vec<usize> {
+        match &self.from {
+            EventTimeFrom::Source => Vec::new(),
+            EventTimeFrom::Column(column) => vec![*column],
+            EventTimeFrom::Expression(expression) => expression.columns().to_vec(),
+        }
+    }
+}
+
+#[async_trait]
+impl OperatorPlan for AssignWatermarksPlan {
+    fn outputs(&self) -> &[(String, StreamType)] {
+        &self.outputs
+    }
+
+    fn explain(&self) -> Vec<String> {
+        let from = match &self.from {
+            EventTimeFrom::Source => "as it was".to_owned(),
+            EventTimeFrom::Column(column) => self.outputs[0].1.schema.field(*column).name().clone(),
+            EventTimeFrom::Expression(expression) => expression.to_string(),
+        };
+        vec![format!("event time = {from}, watermark = max − {} − 1 ms", DurationMs::from_ms(self.bound_ms))]
+    }
+
+    fn reads(&self, _input: usize) -> Option<Vec<usize>> {
+        Some(self.columns())
+    }
+
+    fn keeps(&self, _output: usize) -> Option<usize> {
+        Some(0)
+    }
+
+    fn uses_watermarks(&self) -> bool {
+        false
+    }
+
+    async fn create(&self, _context: OperatorContext) -> Result<Box<dyn Operator>, OperatorError> {
+        let shown = self.columns();
+        Ok(Box::new(AssignWatermarksRun { from: self.from.clone(), bound_ms: self.bound_ms, shown, rows: 0, max_seen: None, assigned: None }))
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+struct AssignWatermarksRun {
+    from: EventTimeFrom,
+    bound_ms: i64,
+    /// The columns that show a rejected row.
+    shown: Vec<usize>,
+    /// Rows seen.
+    rows: u64,
+    /// The latest event time of these rows.
+    max_seen: Option<EventTime>,
+    assigned: Option<Watermark>,
+}
+
+impl AssignWatermarksRun {
+    fn see(&mut self, times: &[i64]) {
+        let mut times = times;
+        while !times.is_empty() {
+            let until_watermark = ROWS_PER_WATERMARK - self.rows % ROWS_PER_WATERMARK;
+            let (seen, rest) = times.split_at(times.len().min(usize::try_from(until_watermark).unwrap_or(usize::MAX)));
+            self.max_seen = self.max_seen.max(seen.iter().copied().max().map(EventTime));
+            self.rows += seen.len() as u64;
+            if self.rows % ROWS_PER_WATERMARK == 0 {
+                self.assigned = self.max_seen.map(|max_seen| Watermark::after(max_seen, self.bound_ms));
+            }
+            times = rest;
+        }
+    }
+}
+
+#[async_trait]
+impl Operator for AssignWatermarksRun {
+    async fn on_batch(&mut self, _input: usize, batch: Batch, _now: Moment, out: &mut Output) -> Result<(), OperatorError> {
+        let mut rejections = Vec::new();
+        let batch = event_time::assign(batch, &self.from, &self.shown, &mut rejections)?;
+        rejections.into_iter().for_each(|rejection| out.reject(rejection));
+        self.see(batch.event_times().map_or(&[][..], |times| times));
+        out.emit(0, batch);
+        Ok(())
+    }
+
+    fn assigned_watermark(&self) -> Option<Watermark> {
+        self.assigned
+    }
+
+    fn output_watermark(&self, merged: Watermark) -> Option<Watermark> {
+        (merged == Watermark::MAX).then_some(merged)
+    }
+}

@@ -1,0 +1,100 @@
+//! From a job file that could be read to a job that can run: named, ordered, typed, pruned, placed.
+//!
+//! Flow: [`draft`] (names become edges, operators get an order, cycles are found) → [`typed`] (every node is planned in that order with the
+//! types of its inputs) → [`needs`] (which columns are read at all, from the sinks back) → [`typed`] again with only those → [`placed`]
+//! (parallelism and exchanges). Every mistake found on the way is reported; what follows from another mistake is not.
+//!
+//! It runs no rows and keeps nothing open. [`explain`] prints the result.
+
+mod draft;
+mod explain;
+mod needs;
+mod placed;
+mod sources;
+mod typed;
+
+use std::{
+    collections::HashMap,
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+    sync::Mutex,
+};
+
+use async_trait::async_trait;
+use millstream_model::ids::TenantId;
+use millstream_wasm::Component;
+
+pub use explain::explain;
+
+use crate::{
+    connector::Connectors,
+    graph::JobPlan,
+    operators::{ComponentLoader, Environment},
+    spec::{JobSpec, Problems, Report},
+};
+
+/// What the host decides about a job.
+#[derive(Clone, Debug)]
+pub struct PlanOptions {
+    /// The owner.
+    pub tenant: TenantId,
+    /// Parallelism of jobs that do not say theirs: the number of cores.
+    pub parallelism: NonZeroU32,
+}
+
+/// Plans a job.
+///
+/// # Errors
+/// All mistakes at once.
+pub async fn plan(spec: &JobSpec, connectors: &Connectors, environment: &Environment<'_>, options: &PlanOptions) -> Result<JobPlan, Problems> {
+    let loader = LoadedOnce { loader: environment.components, loaded: Mutex::default() };
+    let environment = Environment { components: &loader, ..environment.clone() };
+    let mut report = Report::new(&spec.document);
+    let mut planner = typed::Planner { connectors, environment: &environment, report: &mut report };
+
+    let mut draft = draft::draft(&mut planner, spec).await;
+    let whole = planner.plan_all(&mut draft, None).await;
+    planner.check_use(&draft, &whole);
+    let parallelism = spec.settings.parallelism.unwrap_or(options.parallelism);
+    placed::check(&mut planner, &draft, &whole, parallelism);
+    std::mem::replace(&mut report.problems, Problems::new(spec.file(), "")).into_result()?;
+
+    let mut planner = typed::Planner { connectors, environment: &environment, report: &mut report };
+    let pruned = pruned(&mut planner, &mut draft, &whole).await;
+    Ok(placed::place(spec, &draft, pruned, parallelism, options.tenant.clone()))
+}
+
+/// The nodes planned again with only the columns that are read. A component that turns out to need more than it said gets everything.
+async fn pruned(planner: &mut typed::Planner<'_, '_>, draft: &mut draft::Draft<'_>, whole: &[Option<typed::Typed>]) -> Vec<Option<typed::Typed>> {
+    let mut wants_everything = vec![false; draft.nodes.len()];
+    loop {
+        let needs = needs::needs(whole, &wants_everything);
+        let pruned = planner.plan_all(draft, Some(&needs)).await;
+        planner.report.problems.problems.clear();
+        let Some(failed) = pruned.iter().position(|node| node.is_none()) else { return pruned };
+        let culprit = if wants_everything[failed] { wants_everything.iter().position(|wants| !wants) } else { Some(failed) };
+        match culprit {
+            Some(culprit) => wants_everything[culprit] = true,
+            None => return planner.plan_all(draft, None).await,
+        }
+    }
+}
+
+/// Loads each component once per planning.
+struct LoadedOnce<'a> {
+    loader: &'a dyn ComponentLoader,
+    loaded: Mutex<HashMap<PathBuf, Component>>,
+}
+
+#[async_trait]
+impl ComponentLoader for LoadedOnce<'_> {
+    async fn load(&self, path: &Path) -> Result<Component, millstream_wasm::Error> {
+        let known = self.loaded.lock().expect("no holder of this lock panics").get(path).cloned();
+        if let Some(component) = known {
+            return Ok(component);
+        }
+        let component = self.loader.load(path).await?;
+        self.loaded.lock().expect("no holder of this lock panics").insert(path.to_owned(), component.clone());
+        Ok(component)
+    }
+}
