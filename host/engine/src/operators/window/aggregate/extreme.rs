@@ -52,8 +52,9 @@ impl Extreme {
     }
 
     fn fold(&self, values: &ArrayRef, grouping: Grouping<'_>, into: &ArrayRef) -> ArrayRef {
+        let offered: &dyn Array = values.as_ref();
         downcast_primitive_array! {
-            values => self.fold_primitive(values, grouping, into.as_primitive()),
+            offered => self.fold_primitive(offered, grouping, into.as_primitive()),
             _ => {
                 let winners = winners_by_comparison(into, values, grouping, |ordering| self.side.wins(ordering));
                 pick(into, values, &winners)

@@ -81,8 +81,9 @@ impl Pick {
 
     fn fold(&self, rows: &ArrayRef, grouping: Grouping<'_>, into: &ArrayRef) -> ArrayRef {
         let (into_by, rows_by) = (by_of(into), by_of(rows));
+        let offered: &dyn Array = rows_by.as_ref();
         let winners = downcast_primitive_array! {
-            rows_by => primitive_winners(self.by, rows_by, grouping, into_by.as_primitive()),
+            offered => primitive_winners(self.by, offered, grouping, into_by.as_primitive()),
             _ => winners_by_comparison(&into_by, &rows_by, grouping, |ordering| self.by.wins(ordering)),
         };
         pick(into, rows, &winners)

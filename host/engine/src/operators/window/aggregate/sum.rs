@@ -76,7 +76,8 @@ impl BuiltIn for Sum {
     }
 
     fn accumulate(&self, batch: &Batch, grouping: Grouping<'_>, accumulators: &ArrayRef) -> ArrayRef {
-        let column = batch.column(self.column);
+        let column: &ArrayRef = batch.column(self.column);
+        let integers: &dyn Array = column.as_ref();
         match self.family {
             Family::Float => self.add_floats(column, grouping, accumulators),
             Family::Decimal { .. } => {
@@ -85,7 +86,7 @@ impl BuiltIn for Sum {
                 self.add_wide(|row| values[row], decimals.nulls(), grouping, accumulators)
             }
             Family::Signed | Family::Unsigned => downcast_integer_array! {
-                column => self.add_integers(column, grouping, accumulators),
+                integers => self.add_integers(integers, grouping, accumulators),
                 other => unreachable!("{other} was found to be an integer when the job was planned"),
             },
         }
