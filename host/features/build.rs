@@ -1,0 +1,3 @@
+//! Present so that the features of build dependencies count.
+
+fn main() {}
