@@ -17,6 +17,8 @@
 //!
 //! Key group = XXH3-64(encoded key, seed 0) mod 4096, fixed for ever. A subtask owns a contiguous range of groups.
 
+mod decode;
+
 use std::{ops::Range, sync::Arc};
 
 use arrow_array::{
@@ -30,6 +32,8 @@ use arrow_schema::{DataType, Field, TimeUnit};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::ids::SubtaskIndex;
+
+pub use decode::{DecodeError, decode_keys};
 
 /// Number of key groups of every job.
 pub const KEY_GROUPS: u16 = 4096;

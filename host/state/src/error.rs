@@ -92,7 +92,9 @@ impl Error {
     /// What a caller may do about it.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::KeyTooLarge { .. } | Self::ValueTooLarge { .. } | Self::InvalidDeclaration { .. } | Self::OutOfBudget { .. } => ErrorKind::Invalid,
+            Self::KeyTooLarge { .. } | Self::ValueTooLarge { .. } | Self::InvalidDeclaration { .. } | Self::OutOfBudget { .. } => {
+                ErrorKind::Invalid
+            }
             Self::Incompatible { .. } => ErrorKind::Conflict,
             Self::WrongType { .. } | Self::InvalidUse(_) => ErrorKind::Internal,
             Self::Corrupt { .. } => ErrorKind::Corrupt,

@@ -6,7 +6,7 @@ use arrow_buffer::ScalarBuffer;
 use millstream_model::key::{EncodedKeys, KeyGroup};
 
 /// Place of a key in the key table. Means something only together with the [`KeySet`] it came in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot(pub(crate) u32);
 
 /// The distinct keys of a batch, numbered in the order of their first rows.
@@ -70,5 +70,11 @@ impl KeySet {
             keys: Arc::clone(&self.keys),
             stamp: self.stamp,
         }
+    }
+}
+
+impl From<Slot> for u32 {
+    fn from(slot: Slot) -> Self {
+        slot.0
     }
 }

@@ -9,19 +9,28 @@
 
 #![deny(unsafe_code)]
 
+mod collections;
+mod declare;
 mod error;
+mod generation;
 mod key_set;
+mod layout;
+mod prefetch;
 mod rocks;
+pub mod row;
 mod settings;
 mod store;
+mod table;
 mod timers;
 mod updates;
+mod values;
 
 pub use error::Error;
+pub use generation::StoredEntry;
 pub use key_set::{KeySet, Slot};
 pub use rocks::{RocksShared, RocksSharedSettings};
 pub use settings::{Backend, Moment, StoreSettings};
-pub use store::{KeyedStore, StoreStats};
+pub use store::{KeyedStore, OldEntries, StoreStats, ValuesPage};
 pub use timers::DueTimers;
 pub use updates::{Found, ListUpdate, MapUpdate, Span, TimerUpdate, Updates, ValueUpdate};
 
@@ -29,3 +38,5 @@ pub use updates::{Found, ListUpdate, MapUpdate, Span, TimerUpdate, Updates, Valu
 pub const VALUE_BYTES_MAX: usize = 1 << 20;
 /// How many key sets, the newest included, are valid at a time.
 pub const KEY_SETS_LIVE: u32 = 4;
+/// The refresh time of a value that was written before its clock had started.
+const NEVER_REFRESHED: i64 = i64::MIN;

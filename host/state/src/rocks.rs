@@ -1,29 +1,258 @@
 //! RocksDB: the only file that names it.
+//!
+//! One database per store, opened when state first leaves memory. Block cache and write-buffer manager belong to the process. No write-ahead log:
+//! checkpoints are the durability, so a directory that is found at opening is what a dead process left, and is removed.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    ops::ControlFlow,
+    path::PathBuf,
+    sync::{
+        Arc, OnceLock, RwLock,
+        atomic::{AtomicI64, Ordering},
+    },
+};
+
+use millstream_model::state::{Clock, Ttl};
+use rocksdb::{
+    BlockBasedOptions, Cache, CompactionDecision, DB, DBCompressionType, DEFAULT_COLUMN_FAMILY_NAME, Options, ReadOptions, WriteBatch,
+    WriteBufferManager, WriteOptions,
+};
+
+use crate::{Error, NEVER_REFRESHED, StoredEntry, row::split_stored};
 
 /// Sizes of what all RocksDB instances of a process share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RocksSharedSettings {
-    /// Uncompressed blocks kept in memory, in bytes. Default: 64 MiB.
+    /// Blocks of files kept in memory, in bytes; written data that is not yet in files counts as well. Default: 128 MiB.
     pub block_cache_bytes: usize,
-    /// Written data not yet in files, in bytes; counted inside the block cache's memory. Default: 64 MiB.
+    /// Written data not yet in files, in bytes. Default: 64 MiB.
     pub write_buffer_bytes: usize,
 }
 
 impl Default for RocksSharedSettings {
     fn default() -> Self {
-        Self { block_cache_bytes: 64 << 20, write_buffer_bytes: 64 << 20 }
+        Self { block_cache_bytes: 128 << 20, write_buffer_bytes: 64 << 20 }
     }
 }
 
 /// What all RocksDB instances of a process share: block cache, write-buffer manager.
-#[derive(Debug)]
 pub struct RocksShared {
     settings: RocksSharedSettings,
+    /// Made with the first database, so that jobs whose state fits into memory pay nothing.
+    memory: OnceLock<(Cache, WriteBufferManager)>,
 }
 
 impl RocksShared {
-    /// Allocates nothing before the first instance is opened.
+    /// Allocates nothing before the first database is opened.
     pub fn new(settings: RocksSharedSettings) -> Self {
-        Self { settings }
+        Self { settings, memory: OnceLock::new() }
+    }
+
+    fn memory(&self) -> &(Cache, WriteBufferManager) {
+        self.memory.get_or_init(|| {
+            let cache = Cache::new_lru_cache(self.settings.block_cache_bytes);
+            let buffers = WriteBufferManager::new_write_buffer_manager_with_cache(self.settings.write_buffer_bytes, false, cache.clone());
+            (cache, buffers)
+        })
+    }
+}
+
+impl fmt::Debug for RocksShared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RocksShared").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+/// When stored values are over: compaction drops them.
+#[derive(Debug)]
+pub(crate) struct Expiry {
+    by_prefix: RwLock<HashMap<u16, Ttl>>,
+    event_time: AtomicI64,
+    processing_time: AtomicI64,
+}
+
+impl Default for Expiry {
+    fn default() -> Self {
+        Self { by_prefix: RwLock::default(), event_time: AtomicI64::new(i64::MIN), processing_time: AtomicI64::new(i64::MIN) }
+    }
+}
+
+impl Expiry {
+    pub fn declare(&self, by_prefix: HashMap<u16, Ttl>) {
+        *self.by_prefix.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = by_prefix;
+    }
+
+    pub fn advance(&self, clock: Clock, to: i64) {
+        self.clock(clock).fetch_max(to, Ordering::Relaxed);
+    }
+
+    /// What `clock` showed last; none: nothing yet.
+    pub fn now(&self, clock: Clock) -> Option<i64> {
+        Some(self.clock(clock).load(Ordering::Relaxed)).filter(|&time| time != i64::MIN)
+    }
+
+    fn clock(&self, clock: Clock) -> &AtomicI64 {
+        match clock {
+            Clock::EventTime => &self.event_time,
+            Clock::ProcessingTime => &self.processing_time,
+        }
+    }
+
+    fn is_over(&self, key: &[u8], value: &[u8]) -> bool {
+        let Some(prefix) = key.first_chunk::<2>().map(|bytes| u16::from_be_bytes(*bytes)) else { return false };
+        let by_prefix = self.by_prefix.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let (Some(ttl), Some(stored)) = (by_prefix.get(&prefix), split_stored(value)) else { return false };
+        stored.refreshed.is_some_and(|refreshed| is_over(*ttl, refreshed, self.now(ttl.clock)))
+    }
+}
+
+/// Whether a value that was refreshed then is over now.
+pub(crate) fn is_over(ttl: Ttl, refreshed: i64, now: Option<i64>) -> bool {
+    let duration = i64::try_from(ttl.duration_ms).unwrap_or(i64::MAX);
+    refreshed != NEVER_REFRESHED && now.is_some_and(|now| now >= refreshed.saturating_add(duration))
+}
+
+/// Where state goes that does not fit into memory.
+pub(crate) struct Disk {
+    directory: PathBuf,
+    shared: Arc<RocksShared>,
+    expiry: Arc<Expiry>,
+    db: Option<DB>,
+}
+
+fn failed(operation: &'static str) -> impl Fn(rocksdb::Error) -> Error {
+    move |source| Error::Backend { operation, source: Box::new(source) }
+}
+
+impl Disk {
+    pub fn new(directory: PathBuf, shared: Arc<RocksShared>, expiry: Arc<Expiry>) -> Self {
+        Self { directory, shared, expiry, db: None }
+    }
+
+    /// Whether anything was ever written.
+    pub fn is_open(&self) -> bool {
+        self.db.is_some()
+    }
+
+    /// Writes entries; later ones win.
+    pub fn write<'a>(&mut self, entries: impl IntoIterator<Item = &'a StoredEntry>) -> Result<(), Error> {
+        let mut batch = WriteBatch::default();
+        for entry in entries {
+            match &entry.value {
+                Some(value) => batch.put(&entry.key, value),
+                None => batch.delete(&entry.key),
+            }
+        }
+        self.write_batch(batch)
+    }
+
+    /// Deletes the entries with `from` ≤ key < `to`.
+    pub fn delete_range(&mut self, from: &[u8], to: &[u8]) -> Result<(), Error> {
+        if self.db.is_none() {
+            return Ok(());
+        }
+        let mut batch = WriteBatch::default();
+        batch.delete_range(from, to);
+        self.write_batch(batch)
+    }
+
+    fn write_batch(&mut self, batch: WriteBatch) -> Result<(), Error> {
+        let mut options = WriteOptions::default();
+        options.disable_wal(true);
+        self.open()?.write_opt(batch, &options).map_err(failed("write to"))
+    }
+
+    /// Reads many keys, in ascending order, and calls `found` for each with its number.
+    pub fn get_each(&self, keys: &[Vec<u8>], mut found: impl FnMut(usize, &[u8]) -> Result<(), Error>) -> Result<(), Error> {
+        let Some(db) = &self.db else { return Ok(()) };
+        let family = db.cf_handle(DEFAULT_COLUMN_FAMILY_NAME).expect("the default column family always exists");
+        for (number, value) in db.batched_multi_get_cf(&family, keys, true).into_iter().enumerate() {
+            if let Some(value) = value.map_err(failed("read"))? {
+                found(number, &value)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Walks over the entries with `from` ≤ key < `to`, in ascending order or backwards, until `visit` breaks.
+    pub fn scan(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        backwards: bool,
+        mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        let Some(db) = &self.db else { return Ok(()) };
+        let mut options = ReadOptions::default();
+        options.set_iterate_lower_bound(from);
+        options.set_iterate_upper_bound(to);
+        let mut entries = db.raw_iterator_opt(options);
+        if backwards {
+            entries.seek_to_last()
+        } else {
+            entries.seek_to_first()
+        }
+        while let Some((key, value)) = entries.item() {
+            if visit(key, value).is_break() {
+                return Ok(());
+            }
+            if backwards { entries.prev() } else { entries.next() }
+        }
+        entries.status().map_err(failed("read"))
+    }
+
+    /// Bytes of files and of buffers not yet in files.
+    pub fn bytes(&self) -> u64 {
+        let property = |name: &str| self.db.as_ref().and_then(|db| db.property_int_value(name).ok().flatten()).unwrap_or(0);
+        property("rocksdb.live-sst-files-size") + property("rocksdb.cur-size-all-mem-tables")
+    }
+
+    fn open(&mut self) -> Result<&DB, Error> {
+        if self.db.is_none() {
+            if self.directory.exists() {
+                std::fs::remove_dir_all(&self.directory)
+                    .map_err(|source| Error::Backend { operation: "clear", source: Box::new(source) })?;
+            }
+            std::fs::create_dir_all(&self.directory).map_err(|source| Error::Backend { operation: "create", source: Box::new(source) })?;
+            self.db = Some(DB::open(&self.options(), &self.directory).map_err(failed("open"))?);
+        }
+        Ok(self.db.as_ref().expect("opened above"))
+    }
+
+    fn options(&self) -> Options {
+        let (cache, buffers) = self.shared.memory();
+        let mut blocks = BlockBasedOptions::default();
+        blocks.set_block_cache(cache);
+        // Ten bits: one in a hundred reads of an absent key goes to a file.
+        blocks.set_bloom_filter(10.0, false);
+        // Index and filters count against the cache: memory stays inside the budget whatever the number of files.
+        blocks.set_cache_index_and_filter_blocks(true);
+        blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
+        blocks.set_format_version(6);
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        options.set_block_based_table_factory(&blocks);
+        options.set_write_buffer_manager(buffers);
+        options.set_write_buffer_size((self.shared.settings.write_buffer_bytes / 2).max(1 << 20));
+        options.set_max_write_buffer_number(4);
+        options.set_compression_type(DBCompressionType::Lz4);
+        options.set_level_compaction_dynamic_level_bytes(true);
+        options.set_max_open_files(256);
+        options.set_keep_log_file_num(2);
+        // One writer per database.
+        options.set_allow_concurrent_memtable_write(false);
+        let expiry = Arc::clone(&self.expiry);
+        options.set_compaction_filter(c"time to live", move |_level, key, value| {
+            if expiry.is_over(key, value) { CompactionDecision::Remove } else { CompactionDecision::Keep }
+        });
+        options
+    }
+}
+
+impl fmt::Debug for Disk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Disk").field("directory", &self.directory).field("open", &self.db.is_some()).finish_non_exhaustive()
     }
 }

@@ -1,20 +1,50 @@
 //! The door: one operator's state in one subtask.
 
-use std::{ops::Range, sync::Arc};
+use std::{borrow::Cow, collections::HashMap, ops::Range, sync::Arc};
 
-use arrow_array::ArrayRef;
+use arrow_array::{Array, ArrayRef};
 use arrow_buffer::BooleanBuffer;
 use millstream_model::{
-    ids::Generation,
+    Watermark,
     key::EncodedKeys,
-    state::{Clock, StateDescriptor, TimerDescriptor},
+    state::{Clock, StateDescriptor, StateKind, TimerDescriptor},
 };
 
-use crate::{DueTimers, Error, Found, KeySet, ListUpdate, MapUpdate, Moment, Span, StoreSettings, TimerUpdate, Updates};
+use crate::{
+    Backend, DueTimers, Error, Found, KeySet, ListUpdate, MapUpdate, Moment, Slot, Span, StoreSettings, TimerUpdate, Updates, ValueUpdate,
+    collections::{self, Collection},
+    declare::{self, Prefixes},
+    generation::Generations,
+    rocks::{Disk, Expiry},
+    table::KeyTable,
+    timers::Timers,
+    values::{self, ValueState},
+};
+
+mod room;
+mod snapshot;
+
+pub use snapshot::{OldEntries, ValuesPage};
 
 /// Keyed state and timers of one operator in one subtask. States and timers are known by their numbers in the declaration.
 pub struct KeyedStore {
-    states: Vec<StateDescriptor>,
+    declared: Vec<StateDescriptor>,
+    states: Vec<State>,
+    table: KeyTable,
+    timers: Timers,
+    generations: Generations,
+    disk: Option<Disk>,
+    expiry: Arc<Expiry>,
+    prefixes: Prefixes,
+    groups: Range<u16>,
+    memory_budget_bytes: usize,
+    keys_evicted: u64,
+    swept_to: usize,
+}
+
+enum State {
+    Value(ValueState),
+    Collection(Collection),
 }
 
 /// What a store holds now.
@@ -37,121 +67,422 @@ impl KeyedStore {
     ///
     /// # Errors
     /// A declaration that cannot be kept: [`Error::InvalidDeclaration`].
-    pub fn open(_settings: &StoreSettings, _groups: Range<u16>, _states: Vec<StateDescriptor>, _timers: Vec<TimerDescriptor>) -> Result<Self, Error> {
-        todo!()
+    pub fn open(
+        settings: &StoreSettings,
+        groups: Range<u16>,
+        states: Vec<StateDescriptor>,
+        timers: Vec<TimerDescriptor>,
+    ) -> Result<Self, Error> {
+        let expiry = Arc::<Expiry>::default();
+        let disk = match &settings.backend {
+            Backend::Memory => None,
+            Backend::RocksDb { directory, shared } => Some(Disk::new(directory.clone(), Arc::clone(shared), Arc::clone(&expiry))),
+        };
+        let mut store = Self {
+            declared: Vec::new(),
+            states: Vec::new(),
+            table: KeyTable::new(0, groups.clone()),
+            timers: Timers::new(Vec::new(), 0),
+            generations: Generations::new(disk.is_some()),
+            disk,
+            expiry,
+            prefixes: Prefixes::default(),
+            groups,
+            memory_budget_bytes: settings.memory_budget_bytes,
+            keys_evicted: 0,
+            swept_to: 0,
+        };
+        store.redeclare(states, timers)?;
+        Ok(store)
     }
 
     /// The declared states.
     pub fn states(&self) -> &[StateDescriptor] {
-        &self.states
+        &self.declared
     }
 
-    /// Changes the declarations (a new version of the operator); state is found again by its name, values are read with the rules of
-    /// [`crate::row`]. State that is no longer declared is forgotten.
+    /// The key groups whose keys may come.
+    pub fn groups(&self) -> Range<u16> {
+        self.groups.clone()
+    }
+
+    /// Changes the declarations (a new version of the operator). State is found again by its name, and read by the rules of [`crate::row`];
+    /// what is no longer declared is forgotten. Key sets of before are not valid any more. Walks over all keys in memory if a value state changed.
     ///
     /// # Errors
-    /// [`Error::InvalidDeclaration`], [`Error::Incompatible`]: nothing was changed.
-    pub fn redeclare(&mut self, _states: Vec<StateDescriptor>, _timers: Vec<TimerDescriptor>) -> Result<(), Error> {
-        todo!()
+    /// [`Error::InvalidDeclaration`], [`Error::Incompatible`], [`Error::InvalidUse`] while a snapshot is under way: nothing was changed.
+    pub fn redeclare(&mut self, states: Vec<StateDescriptor>, timers: Vec<TimerDescriptor>) -> Result<(), Error> {
+        if self.generations.is_pending() {
+            return Err(Error::InvalidUse("declarations do not change while a snapshot is under way".into()));
+        }
+        declare::check(&states, &timers)?;
+        self.check_kinds(&states)?;
+        let mut prefixes = self.prefixes.clone();
+        let mut new_states = Vec::with_capacity(states.len());
+        let mut words = crate::table::ROW_HEAD_WORDS;
+        for (part, state) in states.iter().enumerate() {
+            let (prefix, versions) = prefixes.of_state(state)?;
+            new_states.push(if state.kind == StateKind::Value {
+                let value = ValueState::new(state.clone(), prefix, part, versions, words);
+                words += value.words();
+                State::Value(value)
+            } else {
+                State::Collection(Collection::new(state.clone(), prefix, part, versions))
+            });
+        }
+        let named = timers.iter().map(|timer| Ok((timer.clone(), prefixes.of_timer(timer)?))).collect::<Result<Vec<_>, Error>>()?;
+        prefixes.retain(&states, &timers);
+        let ttls = states.iter().zip(&new_states).filter_map(|(state, new)| Some((new.prefix(), state.ttl?)));
+        self.expiry.declare(ttls.collect::<HashMap<_, _>>());
+        self.prefixes = prefixes;
+        let old_timers = std::mem::replace(&mut self.timers, Timers::new(named, states.len()));
+        let mut gone = self.timers.take_over(old_timers);
+        gone.extend(self.take_over(new_states, words)?);
+        self.declared = states;
+        for prefix in gone {
+            self.delete_prefix(prefix)?;
+        }
+        Ok(())
+    }
+
+    /// A name keeps its kind, its map keys and whether its values have a time to live: all three shape the bytes on disk.
+    fn check_kinds(&self, states: &[StateDescriptor]) -> Result<(), Error> {
+        for state in states {
+            let Some(before) = self.declared.iter().find(|before| before.name == state.name) else { continue };
+            let reason = if before.kind != state.kind {
+                "its kind changed"
+            } else if before.map_key_type != state.map_key_type {
+                "the type of its map keys changed"
+            } else {
+                continue;
+            };
+            let (writer, reader) = (before.value_type.clone(), state.value_type.clone());
+            return Err(Error::Incompatible { state: state.name.clone(), writer, reader, reason: reason.into() });
+        }
+        Ok(())
+    }
+
+    /// Puts new states in the place of the old ones of the same names; gives back the prefixes of those that are gone.
+    fn take_over(&mut self, mut states: Vec<State>, row_words: usize) -> Result<Vec<u16>, Error> {
+        let mut gone = Vec::new();
+        let mut values: Vec<(usize, ValueState)> = Vec::new();
+        for old in std::mem::take(&mut self.states) {
+            let same = states.iter().position(|state| state.prefix() == old.prefix());
+            match (old, same) {
+                (old, None) => gone.push(old.prefix()),
+                (State::Collection(old), Some(number)) => {
+                    if let State::Collection(new) = &mut states[number] {
+                        new.take_over(old);
+                    }
+                }
+                (State::Value(old), Some(number)) => values.push((number, old)),
+            }
+        }
+        let mut new_values: HashMap<usize, &mut ValueState> = HashMap::new();
+        for (number, state) in states.iter_mut().enumerate() {
+            if let State::Value(value) = state {
+                new_values.insert(number, value);
+            }
+        }
+        let mut pairs: Vec<(ValueState, &mut ValueState)> =
+            values.into_iter().map(|(number, old)| (old, new_values.remove(&number).expect("a name keeps its kind"))).collect();
+        values::relayout(&mut self.table, row_words - crate::table::ROW_HEAD_WORDS, &mut pairs)?;
+        let asks_disk = self.disk.as_ref().is_some_and(Disk::is_open);
+        for state in &mut states {
+            if let State::Value(value) = state {
+                value.begin_everywhere(&mut self.table, asks_disk);
+            }
+        }
+        self.states = states;
+        Ok(gone)
+    }
+
+    fn delete_prefix(&mut self, prefix: u16) -> Result<(), Error> {
+        match &mut self.disk {
+            Some(disk) => disk.delete_range(&prefix.to_be_bytes(), &(prefix + 1).to_be_bytes()),
+            None => Ok(()),
+        }
     }
 
     /// Finds the distinct keys of a batch and gives each a slot of the key table; takes them into it as needed.
     ///
     /// # Errors
-    /// [`Error::KeyTooLarge`], [`Error::OutOfBudget`], [`Error::Backend`].
-    pub fn resolve(&mut self, _keys: impl Into<Arc<EncodedKeys>>) -> Result<KeySet, Error> {
-        todo!()
+    /// [`Error::KeyTooLarge`], [`Error::OutOfBudget`], [`Error::Backend`]; [`Error::InvalidUse`] for a key of another subtask's groups.
+    pub fn resolve(&mut self, keys: impl Into<Arc<EncodedKeys>>) -> Result<KeySet, Error> {
+        let keys = keys.into();
+        self.make_room()?;
+        let asks_disk = self.disk.as_ref().is_some_and(Disk::is_open);
+        let states = &self.states;
+        let resolved = self.table.resolve(&keys, |row| {
+            for state in states {
+                if let State::Value(value) = state {
+                    value.begin(row, asks_disk);
+                }
+            }
+        });
+        for state in &mut self.states {
+            if let State::Value(value) = state {
+                value.reserve(self.table.slots());
+            }
+        }
+        let resolved = resolved?;
+        Ok(KeySet {
+            slots: resolved.slots,
+            of_row: resolved.of_row.map(Into::into),
+            first_row: resolved.first_row,
+            keys,
+            stamp: resolved.stamp,
+        })
     }
 
     /// The values of a value state, one per key; null is absence (never written, deleted, or its time to live is over).
     ///
     /// # Errors
     /// [`Error::InvalidUse`], [`Error::Backend`], [`Error::Corrupt`].
-    pub fn load(&mut self, _state: usize, _keys: &KeySet, _now: Moment) -> Result<ArrayRef, Error> {
-        todo!()
+    pub fn load(&mut self, state: usize, keys: &KeySet, now: Moment) -> Result<ArrayRef, Error> {
+        self.check_keys(keys)?;
+        let now = self.observe(state, now)?;
+        let Some(State::Value(value)) = self.states.get_mut(state) else { return Err(self.wrong_kind(state, "value")) };
+        let (table, generations, disk) = (&mut self.table, &mut self.generations, self.disk.as_ref());
+        value.load(&keys.slots, &mut values::Context { table, generations, disk, now })
     }
 
     /// Applies a call as a whole: removes the timers it was given, then makes its changes. Everything is checked before anything is changed.
     ///
     /// # Errors
     /// [`Error::ValueTooLarge`], [`Error::WrongType`], [`Error::InvalidUse`]: nothing was applied. [`Error::Backend`].
-    pub fn apply(&mut self, _keys: &KeySet, _updates: &Updates, _fired: Option<&DueTimers>, _now: Moment) -> Result<(), Error> {
-        todo!()
+    pub fn apply(&mut self, keys: &KeySet, updates: &Updates, fired: Option<&DueTimers>, now: Moment) -> Result<(), Error> {
+        self.check_keys(keys)?;
+        let values = updates.values.iter().map(|update| self.stage_values(keys, update)).collect::<Result<Vec<_>, _>>()?;
+        let maps = updates.maps.iter().map(|update| self.stage_map(keys, update, now)).collect::<Result<Vec<_>, _>>()?;
+        let lists = updates.lists.iter().map(|update| self.stage_list(keys, update, now)).collect::<Result<Vec<_>, _>>()?;
+        updates.timers.iter().try_for_each(|update| self.timers.check(keys, update))?;
+        if let Some(fired) = fired {
+            self.timers.remove(fired, &mut self.generations);
+        }
+        for (update, staged) in updates.values.iter().zip(values) {
+            self.write_values(update.state, keys, &update.changed, staged, now)?;
+        }
+        let states = updates.maps.iter().map(|update| update.state).chain(updates.lists.iter().map(|update| update.state));
+        for (state, staged) in states.zip(maps.into_iter().chain(lists)) {
+            self.write_collection(state, staged, now)?;
+        }
+        for update in &updates.timers {
+            self.timers.update(keys, update, &mut self.generations);
+        }
+        Ok(())
     }
 
     /// Writes values of a value state: one of `values` per set bit of `changed` (one bit per key), null deletes.
     ///
     /// # Errors
     /// As [`Self::apply`].
-    pub fn update_values(&mut self, _state: usize, _keys: &KeySet, _changed: &BooleanBuffer, _values: &ArrayRef, _now: Moment) -> Result<(), Error> {
-        todo!()
+    pub fn update_values(
+        &mut self,
+        state: usize,
+        keys: &KeySet,
+        changed: &BooleanBuffer,
+        values: &ArrayRef,
+        now: Moment,
+    ) -> Result<(), Error> {
+        self.check_keys(keys)?;
+        let staged = self.stage_values(keys, &ValueUpdate { state, changed: changed.clone(), values: values.clone() })?;
+        self.write_values(state, keys, changed, staged, now)
+    }
+
+    fn stage_values(&self, keys: &KeySet, update: &ValueUpdate) -> Result<values::Staged, Error> {
+        let Some(State::Value(value)) = self.states.get(update.state) else { return Err(self.wrong_kind(update.state, "value")) };
+        let changed = update.changed.count_set_bits();
+        if update.changed.len() != keys.len() || update.values.len() != changed {
+            let (bits, values) = (update.changed.len(), update.values.len());
+            return Err(Error::InvalidUse(format!("{} keys, {bits} bits of which {changed} are set, {values} values", keys.len())));
+        }
+        value.stage(&update.values, |at| keys.hash(update.changed.set_indices().nth(at).expect("one value per set bit")))
+    }
+
+    fn write_values(
+        &mut self,
+        state: usize,
+        keys: &KeySet,
+        changed: &BooleanBuffer,
+        staged: values::Staged,
+        now: Moment,
+    ) -> Result<(), Error> {
+        let now = self.observe(state, now)?;
+        let slots: Cow<'_, [Slot]> = if changed.count_set_bits() == keys.len() {
+            Cow::Borrowed(&keys.slots)
+        } else {
+            changed.set_indices().map(|number| keys.slots[number]).collect()
+        };
+        let Some(State::Value(value)) = self.states.get_mut(state) else { return Err(self.wrong_kind(state, "value")) };
+        let (table, generations, disk) = (&mut self.table, &mut self.generations, self.disk.as_ref());
+        value.write(&slots, staged, &mut values::Context { table, generations, disk, now });
+        Ok(())
     }
 
     /// One value per request (key number and map key) of an ordered map; null is absence.
     ///
     /// # Errors
     /// As [`Self::load`].
-    pub fn map_get(&mut self, _state: usize, _keys: &KeySet, _key_numbers: &[u32], _map_keys: &ArrayRef, _now: Moment) -> Result<ArrayRef, Error> {
-        todo!()
+    pub fn map_get(
+        &mut self,
+        state: usize,
+        keys: &KeySet,
+        key_numbers: &[u32],
+        map_keys: &ArrayRef,
+        now: Moment,
+    ) -> Result<ArrayRef, Error> {
+        let now = self.observe(state, now)?;
+        let Some(State::Collection(collection)) = self.states.get_mut(state) else { return Err(self.wrong_kind(state, "map or list")) };
+        let mut context = collections::Context { generations: &mut self.generations, disk: self.disk.as_ref(), now };
+        collection.get(keys, key_numbers, map_keys, &mut context)
     }
 
     /// Entries of ordered maps or lists in the given spans, about `bytes_max` bytes at most, but one entry at least if there is any.
     ///
     /// # Errors
     /// As [`Self::load`].
-    pub fn scan(&mut self, _state: usize, _keys: &KeySet, _spans: &[Span], _bytes_max: usize, _now: Moment) -> Result<Found, Error> {
-        todo!()
+    pub fn scan(&mut self, state: usize, keys: &KeySet, spans: &[Span], bytes_max: usize, now: Moment) -> Result<Found, Error> {
+        let now = self.observe(state, now)?;
+        let Some(State::Collection(collection)) = self.states.get_mut(state) else { return Err(self.wrong_kind(state, "map or list")) };
+        let mut context = collections::Context { generations: &mut self.generations, disk: self.disk.as_ref(), now };
+        collection.scan(keys, spans, bytes_max, &mut context)
     }
 
     /// Writes to ordered maps.
     ///
     /// # Errors
     /// As [`Self::apply`].
-    pub fn update_map(&mut self, _keys: &KeySet, _update: &MapUpdate, _now: Moment) -> Result<(), Error> {
-        todo!()
+    pub fn update_map(&mut self, keys: &KeySet, update: &MapUpdate, now: Moment) -> Result<(), Error> {
+        let staged = self.stage_map(keys, update, now)?;
+        self.write_collection(update.state, staged, now)
+    }
+
+    fn stage_map(&mut self, keys: &KeySet, update: &MapUpdate, now: Moment) -> Result<collections::Staged, Error> {
+        let now = self.observe(update.state, now)?;
+        match self.states.get(update.state) {
+            Some(State::Collection(map)) if map.descriptor.kind == StateKind::OrderedMap => map.stage_map(keys, update, now),
+            _ => Err(self.wrong_kind(update.state, "map")),
+        }
     }
 
     /// Clears and appends to lists.
     ///
     /// # Errors
     /// As [`Self::apply`].
-    pub fn update_list(&mut self, _keys: &KeySet, _update: &ListUpdate, _now: Moment) -> Result<(), Error> {
-        todo!()
+    pub fn update_list(&mut self, keys: &KeySet, update: &ListUpdate, now: Moment) -> Result<(), Error> {
+        let staged = self.stage_list(keys, update, now)?;
+        self.write_collection(update.state, staged, now)
+    }
+
+    fn stage_list(&mut self, keys: &KeySet, update: &ListUpdate, now: Moment) -> Result<collections::Staged, Error> {
+        let now = self.observe(update.state, now)?;
+        match self.states.get_mut(update.state) {
+            Some(State::Collection(list)) if list.descriptor.kind == StateKind::AppendedList => list.stage_list(keys, update, now),
+            _ => Err(self.wrong_kind(update.state, "list")),
+        }
+    }
+
+    fn write_collection(&mut self, state: usize, staged: collections::Staged, now: Moment) -> Result<(), Error> {
+        let now = self.observe(state, now)?;
+        let Some(State::Collection(collection)) = self.states.get_mut(state) else { return Err(self.wrong_kind(state, "map or list")) };
+        collection.write(staged, &mut collections::Context { generations: &mut self.generations, disk: self.disk.as_ref(), now })
     }
 
     /// Sets and deletes timers.
     ///
     /// # Errors
     /// As [`Self::apply`].
-    pub fn update_timers(&mut self, _keys: &KeySet, _update: &TimerUpdate) -> Result<(), Error> {
-        todo!()
+    pub fn update_timers(&mut self, keys: &KeySet, update: &TimerUpdate) -> Result<(), Error> {
+        self.timers.check(keys, update)?;
+        self.timers.update(keys, update, &mut self.generations);
+        Ok(())
     }
 
     /// A time at which [`Self::due`] may find something; never later than the earliest timer of `clock`. None: no timer is set.
-    pub fn next_timer(&self, _clock: Clock) -> Option<i64> {
-        todo!()
+    pub fn next_timer(&self, clock: Clock) -> Option<i64> {
+        self.timers.next(clock)
     }
 
     /// Timers at or before `up_to`: at most one per key, its earliest, and at most `limit`. They stay set. None: no timer is due.
     ///
     /// # Errors
     /// [`Error::Backend`], [`Error::Corrupt`].
-    pub fn due(&mut self, _clock: Clock, _up_to: i64, _limit: usize) -> Result<Option<DueTimers>, Error> {
-        todo!()
+    pub fn due(&mut self, clock: Clock, up_to: i64, limit: usize) -> Result<Option<DueTimers>, Error> {
+        let found = self.timers.due(clock, up_to, limit.max(1), self.disk.as_mut(), &mut self.generations)?;
+        let Some(found) = found else { return Ok(None) };
+        Ok(Some(DueTimers { timer: found.timer, at: found.at, keys: self.resolve(found.keys)? }))
     }
 
     /// Removes timers that [`Self::due`] gave; part of [`Self::apply`] for calls that also change state.
-    pub fn remove_due(&mut self, _due: &DueTimers) {
-        todo!()
-    }
-
-    /// A barrier: what is in the store now belongs to the generation that ends. Costs the same for any number of keys.
-    pub fn advance_generation(&mut self) -> Generation {
-        todo!()
+    pub fn remove_due(&mut self, due: &DueTimers) {
+        self.timers.remove(due, &mut self.generations);
     }
 
     /// What the store holds now.
     pub fn stats(&self) -> StoreStats {
-        todo!()
+        StoreStats {
+            keys_in_table: self.table.len(),
+            memory_bytes: self.memory_bytes(),
+            timers_in_memory: self.timers.in_memory(),
+            disk_bytes: self.disk.as_ref().map_or(0, Disk::bytes),
+            keys_evicted: self.keys_evicted,
+        }
+    }
+
+    fn check_keys(&self, keys: &KeySet) -> Result<(), Error> {
+        if self.table.is_live_stamp(keys.stamp) {
+            return Ok(());
+        }
+        Err(Error::InvalidUse(format!("a key set is used although {} were made after it", self.table.stamp().wrapping_sub(keys.stamp))))
+    }
+
+    /// Moves the clocks of times to live, and gives what the clock of this state shows. The end of all input is no time.
+    fn observe(&self, state: usize, now: Moment) -> Result<Option<i64>, Error> {
+        let Some(descriptor) = self.declared.get(state) else { return Err(self.wrong_kind(state, "state")) };
+        let Some(ttl) = descriptor.ttl else { return Ok(None) };
+        if let Some(time) = now.of(ttl.clock).filter(|&time| time != Watermark::MAX.0) {
+            self.expiry.advance(ttl.clock, time);
+        }
+        Ok(self.expiry.now(ttl.clock))
+    }
+
+    fn wrong_kind(&self, state: usize, wanted: &str) -> Error {
+        match self.declared.get(state) {
+            Some(found) => Error::InvalidUse(format!("state {:?} is no {wanted}", found.name)),
+            None => Error::InvalidUse(format!("state {state} of {} is out of range", self.declared.len())),
+        }
+    }
+}
+
+impl State {
+    fn descriptor(&self) -> &StateDescriptor {
+        match self {
+            Self::Value(value) => &value.descriptor,
+            Self::Collection(collection) => &collection.descriptor,
+        }
+    }
+
+    /// Memory outside the rows of the table.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Value(value) => value.bytes(),
+            Self::Collection(collection) => collection.bytes(),
+        }
+    }
+
+    /// Whether a row of the table cannot be dropped without loss.
+    fn has_state(&self, row: &[u64], generations: &Generations) -> bool {
+        match self {
+            Self::Value(value) => value.has_state(row, generations),
+            Self::Collection(_) => false,
+        }
+    }
+
+    fn prefix(&self) -> u16 {
+        match self {
+            Self::Value(value) => value.prefix,
+            Self::Collection(collection) => collection.prefix,
+        }
     }
 }

@@ -1,6 +1,32 @@
-//! Timers.
+//! Timers: one per (key, time, name), fired earliest first.
+//!
+//! The timers of one name are kept in buckets by time. When memory is short, the latest buckets go to disk, under
+//! `[prefix][time, sign flipped][key group][key]`; from the *horizon* on, the disk holds timers and memory only a log of changes to them. Before
+//! timers at the horizon are due, a chunk of them is read back and the horizon moves on.
+//!
+//! [`Timers::due`] only looks: the timers stay until [`Timers::remove`], which belongs to the changes of the call that handled them.
 
-use crate::KeySet;
+mod bucket;
+
+use std::{collections::BTreeMap, ops::ControlFlow};
+
+use hashbrown::HashTable;
+use millstream_model::{
+    key::{EncodedKeys, KeyGroup},
+    state::{Clock, TimerDescriptor},
+};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::{
+    Error, KeySet, StoredEntry, TimerUpdate,
+    collections::successor,
+    generation::Generations,
+    rocks::Disk,
+    timers::bucket::{Bucket, Key, Word},
+};
+
+/// Timers read from disk at a time.
+const CHUNK: usize = 8192;
 
 /// Timers that are due: at most one per key, its earliest. They stay set until [`crate::KeyedStore::remove_due`] or
 /// [`crate::KeyedStore::apply`] is given them, so a call that fails loses none.
@@ -8,7 +34,7 @@ use crate::KeySet;
 pub struct DueTimers {
     /// The number of each timer, as declared.
     pub timer: Vec<u32>,
-    /// The time it was set to, ms since epoch.
+    /// The time it was set to, ms since epoch; ascending.
     pub at: Vec<i64>,
     /// The key of each; timer i is of key i.
     pub keys: KeySet,
@@ -37,3 +63,471 @@ impl DueTimers {
         }
     }
 }
+
+/// All timers of a store.
+pub(crate) struct Timers {
+    names: Vec<Name>,
+}
+
+/// The timers of one name.
+struct Name {
+    descriptor: TimerDescriptor,
+    prefix: u16,
+    /// Its place in the order of snapshots.
+    part: usize,
+    buckets: BTreeMap<i64, Bucket>,
+    bytes: usize,
+    /// From here on (a key on disk) timers are on disk; none: nowhere.
+    horizon: Option<Vec<u8>>,
+    /// Ranges that were read back while a snapshot needed them on disk.
+    read_back: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// What [`Timers::due`] finds.
+#[derive(Default)]
+pub(crate) struct Due {
+    pub timer: Vec<u32>,
+    pub at: Vec<i64>,
+    pub keys: EncodedKeys,
+}
+
+impl Timers {
+    /// No timers, of the declared names; each with its prefix on disk. `part`: the first place in the order of snapshots.
+    pub fn new(declared: Vec<(TimerDescriptor, u16)>, part: usize) -> Self {
+        let name = |(number, (descriptor, prefix))| Name {
+            descriptor,
+            prefix,
+            part: part + number,
+            buckets: BTreeMap::new(),
+            bytes: 0,
+            horizon: None,
+            read_back: Vec::new(),
+        };
+        Self { names: declared.into_iter().enumerate().map(name).collect() }
+    }
+
+    /// Number of names.
+    pub fn names(&self) -> usize {
+        self.names.len()
+    }
+
+    /// Whether a key on disk is that of a timer.
+    pub fn has_prefix(&self, key: &[u8]) -> bool {
+        self.names.iter().any(|name| key.starts_with(&name.prefix.to_be_bytes()))
+    }
+
+    /// Memory in use.
+    pub fn bytes(&self) -> usize {
+        self.names.iter().map(|name| name.bytes).sum()
+    }
+
+    /// Timers in memory, those counted that a deletion will still cancel.
+    pub fn in_memory(&self) -> usize {
+        self.names.iter().flat_map(|name| name.buckets.values()).map(Bucket::len).sum()
+    }
+
+    /// # Errors
+    /// The update does not fit the declarations or the key set.
+    pub fn check(&self, keys: &KeySet, update: &TimerUpdate) -> Result<(), Error> {
+        if update.timer >= self.names.len() {
+            return Err(Error::InvalidUse(format!("timer {} of {} is out of range", update.timer, self.names.len())));
+        }
+        if update.keys.len() != update.at.len() || update.keys.len() != update.deleted.len() {
+            return Err(Error::InvalidUse(format!(
+                "a change of timer {:?} has parts of different lengths",
+                self.names[update.timer].descriptor.name
+            )));
+        }
+        match update.keys.iter().find(|&&key| key as usize >= keys.len()) {
+            Some(key) => Err(Error::InvalidUse(format!("key {key} of {} is out of range", keys.len()))),
+            None => Ok(()),
+        }
+    }
+
+    /// Applies a checked update.
+    pub fn update(&mut self, keys: &KeySet, update: &TimerUpdate, generations: &mut Generations) {
+        let name = &mut self.names[update.timer];
+        for (entry, (&number, &at)) in update.keys.iter().zip(&update.at).enumerate() {
+            let number = number as usize;
+            let key = Key::new(keys.hash(number), keys.group(number), keys.key_bytes(number));
+            name.change(at, key, if update.deleted.value(entry) { Word::Deleted } else { Word::Set }, generations);
+        }
+    }
+
+    /// Never later than the earliest timer of `clock`; none: no timer is set.
+    pub fn next(&self, clock: Clock) -> Option<i64> {
+        self.of_clock(clock).filter_map(|(_, name)| name.next()).min()
+    }
+
+    fn of_clock(&self, clock: Clock) -> impl Iterator<Item = (usize, &Name)> {
+        self.names.iter().enumerate().filter(move |(_, name)| name.descriptor.clock == clock)
+    }
+
+    /// Timers at or before `up_to`: at most one per key, its earliest, at most `limit`. None is removed.
+    pub fn due(
+        &mut self,
+        clock: Clock,
+        up_to: i64,
+        limit: usize,
+        disk: Option<&mut Disk>,
+        generations: &mut Generations,
+    ) -> Result<Option<Due>, Error> {
+        let mut disk = disk;
+        loop {
+            if let Some(disk) = disk.as_deref_mut() {
+                for name in self.names.iter_mut().filter(|name| name.descriptor.clock == clock) {
+                    name.read_back(up_to, limit, disk, generations)?;
+                }
+            }
+            let buckets = self.buckets();
+            let due = self.pick(clock, up_to, limit);
+            if !due.timer.is_empty() {
+                return Ok(Some(due));
+            }
+            // Nothing, although there were buckets: their timers had all been deleted. Behind them there may be others.
+            if self.buckets() == buckets {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn buckets(&self) -> usize {
+        self.names.iter().map(|name| name.buckets.len()).sum()
+    }
+
+    fn pick(&mut self, clock: Clock, up_to: i64, limit: usize) -> Due {
+        // What comes after the horizon of one name may be preceded by timers of that name on disk.
+        let up_to = self.of_clock(clock).filter_map(|(_, name)| name.horizon_time()).min().map_or(up_to, |horizon| horizon.min(up_to));
+        let mut times: Vec<(i64, usize)> = Vec::new();
+        for (number, name) in self.of_clock(clock) {
+            times.extend(name.buckets.range(..=up_to).map(|(&time, _)| (time, number)).take(limit));
+        }
+        times.sort_unstable();
+        let mut picked = Picked { due: Due::default(), seen: HashTable::new(), passed_over: 0, limit };
+        for (time, number) in times {
+            if picked.is_full() {
+                break;
+            }
+            self.names[number].settle(time);
+            self.names[number].pick(time, number, &mut picked);
+        }
+        picked.due
+    }
+
+    /// Removes timers that [`Self::due`] gave.
+    pub fn remove(&mut self, due: &DueTimers, generations: &mut Generations) {
+        let same_bucket = |a: &usize, b: &usize| due.timer[*a] == due.timer[*b] && due.at[*a] == due.at[*b];
+        let all: Vec<usize> = (0..due.len()).collect();
+        for chunk in all.chunk_by(same_bucket) {
+            let keys = chunk.iter().map(|&number| Key::new(due.keys.hash(number), due.keys.group(number), due.keys.key_bytes(number)));
+            self.names[due.timer[chunk[0]] as usize].remove(due.at[chunk[0]], keys, generations);
+        }
+    }
+
+    /// Moves the latest timers to disk until the rest takes `target_bytes`. Not while a snapshot is under way: the disk shows an older moment.
+    pub fn spill(&mut self, target_bytes: usize, disk: &mut Disk, generations: &Generations) -> Result<(), Error> {
+        while self.bytes() > target_bytes && !generations.is_pending() {
+            let Some(largest) = self.names.iter_mut().max_by_key(|name| name.bytes) else { return Ok(()) };
+            if !largest.spill_last(disk)? {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// The snapshot is taken: what was read back meanwhile leaves the disk.
+    pub fn finish_generation(&mut self, disk: Option<&mut Disk>) -> Result<(), Error> {
+        let Some(disk) = disk else { return Ok(()) };
+        for name in &mut self.names {
+            for (from, to) in std::mem::take(&mut name.read_back) {
+                disk.delete_range(&from, &to)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The timers in memory that a snapshot is owed, of one name from `from` on, and where to go on; none: that was all.
+    pub fn owed(&self, number: usize, from: &[u8], limit: usize, generations: &Generations) -> (Vec<StoredEntry>, Option<Vec<u8>>) {
+        self.names[number].owed(from, limit, generations)
+    }
+
+    /// Continues the timers of the same names in `before`; gives back the prefixes of those that are gone.
+    pub fn take_over(&mut self, before: Self) -> Vec<u16> {
+        let mut gone = Vec::new();
+        for old in before.names {
+            match self.names.iter_mut().find(|name| name.prefix == old.prefix) {
+                Some(name) => {
+                    (name.buckets, name.bytes, name.horizon, name.read_back) = (old.buckets, old.bytes, old.horizon, old.read_back)
+                }
+                None => gone.push(old.prefix),
+            }
+        }
+        gone
+    }
+}
+
+/// Timers being picked.
+struct Picked {
+    due: Due,
+    /// The rows of the keys picked, by key; empty while all are of one bucket, where keys are distinct.
+    seen: HashTable<u32>,
+    passed_over: usize,
+    limit: usize,
+}
+
+impl Picked {
+    /// Enough was picked, or so much was passed over (later timers of the same keys) that looking on costs more than another call.
+    fn is_full(&self) -> bool {
+        self.due.timer.len() >= self.limit || self.passed_over > 1024 + 2 * self.due.timer.len()
+    }
+
+    /// From here on keys may come again.
+    fn watch_keys(&mut self) {
+        for row in self.seen.len()..self.due.keys.len() {
+            self.remember(row as u32);
+        }
+    }
+
+    fn remember(&mut self, row: u32) {
+        let hashes = self.due.keys.hashes();
+        self.seen.insert_unique(hashes[row as usize], row, |&row| hashes[row as usize]);
+    }
+
+    fn has(&self, key: Key<'_>) -> bool {
+        let keys = &self.due.keys;
+        let same = |&row: &u32| keys.group(row as usize) == key.group && keys.key(row as usize) == key.bytes;
+        !self.seen.is_empty() && self.seen.find(xxh3_64(key.bytes), same).is_some()
+    }
+
+    fn push(&mut self, time: i64, number: usize, key: Key<'_>) {
+        self.due.timer.push(number as u32);
+        self.due.at.push(time);
+        self.due.keys.push_in_group(key.bytes, key.group);
+    }
+}
+
+impl Name {
+    fn disk_key(&self, time: i64, group: KeyGroup, key: &[u8]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(12 + key.len());
+        out.extend_from_slice(&self.prefix.to_be_bytes());
+        out.extend_from_slice(&time_bytes(time));
+        out.extend_from_slice(&group.0.to_be_bytes());
+        out.extend_from_slice(key);
+        out
+    }
+
+    fn horizon_time(&self) -> Option<i64> {
+        self.horizon.as_ref().and_then(|key| split_disk_key(key)).map(|(time, _, _)| time)
+    }
+
+    /// Whether the timer, if it is set, may be on disk.
+    fn may_be_on_disk(&self, time: i64, key: Key<'_>) -> bool {
+        match (&self.horizon, self.horizon_time()) {
+            (Some(horizon), Some(horizon_time)) if time == horizon_time => self.disk_key(time, key.group, key.bytes) >= *horizon,
+            (_, Some(horizon_time)) => time > horizon_time,
+            _ => false,
+        }
+    }
+
+    fn next(&self) -> Option<i64> {
+        let in_memory = self.buckets.first_key_value().map(|(&time, _)| time);
+        [in_memory, self.horizon_time()].into_iter().flatten().min()
+    }
+
+    fn change(&mut self, time: i64, key: Key<'_>, word: Word, generations: &mut Generations) {
+        let on_disk = self.may_be_on_disk(time, key);
+        if word == Word::Deleted && !on_disk && !self.buckets.contains_key(&time) {
+            return;
+        }
+        self.copy_owed(time, generations);
+        let bucket = self.buckets.entry(time).or_default();
+        let before = if bucket.is_empty() { 0 } else { bucket.bytes() };
+        bucket.generation = generations.current();
+        bucket.change(key, word, on_disk);
+        self.bytes = self.bytes - before + bucket.bytes();
+        if bucket.is_empty() {
+            self.drop_bucket(time);
+        } else if bucket.is_unsettled() {
+            self.settle(time);
+        }
+    }
+
+    fn drop_bucket(&mut self, time: i64) {
+        if let Some(bucket) = self.buckets.remove(&time) {
+            self.bytes -= bucket.bytes();
+        }
+    }
+
+    /// Settles a bucket, and drops it if nothing is left. For a snapshot nothing changes by that.
+    fn settle(&mut self, time: i64) {
+        let Some(mut bucket) = self.buckets.remove(&time) else { return };
+        self.bytes -= bucket.bytes();
+        bucket.settle(|key| self.may_be_on_disk(time, key));
+        if !bucket.is_empty() {
+            self.bytes += bucket.bytes();
+            self.buckets.insert(time, bucket);
+        }
+    }
+
+    /// Picks the timers of a settled bucket.
+    fn pick(&self, time: i64, number: usize, picked: &mut Picked) {
+        let Some(bucket) = self.buckets.get(&time) else { return };
+        picked.watch_keys();
+        for (key, word) in bucket.timers() {
+            if picked.is_full() {
+                return;
+            }
+            if word != Word::Set || self.may_be_on_disk(time, key) {
+                continue;
+            }
+            if picked.has(key) {
+                picked.passed_over += 1;
+            } else {
+                picked.push(time, number, key);
+            }
+        }
+    }
+
+    fn remove<'a>(&mut self, time: i64, keys: impl Iterator<Item = Key<'a>>, generations: &mut Generations) {
+        self.copy_owed(time, generations);
+        let Some(bucket) = self.buckets.get_mut(&time) else { return };
+        bucket.generation = generations.current();
+        bucket.remove(keys);
+        if bucket.is_empty() {
+            self.drop_bucket(time);
+        }
+    }
+
+    /// Reads timers back until `limit` are in memory that are due, or all that are due.
+    fn read_back(&mut self, up_to: i64, limit: usize, disk: &mut Disk, generations: &mut Generations) -> Result<(), Error> {
+        while let Some(horizon_time) = self.horizon_time()
+            && horizon_time <= up_to
+        {
+            let mut ready = 0;
+            let enough = self.buckets.range(..horizon_time).any(|(_, bucket)| {
+                ready += bucket.len();
+                ready >= limit
+            });
+            if enough {
+                return Ok(());
+            }
+            self.read_chunk(disk, generations)?;
+        }
+        Ok(())
+    }
+
+    fn read_chunk(&mut self, disk: &mut Disk, generations: &Generations) -> Result<(), Error> {
+        let Some(from) = self.horizon.take() else { return Ok(()) };
+        let end = successor(&self.prefix.to_be_bytes());
+        let mut read: BTreeMap<i64, Bucket> = BTreeMap::new();
+        let (mut count, mut next, mut damaged) = (0, None, false);
+        disk.scan(&from, &end, false, |stored, _| {
+            if count == CHUNK {
+                next = Some(stored.to_vec());
+                return ControlFlow::Break(());
+            }
+            let Some((time, group, key)) = split_disk_key(stored) else {
+                damaged = true;
+                return ControlFlow::Break(());
+            };
+            read.entry(time).or_default().put_stored(Key::new(xxh3_64(key), group, key));
+            count += 1;
+            ControlFlow::Continue(())
+        })?;
+        if damaged {
+            return Err(Error::Corrupt { of: self.descriptor.name.clone(), reason: "a timer's key is too short".into() });
+        }
+        let to = next.clone().unwrap_or(end);
+        if generations.is_pending() {
+            self.read_back.push((from, to));
+        } else {
+            disk.delete_range(&from, &to)?;
+        }
+        self.horizon = next;
+        for (time, timers) in read {
+            let bucket = self.buckets.entry(time).or_default();
+            self.bytes -= if bucket.is_empty() { 0 } else { bucket.bytes() };
+            if bucket.is_empty() {
+                // The disk still shows these to a snapshot under way, or did to those before.
+                bucket.generation = generations.current();
+            }
+            bucket.put_before(timers);
+            self.bytes += bucket.bytes();
+        }
+        Ok(())
+    }
+
+    /// Moves the last bucket to disk; false: there is none.
+    fn spill_last(&mut self, disk: &mut Disk) -> Result<bool, Error> {
+        let Some((time, bucket)) = self.buckets.pop_last() else { return Ok(false) };
+        self.bytes -= bucket.bytes();
+        let mut bucket = bucket;
+        bucket.settle(|_| true);
+        let entry = |(key, word): (Key<'_>, Word)| StoredEntry {
+            key: self.disk_key(time, key.group, key.bytes).into(),
+            value: (word == Word::Set).then(Box::default),
+        };
+        let entries: Vec<StoredEntry> = bucket.timers().map(entry).collect();
+        for chunk in entries.chunks(CHUNK) {
+            disk.write(chunk)?;
+        }
+        let first = self.disk_key(time, KeyGroup(0), &[]);
+        self.horizon = Some(self.horizon.take().map_or(first.clone(), |horizon| horizon.min(first)));
+        Ok(true)
+    }
+
+    /// Before a change: a bucket that a snapshot has yet to see is copied for it.
+    fn copy_owed(&self, time: i64, generations: &mut Generations) {
+        if !generations.is_pending() || !generations.is_key_ahead(self.part, &time_bytes(time)) {
+            return;
+        }
+        let copies = self.entries_of(time, generations);
+        generations.keep_copies(copies);
+    }
+
+    /// The timers of a bucket that existed at the barrier.
+    fn entries_of(&self, time: i64, generations: &Generations) -> Vec<StoredEntry> {
+        let Some(bucket) = self.buckets.get(&time).filter(|bucket| generations.belongs_to_snapshot(bucket.generation)) else {
+            return Vec::new();
+        };
+        let mut settled = bucket.clone();
+        settled.settle(|key| self.may_be_on_disk(time, key));
+        let entry = |(key, word): (Key<'_>, Word)| StoredEntry {
+            key: self.disk_key(time, key.group, key.bytes).into(),
+            value: (word == Word::Set).then(Box::default),
+        };
+        settled.timers().map(entry).collect()
+    }
+
+    fn owed(&self, from: &[u8], limit: usize, generations: &Generations) -> (Vec<StoredEntry>, Option<Vec<u8>>) {
+        let from = from.try_into().map_or(i64::MIN, time_of_bytes);
+        let mut entries = Vec::new();
+        let times: Vec<i64> = self.buckets.range(from..).map(|(&time, _)| time).take(limit + 1).collect();
+        for &time in &times {
+            if entries.len() >= limit || times.len() > limit && time == times[limit] {
+                return (entries, Some(time_bytes(time).to_vec()));
+            }
+            entries.extend(self.entries_of(time, generations));
+        }
+        (entries, None)
+    }
+}
+
+/// Big-endian with the sign flipped: bytes compare as times do.
+fn time_bytes(time: i64) -> [u8; 8] {
+    (time as u64 ^ 1 << 63).to_be_bytes()
+}
+
+fn time_of_bytes(bytes: [u8; 8]) -> i64 {
+    (u64::from_be_bytes(bytes) ^ 1 << 63) as i64
+}
+
+/// Time, group and key of a timer on disk.
+fn split_disk_key(stored: &[u8]) -> Option<(i64, KeyGroup, &[u8])> {
+    let (time, rest) = stored.get(2..)?.split_first_chunk::<8>()?;
+    let (group, key) = rest.split_first_chunk::<2>()?;
+    Some((time_of_bytes(*time), KeyGroup(u16::from_be_bytes(*group)), key))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,546 @@
+//! Value states: one typed value per key, in the rows of the key table.
+//!
+//! Values of fixed width lie in the row itself (`layout`); others are boxed rows (`row`), one box per slot. The head of a record has these flags:
+//! *present* (there is a value), *known* (memory is right; otherwise the disk must be asked), *changed* (memory is newer than the disk, unless
+//! the generation of the change is on disk by now), *stored* (the disk may hold a value, so a deletion must be written).
+
+use std::ops::ControlFlow;
+
+use arrow_array::{Array, ArrayRef};
+use arrow_buffer::{BooleanBuffer, NullBuffer};
+use arrow_schema::DataType;
+use millstream_model::{
+    key::{EncodedKeys, KeyGroup},
+    state::{StateDescriptor, Ttl, TtlRefresh},
+};
+
+use crate::{
+    Error, NEVER_REFRESHED, Slot, StoredEntry, VALUE_BYTES_MAX,
+    collections::successor,
+    generation::Generations,
+    layout::{Layout, Records},
+    rocks::{Disk, is_over},
+    row::{self, RowDecoder, RowEncoder, split_stored, start_stored},
+    table::KeyTable,
+};
+
+const PRESENT: u64 = 1;
+const KNOWN: u64 = 2;
+const CHANGED: u64 = 4;
+const STORED: u64 = 8;
+/// The bits of the head that say which fields are null.
+const NULL_BITS: u64 = 0xffff_ff00;
+/// What allocating a box costs beside its bytes, roughly.
+const BOX_OVERHEAD: usize = 16;
+
+/// One value state.
+pub(crate) struct ValueState {
+    pub descriptor: StateDescriptor,
+    /// First two bytes of its keys on disk.
+    pub prefix: u16,
+    /// Its place in the order of snapshots.
+    pub part: usize,
+    /// All versions of the type that rows may have been written with, the present one last.
+    pub versions: Vec<(u32, DataType)>,
+    /// First word of the record in a row.
+    offset: usize,
+    words: usize,
+    form: Form,
+}
+
+enum Form {
+    Fixed(Layout),
+    /// By slot: varint version, body; empty if there is no value.
+    Boxed {
+        cells: Vec<Box<[u8]>>,
+        bytes: usize,
+    },
+}
+
+/// What the operations of a value state work on besides it.
+pub(crate) struct Context<'a> {
+    pub table: &'a mut KeyTable,
+    pub generations: &'a mut Generations,
+    pub disk: Option<&'a Disk>,
+    /// What the clock of the state's time to live shows.
+    pub now: Option<i64>,
+}
+
+/// New values, checked and encoded: applying them cannot fail.
+pub(crate) enum Staged {
+    Fixed(ArrayRef),
+    Boxed { values: Vec<Option<Box<[u8]>>> },
+}
+
+impl ValueState {
+    /// A state whose records begin at word `offset` of a row.
+    pub fn new(descriptor: StateDescriptor, prefix: u16, part: usize, versions: Vec<(u32, DataType)>, offset: usize) -> Self {
+        let head_words = 1 + usize::from(descriptor.ttl.is_some());
+        let (form, words) = match Layout::new(&descriptor.value_type, head_words) {
+            Some(layout) => {
+                let words = layout.words();
+                (Form::Fixed(layout), words)
+            }
+            None => (Form::Boxed { cells: Vec::new(), bytes: 0 }, head_words),
+        };
+        Self { descriptor, prefix, part, versions, offset, words, form }
+    }
+
+    /// Words of a record.
+    pub fn words(&self) -> usize {
+        self.words
+    }
+
+    /// Memory outside the rows of the table.
+    pub fn bytes(&self) -> usize {
+        match &self.form {
+            Form::Fixed(_) => 0,
+            Form::Boxed { cells, bytes } => cells.len() * size_of::<Box<[u8]>>() + bytes,
+        }
+    }
+
+    /// A new key: without a disk there is nothing to ask for.
+    pub fn begin(&self, row: &mut [u64], asks_disk: bool) {
+        row[self.offset] = if asks_disk { 0 } else { KNOWN };
+    }
+
+    /// Whether a row of the table cannot be dropped without loss.
+    pub fn has_state(&self, row: &[u64], generations: &Generations) -> bool {
+        let head = row[self.offset];
+        head & PRESENT != 0 || head & CHANGED != 0 && !generations.is_durable(generation(head))
+    }
+
+    /// New rows of a state that no key had before.
+    pub fn begin_everywhere(&mut self, table: &mut KeyTable, asks_disk: bool) {
+        self.reserve(table.slots());
+        for slot in 0..table.slots() {
+            let base = slot * table.stride() + self.offset;
+            if table.is_used(slot as u32) && table.rows[base] == 0 && !asks_disk {
+                table.rows[base] = KNOWN;
+            }
+        }
+    }
+
+    /// Makes room for the slots of the table.
+    pub fn reserve(&mut self, slots: usize) {
+        if let Form::Boxed { cells, .. } = &mut self.form
+            && cells.len() < slots
+        {
+            cells.resize_with(slots.max(cells.capacity().min(cells.len() * 2)), Box::default);
+        }
+    }
+
+    /// The values of the keys; null is absence.
+    pub fn load(&mut self, slots: &[Slot], context: &mut Context<'_>) -> Result<ArrayRef, Error> {
+        self.fetch_unknown(slots, context)?;
+        if let Some(ttl) = self.descriptor.ttl {
+            self.keep_time(ttl, slots, context);
+        }
+        self.read(slots, context.table)
+    }
+
+    /// The values in memory.
+    pub fn read(&self, slots: &[Slot], table: &KeyTable) -> Result<ArrayRef, Error> {
+        match &self.form {
+            Form::Fixed(layout) => {
+                let records = self.records(slots, table.stride());
+                let present = BooleanBuffer::collect_bool(slots.len(), |at| table.rows[records.base(at)] & PRESENT != 0);
+                let present = NullBuffer::new(present);
+                Ok(layout.gather(&table.rows, records, (present.null_count() > 0).then_some(present)))
+            }
+            Form::Boxed { cells, .. } => {
+                let mut decoder = self.decoder()?;
+                for slot in slots {
+                    self.decode_cell(&cells[slot.0 as usize], &mut decoder)?;
+                }
+                decoder.finish().map_err(|damage| self.damaged(&damage))
+            }
+        }
+    }
+
+    fn decode_cell(&self, cell: &[u8], decoder: &mut RowDecoder) -> Result<(), Error> {
+        if cell.is_empty() {
+            decoder.read_null();
+            return Ok(());
+        }
+        let (version, body) = row::split_version(cell).ok_or_else(|| self.damaged(&"no version"))?;
+        decoder.read(version, body).map_err(|damage| self.damaged(&damage))
+    }
+
+    fn decoder(&self) -> Result<RowDecoder, Error> {
+        let versions = self.versions.iter().map(|(version, data_type)| (*version, data_type));
+        RowDecoder::new(versions, &self.descriptor.value_type).map_err(|error| self.damaged(&error))
+    }
+
+    fn damaged(&self, reason: &dyn std::fmt::Display) -> Error {
+        Error::Corrupt { of: self.descriptor.name.clone(), reason: reason.to_string() }
+    }
+
+    fn records<'a>(&self, slots: &'a [Slot], stride: usize) -> Records<'a, Slot> {
+        Records { slots, stride, offset: self.offset }
+    }
+
+    /// Asks the disk for the values that memory does not know.
+    fn fetch_unknown(&mut self, slots: &[Slot], context: &mut Context<'_>) -> Result<(), Error> {
+        let records = self.records(slots, context.table.stride());
+        let unknown: Vec<Slot> =
+            (0..slots.len()).filter(|&at| context.table.rows[records.base(at)] & KNOWN == 0).map(|at| slots[at]).collect();
+        let Some(disk) = context.disk.filter(|_| !unknown.is_empty()) else { return Ok(()) };
+        let mut wanted: Vec<(Vec<u8>, Slot)> = unknown.iter().map(|&slot| (self.disk_key(slot, context.table), slot)).collect();
+        wanted.sort_unstable();
+        let (keys, sorted): (Vec<Vec<u8>>, Vec<Slot>) = wanted.into_iter().unzip();
+        let mut found = Vec::new();
+        disk.get_each(&keys, |number, value| {
+            found.push((sorted[number], value.to_vec()));
+            Ok(())
+        })?;
+        for &slot in &unknown {
+            let base = slot.0 as usize * context.table.stride() + self.offset;
+            context.table.rows[base] = KNOWN;
+        }
+        self.take_in(&found, context.table)
+    }
+
+    /// Puts values from the disk into the table.
+    fn take_in(&mut self, found: &[(Slot, Vec<u8>)], table: &mut KeyTable) -> Result<(), Error> {
+        let mut slots = Vec::with_capacity(found.len());
+        let mut decoder = matches!(self.form, Form::Fixed(_)).then(|| self.decoder()).transpose()?;
+        for (slot, value) in found {
+            let stored = split_stored(value).ok_or_else(|| self.damaged(&"its head"))?;
+            let base = slot.0 as usize * table.stride() + self.offset;
+            table.rows[base] = PRESENT | KNOWN | STORED;
+            if self.descriptor.ttl.is_some() {
+                table.rows[base + 1] = stored.refreshed.unwrap_or(NEVER_REFRESHED) as u64;
+            }
+            match &mut decoder {
+                Some(decoder) => decoder.read(stored.version, stored.body).map_err(|damage| self.damaged(&damage))?,
+                None => self.set_cell(*slot, stored.versioned.into()),
+            }
+            slots.push(*slot);
+        }
+        if let (Some(mut decoder), Form::Fixed(layout)) = (decoder, &self.form) {
+            let column = decoder.finish().map_err(|damage| self.damaged(&damage))?;
+            let records = Records { slots: &slots, stride: table.stride(), offset: self.offset };
+            layout.scatter(&mut table.rows, records, &column);
+        }
+        Ok(())
+    }
+
+    fn set_cell(&mut self, slot: Slot, value: Box<[u8]>) {
+        if let Form::Boxed { cells, bytes } = &mut self.form {
+            let cost = |cell: &[u8]| if cell.is_empty() { 0 } else { cell.len() + BOX_OVERHEAD };
+            let cell = &mut cells[slot.0 as usize];
+            *bytes = *bytes + cost(&value) - cost(cell);
+            *cell = value;
+        }
+    }
+
+    /// `[prefix][group][key]`.
+    fn disk_key(&self, slot: Slot, table: &KeyTable) -> Vec<u8> {
+        let mut out = vec![0; 4];
+        let group = table.key(slot, &mut out);
+        out[..2].copy_from_slice(&self.prefix.to_be_bytes());
+        out[2..4].copy_from_slice(&group.0.to_be_bytes());
+        out
+    }
+
+    /// Deletes what is over, and refreshes what is read.
+    fn keep_time(&mut self, ttl: Ttl, slots: &[Slot], context: &mut Context<'_>) {
+        let (mut over, mut read) = (Vec::new(), Vec::new());
+        for &slot in slots {
+            let base = slot.0 as usize * context.table.stride() + self.offset;
+            let (head, refreshed) = (context.table.rows[base], context.table.rows[base + 1] as i64);
+            if head & PRESENT == 0 {
+                continue;
+            }
+            if is_over(ttl, refreshed, context.now) {
+                over.push(slot);
+            } else if let Some(now) = context.now
+                && (refreshed == NEVER_REFRESHED || ttl.refresh == TtlRefresh::OnRead && now > refreshed)
+            {
+                read.push((slot, now));
+            }
+        }
+        self.delete(&over, context);
+        self.copy_owed(read.iter().map(|&(slot, _)| slot), context);
+        for (slot, now) in read {
+            let base = slot.0 as usize * context.table.stride() + self.offset;
+            let head = context.table.rows[base];
+            let nulls = head & NULL_BITS;
+            context.table.rows[base] = nulls | self.head_of_change(head, context) | PRESENT;
+            context.table.rows[base + 1] = now as u64;
+        }
+    }
+
+    /// The head of a record that changes now: known, changed, in the current generation; present and nulls are the caller's.
+    fn head_of_change(&self, head: u64, context: &Context<'_>) -> u64 {
+        let stored = if self.may_be_stored(head, context) { STORED } else { 0 };
+        KNOWN | CHANGED | stored | u64::from(context.generations.current()) << 32
+    }
+
+    fn may_be_stored(&self, head: u64, context: &Context<'_>) -> bool {
+        let asked = head & KNOWN != 0;
+        head & STORED != 0
+            || !asked && context.disk.is_some_and(Disk::is_open)
+            || head & CHANGED != 0 && context.generations.reaches_disk(generation(head))
+    }
+
+    /// Checks and encodes new values: everything that can fail, before anything is changed.
+    pub fn stage(&self, values: &ArrayRef, hash_of: impl Fn(usize) -> u64) -> Result<Staged, Error> {
+        if values.data_type() != &self.descriptor.value_type {
+            let (expected, actual) = (self.descriptor.value_type.clone(), values.data_type().clone());
+            return Err(Error::WrongType { state: self.descriptor.name.clone(), expected, actual });
+        }
+        if matches!(self.form, Form::Fixed(_)) {
+            return Ok(Staged::Fixed(values.clone()));
+        }
+        let encoder = RowEncoder::new(values).expect("declared types have a row encoding");
+        let mut body = Vec::new();
+        let encode = |at: usize| {
+            if values.is_null(at) {
+                return Ok(None);
+            }
+            body.clear();
+            row::start_version(self.descriptor.version, &mut body);
+            encoder.write(at, &mut body);
+            check_size(&self.descriptor.name, body.len(), || hash_of(at))?;
+            Ok(Some(Box::from(&body[..])))
+        };
+        Ok(Staged::Boxed { values: (0..values.len()).map(encode).collect::<Result<_, Error>>()? })
+    }
+
+    /// Writes staged values, one per slot; null deletes.
+    pub fn write(&mut self, slots: &[Slot], staged: Staged, context: &mut Context<'_>) {
+        match staged {
+            Staged::Fixed(values) => {
+                self.copy_owed(slots.iter().copied(), context);
+                self.write_heads(slots, |at| values.is_null(at), values.null_count() > 0, context);
+                if let Form::Fixed(layout) = &self.form {
+                    let records = Records { slots, stride: context.table.stride(), offset: self.offset };
+                    layout.scatter(&mut context.table.rows, records, &values);
+                }
+            }
+            Staged::Boxed { values } => {
+                self.copy_owed(slots.iter().copied(), context);
+                self.write_heads(slots, |at| values[at].is_none(), true, context);
+                for (slot, value) in slots.iter().zip(values) {
+                    self.set_cell(*slot, value.unwrap_or_default());
+                }
+            }
+        }
+    }
+
+    fn write_heads(&self, slots: &[Slot], deleted: impl Fn(usize) -> bool, any_deleted: bool, context: &mut Context<'_>) {
+        let has_time = self.descriptor.ttl.is_some();
+        for (at, slot) in slots.iter().enumerate() {
+            let base = slot.0 as usize * context.table.stride() + self.offset;
+            let change = self.head_of_change(context.table.rows[base], context);
+            if any_deleted && deleted(at) {
+                self.write_deleted(*slot, base, change, context);
+                continue;
+            }
+            context.table.rows[base] = change | PRESENT;
+            if has_time {
+                context.table.rows[base + 1] = context.now.unwrap_or(NEVER_REFRESHED) as u64;
+            }
+        }
+    }
+
+    /// A value that the disk never had leaves no trace.
+    fn write_deleted(&self, slot: Slot, base: usize, change: u64, context: &mut Context<'_>) {
+        context.table.rows[base..base + self.words].fill(0);
+        if change & STORED != 0 {
+            context.table.rows[base] = change;
+        } else {
+            context.table.rows[base] = KNOWN;
+            context.table.notice_idle(slot);
+        }
+    }
+
+    /// Deletes values that are over.
+    pub fn delete_over(&mut self, ttl: Ttl, slots: &[Slot], context: &mut Context<'_>) {
+        let over = |slot: &Slot| {
+            let base = slot.0 as usize * context.table.stride() + self.offset;
+            context.table.rows[base] & PRESENT != 0 && is_over(ttl, context.table.rows[base + 1] as i64, context.now)
+        };
+        let over: Vec<Slot> = slots.iter().copied().filter(over).collect();
+        self.delete(&over, context);
+    }
+
+    fn delete(&mut self, slots: &[Slot], context: &mut Context<'_>) {
+        self.copy_owed(slots.iter().copied(), context);
+        for &slot in slots {
+            let base = slot.0 as usize * context.table.stride() + self.offset;
+            let change = self.head_of_change(context.table.rows[base], context);
+            self.write_deleted(slot, base, change, context);
+            self.set_cell(slot, Box::default());
+        }
+    }
+
+    /// Before a change: entries that a snapshot has yet to see are copied for it.
+    fn copy_owed(&self, slots: impl Iterator<Item = Slot>, context: &mut Context<'_>) {
+        if !context.generations.is_pending() {
+            return;
+        }
+        let owed: Vec<Slot> = slots
+            .filter(|&slot| context.generations.is_ahead(self.part, slot.0) && self.is_owed(slot, context.table, context.generations))
+            .collect();
+        let copies = self.entries(&owed, context.table);
+        context.generations.keep_copies(copies);
+    }
+
+    /// Whether a changed record belongs to the snapshot under way.
+    pub fn is_owed(&self, slot: Slot, table: &KeyTable, generations: &Generations) -> bool {
+        let head = table.rows[slot.0 as usize * table.stride() + self.offset];
+        head & CHANGED != 0 && generations.is_old(generation(head))
+    }
+
+    /// Whether memory is newer than the disk.
+    pub fn is_unsaved(&self, slot: Slot, table: &KeyTable, generations: &Generations) -> bool {
+        let head = table.rows[slot.0 as usize * table.stride() + self.offset];
+        head & CHANGED != 0 && !generations.is_durable(generation(head))
+    }
+
+    /// Whether the key may leave memory now.
+    pub fn may_leave(&self, slot: Slot, table: &KeyTable, generations: &Generations) -> bool {
+        let head = table.rows[slot.0 as usize * table.stride() + self.offset];
+        head & CHANGED == 0 || generations.may_leave(generation(head))
+    }
+
+    /// The records as they shall stand on disk.
+    pub fn entries(&self, slots: &[Slot], table: &KeyTable) -> Vec<StoredEntry> {
+        if slots.is_empty() {
+            return Vec::new();
+        }
+        let refreshed = |slot: Slot| {
+            let base = slot.0 as usize * table.stride() + self.offset;
+            self.descriptor.ttl.map(|_| table.rows[base + 1] as i64)
+        };
+        let present = |slot: Slot| table.rows[slot.0 as usize * table.stride() + self.offset] & PRESENT != 0;
+        let column = matches!(self.form, Form::Fixed(_)).then(|| self.read(slots, table).expect("fixed values are gathered, not decoded"));
+        let encoder = column.as_ref().map(|column| RowEncoder::new(column).expect("declared types have a row encoding"));
+        let mut value = Vec::new();
+        let entry = |(at, &slot): (usize, &Slot)| {
+            value.clear();
+            match (&encoder, &self.form) {
+                (Some(encoder), _) if present(slot) => {
+                    start_stored(refreshed(slot), self.descriptor.version, &mut value);
+                    encoder.write(at, &mut value);
+                }
+                (None, Form::Boxed { cells, .. }) if present(slot) => {
+                    row::start_form(refreshed(slot), &mut value);
+                    value.extend_from_slice(&cells[slot.0 as usize]);
+                }
+                _ => {}
+            }
+            let stored = present(slot).then(|| Box::from(&value[..]));
+            StoredEntry { key: self.disk_key(slot, table).into(), value: stored }
+        };
+        slots.iter().enumerate().map(entry).collect()
+    }
+
+    /// After writing to disk: memory and disk agree.
+    pub fn mark_saved(&self, slot: Slot, table: &mut KeyTable) {
+        let base = slot.0 as usize * table.stride() + self.offset;
+        let head = &mut table.rows[base];
+        *head = *head & !(CHANGED | STORED) | if *head & PRESENT != 0 { STORED } else { 0 };
+    }
+
+    /// The key leaves the table.
+    pub fn forget(&mut self, slot: Slot) {
+        self.set_cell(slot, Box::default());
+    }
+
+    /// Visits the values on disk, page by page, but for keys that `is_known` in memory.
+    pub fn read_disk(
+        &self,
+        disk: &Disk,
+        page: usize,
+        is_known: impl Fn(&[u8], KeyGroup) -> bool,
+        mut visit: impl FnMut(EncodedKeys, ArrayRef) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let from = self.prefix.to_be_bytes();
+        let mut keys = EncodedKeys::default();
+        let mut decoder = self.decoder()?;
+        let mut result = Ok(());
+        disk.scan(&from, &successor(&from), false, |stored_key, stored| {
+            let Some((group, key)) = stored_key.get(2..).and_then(<[u8]>::split_first_chunk::<2>) else { return ControlFlow::Continue(()) };
+            let group = KeyGroup(u16::from_be_bytes(*group));
+            if is_known(key, group) {
+                return ControlFlow::Continue(());
+            }
+            keys.push_in_group(key, group);
+            result = split_stored(stored).ok_or_else(|| self.damaged(&"its head")).and_then(|stored| {
+                decoder.read(stored.version, stored.body).map_err(|damage| self.damaged(&damage))?;
+                if keys.len() < page {
+                    Ok(())
+                } else {
+                    visit(std::mem::take(&mut keys), decoder.finish().map_err(|damage| self.damaged(&damage))?)
+                }
+            });
+            if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        result?;
+        if keys.is_empty() { Ok(()) } else { visit(keys, decoder.finish().map_err(|damage| self.damaged(&damage))?) }
+    }
+
+    /// Whether the records of `before` can be taken over as they are.
+    fn has_records_of(&self, before: &Self) -> bool {
+        self.descriptor.value_type == before.descriptor.value_type && self.descriptor.ttl.is_some() == before.descriptor.ttl.is_some()
+    }
+
+    /// The slots with a value in memory.
+    pub fn present(&self, table: &KeyTable) -> Vec<Slot> {
+        let is_present = |slot: &u32| table.is_used(*slot) && table.rows[*slot as usize * table.stride() + self.offset] & PRESENT != 0;
+        (0..table.slots() as u32).filter(is_present).map(Slot).collect()
+    }
+
+    /// Whether memory knows the value (or its absence) of a key.
+    pub fn is_known(&self, slot: Slot, table: &KeyTable) -> bool {
+        table.rows[slot.0 as usize * table.stride() + self.offset] & KNOWN != 0
+    }
+}
+
+/// Gives the rows of the table the shape of newly declared states. `pairs`: each old state with the new one that continues it.
+pub(crate) fn relayout(table: &mut KeyTable, record_words: usize, pairs: &mut [(ValueState, &mut ValueState)]) -> Result<(), Error> {
+    let mut converted = Vec::new();
+    for (old, new) in pairs.iter() {
+        let slots = if new.has_records_of(old) { Vec::new() } else { old.present(table) };
+        converted.push(slots.iter().copied().zip(old.entries(&slots, table)).collect::<Vec<_>>());
+    }
+    table.relayout(record_words, |_, before, after| {
+        for (old, new) in pairs.iter() {
+            // Of a record of another shape only what is known of it, without its nulls.
+            let (words, mask) = if new.has_records_of(old) { (old.words, u64::MAX) } else { (1, !NULL_BITS) };
+            after[new.offset..new.offset + words].copy_from_slice(&before[old.offset..old.offset + words]);
+            after[new.offset] &= mask;
+        }
+    });
+    for ((old, new), converted) in pairs.iter_mut().zip(converted) {
+        if new.has_records_of(old) {
+            new.form = std::mem::replace(&mut old.form, Form::Boxed { cells: Vec::new(), bytes: 0 });
+            continue;
+        }
+        new.reserve(table.slots());
+        let bases: Vec<usize> = converted.iter().map(|(slot, _)| slot.0 as usize * table.stride() + new.offset).collect();
+        let heads: Vec<u64> = bases.iter().map(|&base| table.rows[base]).collect();
+        let found: Vec<(Slot, Vec<u8>)> =
+            converted.into_iter().map(|(slot, entry)| (slot, entry.value.unwrap_or_default().into())).collect();
+        new.take_in(&found, table)?;
+        bases.iter().zip(heads).for_each(|(&base, head)| table.rows[base] = table.rows[base] & NULL_BITS | head);
+    }
+    Ok(())
+}
+
+fn generation(head: u64) -> u32 {
+    (head >> 32) as u32
+}
+
+/// # Errors
+/// The encoded value is larger than the limit.
+pub(crate) fn check_size(state: &str, bytes: usize, hash: impl FnOnce() -> u64) -> Result<(), Error> {
+    if bytes > VALUE_BYTES_MAX {
+        return Err(Error::ValueTooLarge { state: state.into(), hash: hash(), bytes, limit: VALUE_BYTES_MAX });
+    }
+    Ok(())
+}
