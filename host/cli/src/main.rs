@@ -1,1 +1,65 @@
-fn main() {}
+//! The `millstream` command: from the words on a command line to an exit code.
+//!
+//! The flow: [`args`] (what may be said) → one module per command, which returns an [`Exit`] or a [`Failure`] → [`report`] prints it. A
+//! command's module holds its arguments, its help and its work. Nothing here decides what a job means: that is the engine's.
+//!
+//! Standard output carries results only (rows of a `stdout` sink, a plan, a schema); progress, logs, summaries and failures go to
+//! standard error.
+
+#![forbid(unsafe_code)]
+
+mod args;
+mod build;
+mod completions;
+mod doctor;
+mod explain;
+mod inspect;
+mod job;
+mod logging;
+mod machine;
+mod new;
+mod progress;
+mod report;
+mod run;
+mod schema;
+mod signals;
+mod summary;
+mod terminal;
+mod validate;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::{
+    args::{Cli, Command},
+    report::{Exit, Failure},
+};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    terminal::set_colors(cli.color);
+    logging::start(&cli.log);
+    let json = cli.command.wants_json();
+    match execute(cli.command) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            failure.print(json);
+            failure.exit.into()
+        }
+    }
+}
+
+fn execute(command: Command) -> Result<Exit, Failure> {
+    match command {
+        Command::Run(arguments) => run::execute(arguments),
+        Command::Validate(arguments) => validate::execute(arguments),
+        Command::Explain(arguments) => explain::execute(arguments),
+        Command::Schema(arguments) => schema::execute(arguments),
+        Command::New(arguments) => new::execute(arguments),
+        Command::Build(arguments) => build::execute(arguments),
+        Command::Inspect(arguments) => inspect::execute(arguments),
+        Command::Doctor(arguments) => doctor::execute(arguments),
+        Command::Completions(arguments) => completions::execute(arguments),
+    }
+}

@@ -71,6 +71,32 @@ impl Document {
         }
     }
 
+    /// Sets the value at a dotted path, making the mappings that are missing on the way. It has no place of its own: messages about it name
+    /// the place of its nearest ancestor.
+    ///
+    /// # Errors
+    /// The path leads through something that is no mapping or list, or beyond the end of a list.
+    pub(crate) fn set(&mut self, dotted: &str, value: Value) -> Result<(), String> {
+        let pointer = self.resolve("", dotted);
+        let mut here = &mut self.value;
+        for name in pointer.split('/').skip(1).map(|name| name.replace("~1", "/").replace("~0", "~")) {
+            if here.is_null() {
+                *here = Value::Object(Map::new());
+            }
+            here = match here {
+                Value::Object(map) => map.entry(name).or_insert(Value::Null),
+                Value::Array(list) => name
+                    .parse::<usize>()
+                    .ok()
+                    .and_then(|index| list.get_mut(index))
+                    .ok_or_else(|| format!("`{dotted}` does not exist: the list has no element `{name}`"))?,
+                _ => return Err(format!("`{dotted}` does not exist: there is nothing below which `{name}` could stand")),
+            };
+        }
+        *here = value;
+        Ok(())
+    }
+
     /// The pointer of a dotted path below `base`. Keys may hold dots themselves: the longest key that exists wins.
     pub(crate) fn resolve(&self, base: &str, dotted: &str) -> String {
         let mut pointer = base.to_owned();

@@ -179,7 +179,23 @@ impl JobSpec {
     /// # Errors
     /// All mistakes that can be seen without knowing the streams.
     pub fn parse(file: &str, text: &str, connectors: &Connectors) -> Result<Self, Problems> {
-        let document = document::Document::parse(file, text)?;
+        Self::parse_with(file, text, &[], connectors)
+    }
+
+    /// [`Self::parse`], with some values of the file replaced: dotted paths as `sources.flights.files.path`, and what stands there instead.
+    ///
+    /// # Errors
+    /// As there; or a path leads nowhere.
+    pub fn parse_with(file: &str, text: &str, replaced: &[(String, Value)], connectors: &Connectors) -> Result<Self, Problems> {
+        let mut document = document::Document::parse(file, text)?;
+        let mut problems = Problems::new(file, text);
+        for (path, value) in replaced {
+            if let Err(message) = document.set(path, value.clone()) {
+                let (line, column) = document.position("", document::Side::Value);
+                problems.push(Problem { line, column, path: String::new(), message, help: None });
+            }
+        }
+        problems.into_result()?;
         entries::read(document, connectors)
     }
 

@@ -1,0 +1,108 @@
+//! From a job file to a planned job: what `run`, `validate` and `explain` have in common.
+
+use std::{
+    fs,
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+};
+
+use millstream_engine::{
+    clock::SystemClock,
+    connector::Connectors,
+    graph::JobPlan,
+    operators::Environment,
+    plan::{self, PlanOptions},
+    spec::{self, JobSpec},
+};
+use millstream_model::ids::TenantId;
+use serde_json::Value;
+
+use crate::report::{Exit, Failure, Problem};
+
+/// Which job, and what is different from its file.
+#[derive(clap::Args)]
+pub struct JobArguments {
+    /// The job file, YAML or JSON.
+    #[arg(value_name = "JOB")]
+    pub file: PathBuf,
+    /// Number of parallel subtasks of whatever the job file does not set itself [default: that of the job file, else the number of cores].
+    #[arg(long, short, value_name = "N")]
+    parallelism: Option<NonZeroU32>,
+    /// Replace a value of the job file, by the keys that lead to it: sources.flights.files.path=data/*.csv
+    #[arg(long, value_name = "KEYS=VALUE", value_parser = replacement)]
+    set: Vec<(String, Value)>,
+}
+
+/// The connectors of this program.
+pub fn connectors() -> Connectors {
+    millstream_connectors::all()
+}
+
+/// The job, checked, typed and placed.
+pub async fn plan(arguments: &JobArguments, components: &millstream_wasm::Runtime) -> Result<JobPlan, Failure> {
+    let file = &arguments.file;
+    let text = fs::read_to_string(file).map_err(|error| unreadable(file, &error))?;
+    let name = file.display().to_string();
+    let connectors = connectors();
+    let spec = JobSpec::parse_with(&name, &text, &replaced(arguments), &connectors).map_err(|problems| failure(problems, file, &text))?;
+    let base_directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let environment = Environment { base_directory, components, clock: Arc::new(SystemClock) };
+    let options = PlanOptions { tenant: TenantId::local(), parallelism: cores() };
+    plan::plan(&spec, &connectors, &environment, &options).await.map_err(|problems| failure(problems, file, &text))
+}
+
+/// `--parallelism` is the shortest way to say `--set parallelism=…`.
+fn replaced(arguments: &JobArguments) -> Vec<(String, Value)> {
+    let parallelism = arguments.parallelism.map(|parallelism| ("parallelism".to_owned(), Value::from(parallelism.get())));
+    arguments.set.iter().cloned().chain(parallelism).collect()
+}
+
+/// `KEYS=VALUE`; the value is JSON if it can be read as that, else text.
+fn replacement(text: &str) -> Result<(String, Value), String> {
+    let (keys, value) = text.split_once('=').ok_or("expected KEYS=VALUE, as parallelism=2")?;
+    if keys.is_empty() {
+        return Err("no keys before `=`".to_owned());
+    }
+    let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
+    Ok((keys.to_owned(), value))
+}
+
+fn cores() -> NonZeroU32 {
+    let cores = thread::available_parallelism().ok().and_then(|cores| NonZeroU32::try_from(cores).ok());
+    cores.unwrap_or(NonZeroU32::MIN)
+}
+
+fn unreadable(file: &Path, error: &std::io::Error) -> Failure {
+    Failure::new(Exit::Invalid, format!("the job file `{}` cannot be read", file.display())).because(error)
+}
+
+/// All mistakes of a job file, each with its line.
+fn failure(problems: spec::Problems, file: &Path, text: &str) -> Failure {
+    let lines: Vec<&str> = text.lines().collect();
+    let shown = |problem: spec::Problem| Problem {
+        file: Some(file.to_owned()),
+        excerpt: problem.line.checked_sub(1).and_then(|index| lines.get(index)).map(|line| (*line).to_owned()),
+        line: Some(problem.line),
+        column: Some(problem.column),
+        message: problem.message,
+        path: Some(problem.path).filter(|path| !path.is_empty()),
+        fix: problem.help,
+        causes: Vec::new(),
+    };
+    Failure { exit: Exit::of(problems.kind()), problems: problems.problems.into_iter().map(shown).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replaced_value_is_json_if_it_can_be() {
+        assert_eq!(replacement("parallelism=2"), Ok(("parallelism".into(), Value::from(2))));
+        assert_eq!(replacement("sources.a.files.path=a=b*.csv"), Ok(("sources.a.files.path".into(), Value::from("a=b*.csv"))));
+        assert!(replacement("parallelism").is_err());
+        assert!(replacement("=2").is_err());
+    }
+}

@@ -1,0 +1,57 @@
+//! Log lines of the host and of guests, on standard error, between the lines of the progress display.
+
+use std::{
+    io::{self, Write},
+    sync::LazyLock,
+};
+
+use indicatif::{MultiProgress, ProgressDrawTarget};
+use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
+
+/// The progress display; log lines are written above it.
+pub static DISPLAY: LazyLock<MultiProgress> = LazyLock::new(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr()));
+
+/// Starts logging for the whole process. A filter that cannot be read is said and replaced by warnings.
+pub fn start(filter: &str) {
+    let (filter, unreadable) = match EnvFilter::try_new(filter) {
+        Ok(filter) => (filter, None),
+        Err(error) => (EnvFilter::new("warn"), Some(error)),
+    };
+    let colors = anstream::AutoStream::choice(&io::stderr()) != anstream::ColorChoice::Never;
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colors).with_writer(AboveDisplay);
+    subscriber.init();
+    if let Some(error) = unreadable {
+        tracing::warn!("log filter not understood, showing warnings: {error}");
+    }
+}
+
+struct AboveDisplay;
+
+impl<'a> MakeWriter<'a> for AboveDisplay {
+    type Writer = Line;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        Line(Vec::new())
+    }
+}
+
+/// One log line; written when it is complete.
+struct Line(Vec<u8>);
+
+impl Write for Line {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        // Nobody is left to tell when standard error is closed.
+        let _ = DISPLAY.suspend(|| io::stderr().write_all(&self.0));
+    }
+}

@@ -1,0 +1,137 @@
+//! What a job did, for a person: one line per source, operator and sink, with what was lost on the way and why.
+
+use std::{fmt::Write as _, time::Duration};
+
+use millstream_engine::run::{OperatorKind, OperatorStatus, Summary};
+
+use crate::terminal::{FAINT, GOOD, STRONG, WARNING, grouped};
+
+/// The summary of a finished job.
+pub fn to_text(job: &str, summary: &Summary, took: Duration) -> String {
+    let rows_read: u64 = sources(summary).map(|source| source.rows_out).sum();
+    let rate = (rows_read as f64 / took.as_secs_f64().max(0.001)) as u64;
+    let mut text = format!("{STRONG}{job}{STRONG:#} {GOOD}done{GOOD:#} in {}, {} rows read, {} rows/s\n", duration(took), grouped(rows_read), grouped(rate));
+    let lines: Vec<Line> = summary.operators.iter().map(Line::of).collect();
+    let width = |of: fn(&Line) -> &str| lines.iter().map(|line| of(line).len()).max().unwrap_or_default();
+    let (id, rows_in, rows_out) = (width(|line| &line.id), width(|line| &line.rows_in), width(|line| &line.rows_out));
+    for line in &lines {
+        let Line { kind, id: name, rows_in: read, rows_out: written, remarks } = line;
+        let numbers = format!("{FAINT}{kind:<8}{FAINT:#}  {name:<id$}  {read:>rows_in$}  {written:>rows_out$}");
+        let _ = writeln!(text, "  {}{remarks}", if remarks.is_empty() { numbers.trim_end() } else { numbers.as_str() });
+    }
+    for note in &summary.notes {
+        let _ = writeln!(text, "  {WARNING}note:{WARNING:#} {note}");
+    }
+    text
+}
+
+/// The same as one line of JSON.
+pub fn to_json(job: &str, summary: &Summary, took: Duration) -> String {
+    serde_json::json!({ "job": job, "outcome": "finished", "duration-ms": took.as_millis() as u64, "summary": summary }).to_string()
+}
+
+/// `950 ms`, `3.2 s`, `4 min 10 s`.
+pub fn duration(duration: Duration) -> String {
+    let seconds = duration.as_secs_f64();
+    if seconds < 0.9995 {
+        format!("{} ms", duration.as_millis())
+    } else if seconds < 59.95 {
+        format!("{seconds:.1} s")
+    } else {
+        let whole = duration.as_secs();
+        format!("{} min {} s", whole / 60, whole % 60)
+    }
+}
+
+fn sources(summary: &Summary) -> impl Iterator<Item = &OperatorStatus> {
+    summary.operators.iter().filter(|operator| operator.kind == OperatorKind::Source)
+}
+
+/// One line of the table.
+struct Line {
+    kind: &'static str,
+    id: String,
+    rows_in: String,
+    rows_out: String,
+    remarks: String,
+}
+
+impl Line {
+    fn of(operator: &OperatorStatus) -> Self {
+        let (kind, takes, gives) = match operator.kind {
+            OperatorKind::Source => ("source", false, true),
+            OperatorKind::Operator => ("operator", true, true),
+            OperatorKind::Sink => ("sink", true, false),
+        };
+        let rows = |shown: bool, count: u64, word: &str| if shown { format!("{} {word}", grouped(count)) } else { String::new() };
+        Self {
+            kind,
+            id: operator.id.to_string(),
+            rows_in: rows(takes, operator.rows_in, "in"),
+            rows_out: rows(gives, operator.rows_out, "out"),
+            remarks: remarks(operator),
+        }
+    }
+}
+
+/// What did not go the usual way.
+fn remarks(operator: &OperatorStatus) -> String {
+    let counts = [
+        (operator.rows_late, "late"),
+        (operator.rows_rejected, "rejected"),
+        (operator.rows_null_key, "without a key, dropped"),
+        (operator.timers_cut, "timers cut"),
+        (operator.traps, "guest failures"),
+    ];
+    let seen = counts.into_iter().filter(|(count, _)| *count > 0);
+    seen.map(|(count, what)| format!("  {WARNING}{} {what}{WARNING:#}", grouped(count))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_by_people() {
+        assert_eq!(duration(Duration::from_millis(7)), "7 ms");
+        assert_eq!(duration(Duration::from_millis(3_240)), "3.2 s");
+        assert_eq!(duration(Duration::from_secs(250)), "4 min 10 s");
+    }
+
+    #[test]
+    fn a_summary_shows_what_was_lost_and_why() {
+        let status = |id: &str, kind, rows_in, rows_out| OperatorStatus { kind, rows_in, rows_out, ..empty(id) };
+        let operators = vec![
+            status("flights", OperatorKind::Source, 0, 27_004),
+            OperatorStatus { rows_rejected: 2, rows_null_key: 31, ..status("events", OperatorKind::Operator, 27_004, 52_000) },
+            status("out", OperatorKind::Sink, 52_000, 0),
+        ];
+        let text = to_text("flights", &Summary { operators, notes: vec![] }, Duration::from_secs(2));
+        insta::assert_snapshot!(anstream::adapter::strip_str(&text).to_string(), @r"
+        flights done in 2.0 s, 27,004 rows read, 13,502 rows/s
+          source    flights             27,004 out
+          operator  events   27,004 in  52,000 out  2 rejected  31 without a key, dropped
+          sink      out      52,000 in
+        ");
+    }
+
+    fn empty(id: &str) -> OperatorStatus {
+        OperatorStatus {
+            id: id.into(),
+            kind: OperatorKind::Operator,
+            parallelism: 1,
+            rows_in: 0,
+            rows_out: 0,
+            rows_late: 0,
+            rows_rejected: 0,
+            rows_null_key: 0,
+            timers_cut: 0,
+            traps: 0,
+            guest_time: Duration::ZERO,
+            backpressured_time: Duration::ZERO,
+            progress: 0,
+            progress_total: None,
+            watermark: None,
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! What is written where. Colours appear only on a terminal (or when asked for), and a reader that has left is not an error.
+
+use std::io::{self, Write};
+
+use anstyle::{AnsiColor, Style};
+use clap::ValueEnum;
+
+/// When to use colours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Colors {
+    /// On a terminal that can show them, and not when NO_COLOR is set.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// What went wrong.
+pub const ERROR: Style = AnsiColor::Red.on_default().bold();
+/// What may go wrong.
+pub const WARNING: Style = AnsiColor::Yellow.on_default().bold();
+/// What is as it should be.
+pub const GOOD: Style = AnsiColor::Green.on_default().bold();
+/// What to look at first.
+pub const STRONG: Style = Style::new().bold();
+/// What matters less.
+pub const FAINT: Style = Style::new().dimmed();
+
+/// Decides about colours for the whole process.
+pub fn set_colors(colors: Colors) {
+    let choice = match colors {
+        Colors::Auto => anstream::ColorChoice::Auto,
+        Colors::Always => anstream::ColorChoice::Always,
+        Colors::Never => anstream::ColorChoice::Never,
+    };
+    choice.write_global();
+}
+
+/// Writes a result to standard output.
+pub fn print(text: &str) {
+    ignore_closed(write_all(&mut anstream::stdout().lock(), text));
+}
+
+/// Writes what accompanies results to standard error.
+pub fn note(text: &str) {
+    ignore_closed(write_all(&mut anstream::stderr().lock(), text));
+}
+
+/// `text` in `style`; the style is dropped where it cannot be shown.
+pub fn styled(style: Style, text: &str) -> String {
+    format!("{style}{text}{style:#}")
+}
+
+/// `bytes` as people read sizes: `512 B`, `41.3 KiB`.
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64 / 1024.0;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
+/// `count` with its digits in groups of three: `1,234,567`.
+pub fn grouped(count: u64) -> String {
+    let digits = count.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+fn write_all(to: &mut impl Write, text: &str) -> io::Result<()> {
+    to.write_all(text.as_bytes())?;
+    if !text.ends_with('\n') {
+        to.write_all(b"\n")?;
+    }
+    to.flush()
+}
+
+/// `millstream schema | head` closes the pipe before everything is written: that is the reader's decision. There is nobody to tell of
+/// other failures of the terminal either.
+fn ignore_closed(_written: io::Result<()>) {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_by_people() {
+        assert_eq!(size(0), "0 B");
+        assert_eq!(size(1023), "1023 B");
+        assert_eq!(size(1024), "1.0 KiB");
+        assert_eq!(size(5 << 30), "5.0 GiB");
+    }
+
+    #[test]
+    fn digits_stand_in_groups_of_three() {
+        assert_eq!(grouped(0), "0");
+        assert_eq!(grouped(999), "999");
+        assert_eq!(grouped(1_000), "1,000");
+        assert_eq!(grouped(1_234_567), "1,234,567");
+    }
+}
