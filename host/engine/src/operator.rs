@@ -165,26 +165,30 @@ pub trait Operator: Send {
 /// The event time of the next row of each key that has rows waiting, by the key's encoded bytes.
 #[derive(Clone, Debug, Default)]
 pub struct NextRows {
-    times: hashbrown::HashMap<Box<[u8]>, i64, BuildHasherDefault<std::hash::DefaultHasher>>,
+    numbers: hashbrown::HashMap<Box<[u8]>, u32, BuildHasherDefault<std::hash::DefaultHasher>>,
+    times: Vec<Option<i64>>,
 }
 
 impl NextRows {
-    /// The next row of `key` is at `time`.
-    pub fn set(&mut self, key: &[u8], time: i64) {
-        match self.times.get_mut(key) {
-            Some(next) => *next = time,
-            None => drop(self.times.insert(key.into(), time)),
-        }
-    }
-
-    /// No further row of `key` waits.
-    pub fn clear(&mut self, key: &[u8]) {
-        self.times.remove(key);
-    }
-
     /// The event time of the next row of `key`; none: no row waits.
     pub fn of(&self, key: &[u8]) -> Option<i64> {
-        self.times.get(key).copied()
+        self.numbers.get(key).and_then(|&number| self.times[number as usize])
+    }
+
+    /// The number by which [`Self::set`] knows `key`, counted from 0 in the order of first sight.
+    pub(crate) fn number(&mut self, key: &[u8]) -> u32 {
+        if let Some(&number) = self.numbers.get(key) {
+            return number;
+        }
+        let number = u32::try_from(self.times.len()).expect("fewer than 4 G rows are released at once");
+        self.numbers.insert(key.into(), number);
+        self.times.push(None);
+        number
+    }
+
+    /// The next row of a key is at `time`; none: no row waits.
+    pub(crate) fn set(&mut self, number: u32, time: Option<i64>) {
+        self.times[number as usize] = time;
     }
 }
 
@@ -212,6 +216,11 @@ pub trait OperatorPlan: Send + Sync {
 
     /// Whether input `input` may carry updates and deletions; the planner refuses a changelog into an operator that does not say so.
     fn accepts_changes(&self, _input: usize) -> bool {
+        false
+    }
+
+    /// Whether it keeps state per key. Without `key-by` there is one key for all rows, so such an operator then runs in one subtask.
+    fn keeps_state(&self) -> bool {
         false
     }
 
@@ -271,6 +280,8 @@ pub struct OperatorContext {
     pub state: StateContext,
     /// Counters of this operator in this subtask.
     pub metrics: Arc<crate::metrics::OperatorMetrics>,
+    /// The clock of the job, for what must be waited for; the time itself comes with each call.
+    pub clock: Arc<dyn crate::clock::Clock>,
 }
 
 /// Where the state of one operator instance lives.
@@ -285,7 +296,8 @@ pub struct StateContext {
 }
 
 /// Whose fault a failure is; decides whether a restart can help.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Fault {
     /// The job's own logic or data: it would fail again, so the job is not restarted.
     User,

@@ -4,7 +4,6 @@
 //! file, implement [`OperatorSpec`] for its settings, add a line to [`registry`].
 
 mod assign_watermarks;
-pub mod component;
 mod compute;
 mod filter;
 mod project;
@@ -219,7 +218,6 @@ impl<S: OperatorSpec> AnyOperatorSpec for S {
 /// Every kind of operator that a job file may name, in the order of the documentation.
 pub fn registry() -> &'static [OperatorKind] {
     const REGISTRY: &[OperatorKind] = &[
-        kind::<component::ComponentSettings>(),
         kind::<filter::Filter>(),
         kind::<compute::Compute>(),
         kind::<project::Project>(),

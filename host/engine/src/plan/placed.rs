@@ -32,6 +32,9 @@ pub(super) fn check(planner: &mut Planner<'_, '_>, draft: &Draft<'_>, typed: &[O
         if own.get() > PARALLELISM_MAX {
             planner.report.value(&at, format!("parallelism is at most {PARALLELISM_MAX}, the number of key groups"), None);
         }
+        if typed.as_ref().is_some_and(has_one_key) && own.get() > 1 {
+            planner.report.value(&at, "all rows have one key, so one subtask does all the work", Some("say by which columns rows are grouped: `key-by`".into()));
+        }
         let Some(Typed { kind: TypedKind::Sink(sink), .. }) = typed else { continue };
         if let Some(max) = sink.parallelism_max().filter(|&max| own.get() > max) {
             planner.report.value(&at, format!("this sink has at most {max} parallel {}", if max == 1 { "writer" } else { "writers" }), None);
@@ -52,10 +55,18 @@ fn parallelism(node: &DraftNode<'_>, typed: &Typed, job: NonZeroU32) -> u32 {
         return own.get();
     }
     match &typed.kind {
-        // One key for all rows: further subtasks would have nothing to do.
-        TypedKind::Operator { node, .. } if node.keys.as_ref().is_some_and(|keys| keys.iter().all(Vec::is_empty)) => 1,
+        TypedKind::Operator { .. } if has_one_key(typed) => 1,
         TypedKind::Sink(sink) => sink.parallelism_max().unwrap_or(u32::MAX).min(job.get()),
         TypedKind::Source { .. } | TypedKind::Operator { .. } => job.get(),
+    }
+}
+
+/// Whether all rows have one key, so that further subtasks would have nothing to do.
+fn has_one_key(typed: &Typed) -> bool {
+    let TypedKind::Operator { node, .. } = &typed.kind else { return false };
+    match &node.keys {
+        Some(keys) => keys.iter().all(Vec::is_empty),
+        None => node.plan.keeps_state(),
     }
 }
 
