@@ -1,0 +1,64 @@
+//! The exports of a component, only there when compiled to Wasm.
+
+use proc_macro2::{Ident, TokenStream};
+use quote::quote;
+
+/// Exports an operator.
+pub fn operator(ident: &Ident) -> TokenStream {
+    let instance = quote!(::millstream::__rt::Instance<#ident>);
+    let exports = quote! {
+        type __Component = ::millstream::__rt::Exported<#ident>;
+        ::millstream::bindings::operator::__export_operator!(__Component with_types_in ::millstream::bindings::operator);
+    };
+    component(ident, &instance, &exports)
+}
+
+/// Exports an aggregate.
+pub fn aggregate(ident: &Ident) -> TokenStream {
+    let instance = quote!(::millstream::aggregate::Instance<#ident>);
+    let exports = quote! {
+        type __Component = ::millstream::__rt::ExportedAggregate<#ident>;
+        ::millstream::bindings::aggregate::__export_aggregate!(__Component with_types_in ::millstream::bindings::aggregate);
+    };
+    component(ident, &instance, &exports)
+}
+
+fn component(ident: &Ident, instance: &TokenStream, exports: &TokenStream) -> TokenStream {
+    quote! {
+        #[cfg(target_family = "wasm")]
+        const _: () = {
+            ::std::thread_local! {
+                static SLOT: ::millstream::__rt::Slot<#instance> = const { ::core::cell::RefCell::new(::core::option::Option::None) };
+            }
+
+            impl ::millstream::__rt::Opened for #ident {
+                type Instance = #instance;
+
+                fn slot() -> &'static ::std::thread::LocalKey<::millstream::__rt::Slot<#instance>> {
+                    &SLOT
+                }
+            }
+
+            #exports
+        };
+    }
+}
+
+/// `About`, of the crate that is being compiled.
+pub fn about(summary: &str) -> TokenStream {
+    quote! {
+        ::millstream::__rt::About {
+            name: ::core::env!("CARGO_PKG_NAME"),
+            version: ::core::env!("CARGO_PKG_VERSION"),
+            summary: #summary,
+        }
+    }
+}
+
+/// `settings_schema` and how the settings are parsed, for a type or none.
+pub fn settings(of: Option<&syn::Type>) -> (TokenStream, TokenStream) {
+    match of {
+        Some(of) => (quote!(::millstream::__rt::settings::schema::<#of>()), quote!(::millstream::__rt::settings::parse::<#of>(settings)?)),
+        None => (quote!(::std::string::String::new()), quote!(::millstream::__rt::settings::none(settings)?)),
+    }
+}
