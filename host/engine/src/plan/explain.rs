@@ -10,7 +10,7 @@ use millstream_model::{
 };
 
 use crate::{
-    graph::{Chain, Edge, EventTimeFrom, EventTimePlan, Exchange, JobPlan, Node, NodeIndex, NodeKind, NullKeys, OperatorNode, RowOrder, SourceNode, chains},
+    graph::{Chain, Edge, EventTimeFrom, EventTimePlan, Exchange, JobPlan, Node, NodeIndex, NodeKind, NullKeys, OperatorNode, RowOrder, SourceNode, layout},
     operator::OutputPort,
     rejected::RejectedPolicy,
     spec::{ByteSize, DurationMs},
@@ -26,7 +26,8 @@ pub fn explain(plan: &JobPlan) -> String {
     let wait = humantime::format_duration(batching.wait);
     line(&mut text, 1, format!("batches: at most {} rows, {bytes}, {wait}; edges {edge_bytes}", batching.rows));
     line(&mut text, 1, format!("state memory: {}", ByteSize::from_bytes(plan.state_memory_bytes as u64)));
-    for (number, chain) in chains(plan).iter().enumerate() {
+    let layout = layout(plan);
+    for (number, chain) in layout.chains.iter().enumerate() {
         text.push('\n');
         explain_chain(&mut text, plan, number, chain);
     }
@@ -40,7 +41,7 @@ fn explain_chain(text: &mut String, plan: &JobPlan, number: usize, chain: &Chain
         line(text, 1, format!("key groups: {}", key_groups(chain.parallelism)));
     }
     for &index in &chain.nodes {
-        explain_node(text, plan, index, chain.nodes[0] == index);
+        explain_node(text, plan, index, chain.head() == index);
     }
 }
 
@@ -87,8 +88,8 @@ fn explain_edge(text: &mut String, plan: &JobPlan, node: &Node, edge: &Edge, is_
     let from = stream_name(&plan.nodes[edge.from], edge.output);
     let columns = crossing(plan, edge);
     let how = match &edge.exchange {
-        Exchange::Forward if is_head => "forward, subtask to subtask".to_owned(),
-        Exchange::Forward => "forward, same subtask".to_owned(),
+        Exchange::Forward if is_head => "forward, from subtask to subtask".to_owned(),
+        Exchange::Forward => "in the same subtask".to_owned(),
         Exchange::Broadcast => "broadcast".to_owned(),
         Exchange::Rebalance => "rebalance".to_owned(),
         Exchange::Hash { keys, null_keys } => {

@@ -110,7 +110,8 @@ impl Translator<'_, '_> {
             }
             return;
         }
-        let mut expected: Vec<String> = context.iter().flatten().filter(|inner| is_shallow(inner)).map(|inner| self.expected(inner)).collect();
+        let shallow = context.iter().flatten().filter(|inner| is_shallow(inner));
+        let mut expected: Vec<String> = shallow.map(|inner| self.expected(inner)).filter(|expected| !expected.is_empty()).collect();
         expected.dedup();
         self.report.value(at, format!("expected {}, found {}", expected.join(" or "), shown(error.instance())), None);
     }
@@ -129,17 +130,18 @@ impl Translator<'_, '_> {
     fn expected_type(&self, error: &ValidationError<'_>) -> String {
         let types = match self.keyword(error, "type") {
             Some(Value::String(one)) => vec![one.as_str()],
-            Some(Value::Array(several)) => several.iter().filter_map(Value::as_str).filter(|name| *name != "null").collect(),
+            Some(Value::Array(several)) => several.iter().filter_map(Value::as_str).collect(),
             _ => Vec::new(),
         };
-        let words = types.into_iter().map(|name| match name {
+        // That a value may be left out needs no saying.
+        let words = types.into_iter().filter(|name| *name != "null").map(|name| match name {
             "string" => "a text",
             "integer" => "a whole number",
             "number" => "a number",
             "boolean" => "true or false",
             "array" => "a list",
             "object" => "a map",
-            _ => "nothing",
+            other => other,
         });
         words.collect::<Vec<_>>().join(" or ")
     }
