@@ -1,2 +1,19 @@
+//! Sources and sinks: where streams come from and go to.
+//!
+//! One folder per connector, each with the same files: `mod.rs` (what it is), `settings.rs` (what a user may write), `source.rs`, `sink.rs`.
+//! [`formats`] turns bytes into columns and back; [`all`] is what a job file may name. A connector gets its clock and its settings when the
+//! job is planned and touches nothing else of the engine.
+
 #![forbid(unsafe_code)]
+
+mod compression;
+pub mod files;
 pub mod formats;
+mod settings;
+
+use millstream_engine::connector::Connectors;
+
+/// All connectors.
+pub fn all() -> Connectors {
+    Connectors::default().with_source(files::FilesSource).with_sink(files::FilesSink)
+}

@@ -6,5 +6,6 @@
 pub mod csv;
 pub mod encode;
 pub mod ndjson;
+pub mod parquet;
 pub mod text;
 pub mod values;

@@ -11,7 +11,7 @@
 //! (`2013-01-01T05:15:00.000Z`; without zone if the column has none); durations are integers in their unit; binary is base64; maps are
 //! objects.
 
-use std::{ops::Range, sync::Arc};
+use std::ops::Range;
 
 use arrow_schema::{Schema, SchemaRef};
 

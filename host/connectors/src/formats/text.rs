@@ -261,7 +261,8 @@ impl Records {
 
     fn rows(&mut self, decoded: Decoded) -> Rows {
         let first = self.record;
-        let rejected = decoded.bad.iter().map(|bad| self.rejection(bad.record, &self.buffer.unused()[bad.span.clone()], bad.reason.clone())).collect();
+        let rejected =
+            decoded.bad.iter().map(|bad| self.rejection(bad.record, &self.buffer.unused()[bad.span.clone()], bad.reason.clone())).collect();
         let positions = match decoded.row_records {
             None => Positions::From(first),
             Some(records) => Positions::Each(records.into_iter().map(|record| first + u64::from(record)).collect()),

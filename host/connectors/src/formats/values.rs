@@ -14,7 +14,7 @@
 use std::{str::FromStr, sync::Arc};
 
 use arrow_array::{
-    Array, ArrayRef, ArrowPrimitiveType,
+    ArrayRef, ArrowPrimitiveType,
     builder::{BooleanBuilder, FixedSizeBinaryBuilder, GenericBinaryBuilder, GenericStringBuilder, PrimitiveBuilder},
     timezone::Tz,
     types::*,

@@ -24,7 +24,9 @@ impl Writer {
     /// A column has a type that CSV cannot hold; a clause that names it.
     pub fn new(schema: &Schema, delimiter: u8) -> Result<Self, String> {
         match schema.fields().iter().find(|field| field.data_type().is_nested()) {
-            Some(field) => Err(format!("column {} of type {} does not fit into CSV: use ndjson or parquet", field.name(), field.data_type())),
+            Some(field) => {
+                Err(format!("column {} of type {} does not fit into CSV: use ndjson or parquet", field.name(), field.data_type()))
+            }
             None => Ok(Self { delimiter }),
         }
     }

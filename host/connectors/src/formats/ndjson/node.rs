@@ -5,9 +5,9 @@
 
 use std::sync::Arc;
 
-use arrow_array::{Array, ArrayRef, FixedSizeListArray, ListArray, MapArray, StructArray};
+use arrow_array::{ArrayRef, FixedSizeListArray, ListArray, MapArray, StructArray};
 use arrow_buffer::{NullBuffer, OffsetBuffer, ScalarBuffer};
-use arrow_schema::{DataType, Field, FieldRef, Fields};
+use arrow_schema::{DataType, FieldRef, Fields};
 
 use super::{
     super::values::{ColumnBuilder, TimestampFormat, scalar_builder, shown},
@@ -306,9 +306,4 @@ impl Map {
         let entries = StructArray::new(fields, vec![self.keys.finish(), self.values.finish()], None);
         MapArray::new(self.entries.clone(), offsets(ends), entries, nulls, false)
     }
-}
-
-/// The field of a list's items, for tests and inference.
-pub fn item_field(data_type: DataType) -> FieldRef {
-    Arc::new(Field::new("item", data_type, true))
 }

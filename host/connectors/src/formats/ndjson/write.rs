@@ -38,7 +38,11 @@ impl Writer {
     /// A column has a type that NDJSON cannot hold; a clause that names it.
     pub fn new(schema: &Schema, nulls: Nulls) -> Result<Self, String> {
         if let Some(field) = schema.fields().iter().find(|field| !can_write(field)) {
-            return Err(format!("column {} of type {} does not fit into NDJSON: the keys of a map must be text", field.name(), field.data_type()));
+            return Err(format!(
+                "column {} of type {} does not fit into NDJSON: the keys of a map must be text",
+                field.name(),
+                field.data_type()
+            ));
         }
         let builder = WriterBuilder::new().with_explicit_nulls(nulls == Nulls::Write).with_encoder_factory(Arc::new(OurEncoders));
         Ok(Self { builder })

@@ -1,0 +1,158 @@
+//! One file of a sink while it is written: hidden until it is complete.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use arrow_array::RecordBatch;
+use arrow_schema::SchemaRef;
+use millstream_engine::operator::OperatorError;
+
+use crate::{
+    compression::{Compressed, Compression},
+    formats::{csv, ndjson, parquet},
+};
+
+/// How parts are written.
+#[derive(Clone, Debug)]
+pub enum PartFormat {
+    /// CSV.
+    Csv { writer: csv::Writer, header: bool, compression: Compression },
+    /// NDJSON.
+    Ndjson { writer: ndjson::Writer, compression: Compression },
+    /// Parquet.
+    Parquet,
+}
+
+impl PartFormat {
+    /// The end of the names of parts.
+    pub fn suffix(&self) -> String {
+        match self {
+            Self::Csv { compression, .. } => format!("csv{}", compression.suffix()),
+            Self::Ndjson { compression, .. } => format!("ndjson{}", compression.suffix()),
+            Self::Parquet => "parquet".into(),
+        }
+    }
+}
+
+enum Content {
+    Text(Compressed),
+    Parquet(parquet::Writer),
+}
+
+/// A part under construction. Dropped without [`Part::publish`], it leaves nothing behind.
+pub struct Part {
+    name: PathBuf,
+    hidden: PathBuf,
+    content: Option<Content>,
+    format: PartFormat,
+    scratch: Vec<u8>,
+    /// Rows written.
+    pub rows: u64,
+    /// Bytes written, before compression.
+    pub bytes: u64,
+    /// When its first row came, ms since epoch.
+    pub since_ms: i64,
+}
+
+impl Part {
+    /// Starts the part `directory`/`name`.
+    ///
+    /// # Errors
+    /// The hidden file cannot be made or written.
+    pub fn create(directory: &Path, name: &str, format: &PartFormat, schema: &SchemaRef, now_ms: i64) -> Result<Self, OperatorError> {
+        let (hidden, name) = (directory.join(format!(".{name}.tmp")), directory.join(name));
+        let file = fs::create_dir_all(directory).and_then(|()| File::create(&hidden)).map_err(|error| cannot_write(&name, error))?;
+        let mut part =
+            Self { name, hidden, content: None, format: format.clone(), scratch: Vec::new(), rows: 0, bytes: 0, since_ms: now_ms };
+        part.content = Some(part.start(file, schema).map_err(|error| cannot_write(&part.name, error))?);
+        Ok(part)
+    }
+
+    fn start(&mut self, file: File, schema: &SchemaRef) -> io::Result<Content> {
+        match &self.format {
+            PartFormat::Csv { writer, header, compression } => {
+                let mut content = compression.writer(file)?;
+                if *header {
+                    writer.header(schema, &mut self.scratch);
+                    content.write_all(&self.scratch)?;
+                }
+                Ok(Content::Text(content))
+            }
+            PartFormat::Ndjson { compression, .. } => compression.writer(file).map(Content::Text),
+            PartFormat::Parquet => parquet::Writer::new(file, schema.clone()).map(Content::Parquet).map_err(io::Error::other),
+        }
+    }
+
+    /// Appends rows.
+    ///
+    /// # Errors
+    /// The file cannot be written; names it.
+    pub fn rows(&mut self, columns: &RecordBatch) -> Result<(), OperatorError> {
+        self.scratch.clear();
+        let encoded = match &self.format {
+            PartFormat::Csv { writer, .. } => writer.rows(columns, &mut self.scratch),
+            PartFormat::Ndjson { writer, .. } => writer.rows(columns, &mut self.scratch),
+            PartFormat::Parquet => Ok(()),
+        };
+        encoded.map_err(|reason| OperatorError::user(format!("cannot write {}: {reason}", self.name.display())))?;
+        let written = match self.content.as_mut().expect("only publishing takes it") {
+            Content::Text(content) => content.write_all(&self.scratch),
+            Content::Parquet(writer) => writer.rows(columns).map_err(from_parquet),
+        };
+        written.map_err(|error| cannot_write(&self.name, error))?;
+        self.rows += columns.num_rows() as u64;
+        self.bytes = match &self.content {
+            Some(Content::Parquet(writer)) => writer.bytes() as u64,
+            _ => self.bytes + self.scratch.len() as u64,
+        };
+        Ok(())
+    }
+
+    /// Completes the part: synced, then visible under its name, for good also after a crash.
+    ///
+    /// # Errors
+    /// The file cannot be written; names it. Nothing is visible then.
+    pub fn publish(mut self) -> Result<(), OperatorError> {
+        let content = self.content.take().expect("only publishing takes it");
+        self.complete(content).map_err(|error| cannot_write(&self.name, error))
+    }
+
+    fn complete(&self, content: Content) -> io::Result<()> {
+        let file = match content {
+            Content::Text(content) => content.finish()?,
+            Content::Parquet(writer) => writer.finish().map_err(from_parquet)?,
+        };
+        file.sync_all()?;
+        fs::rename(&self.hidden, &self.name)?;
+        match self.name.parent() {
+            Some(directory) => File::open(directory)?.sync_all(),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Part {
+    /// After publishing there is no hidden file any more; otherwise it is half-written, and a failure to remove it leaves it hidden, where
+    /// the next run looks for it.
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.hidden);
+    }
+}
+
+/// Parquet wraps the failures of the file; what a person needs is the one inside.
+fn from_parquet(error: ::parquet::errors::ParquetError) -> io::Error {
+    match error {
+        ::parquet::errors::ParquetError::External(inner) => match inner.downcast::<io::Error>() {
+            Ok(error) => *error,
+            Err(other) => io::Error::other(other),
+        },
+        other => io::Error::other(other),
+    }
+}
+
+fn cannot_write(path: &Path, error: io::Error) -> OperatorError {
+    OperatorError::outside(format!("cannot write {}: {error}", path.display())).because(error)
+}
