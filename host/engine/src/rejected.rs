@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use arrow_array::{ArrayRef, RecordBatch, StringArray, TimestampMillisecondArray, UInt64Array};
+use arrow_array::{ArrayRef, StringArray, TimestampMillisecondArray, UInt64Array};
 use arrow_json::writer::{LineDelimited, WriterBuilder};
 use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use millstream_model::{Batch, ids::OperatorId};
@@ -46,18 +46,6 @@ pub struct Rejection {
 }
 
 impl Rejection {
-    /// Row `row` of `batch`, with its event time, origin and the JSON of all columns of the batch.
-    pub fn of_row(batch: &Batch, row: usize, reason: impl Into<String>) -> Self {
-        Self {
-            reason: reason.into(),
-            source: batch.origin().map(|origin| origin.split.clone()),
-            position: batch.origin().map(|origin| origin.positions.of(row)),
-            event_time: batch.event_time(row).map(|time| time.0),
-            row: row_json(batch.columns(), row),
-            ..Self::default()
-        }
-    }
-
     /// One clause that names the row: for the error of a job that fails by it.
     pub fn describe(&self) -> String {
         let mut text = format!("a row was rejected: {}", self.reason);
@@ -81,16 +69,6 @@ fn shortened(text: &str, bytes_max: usize) -> String {
         end -= 1;
     }
     format!("{}…", &text[..end])
-}
-
-/// One row as a JSON object, nulls included.
-fn row_json(columns: &RecordBatch, row: usize) -> String {
-    let mut bytes = Vec::new();
-    let mut writer = WriterBuilder::new().with_explicit_nulls(true).build::<_, LineDelimited>(&mut bytes);
-    match writer.write(&columns.slice(row, 1)).and_then(|()| writer.finish()) {
-        Ok(()) => String::from_utf8_lossy(&bytes).trim_end().to_owned(),
-        Err(cause) => format!("not shown: {cause}"),
-    }
 }
 
 impl Rejection {

@@ -1,62 +1,51 @@
-//! Which nodes run fused in one subtask. Pure. The runtime builds its subtasks from it, `explain` prints it.
+//! Which nodes run fused in one subtask. The runtime builds its subtasks from it, `explain` prints it.
 //!
-//! A node joins the chain of its producers if all its inputs come from that chain, subtask by subtask, without moving a row: forward edges
-//! of equal parallelism, and any edge between single subtasks. Every other node heads a chain of its own and is fed by queues. So edges
-//! between chains lead to heads only, and the chains form an acyclic graph as the nodes do.
+//! A node joins the chain of its producers if all its inputs come from that chain and no row leaves its subtask on the way: forward edges
+//! between equal parallelism, and any edge between single subtasks. Every other node heads a chain of its own and is fed by channels. So
+//! edges between chains lead to heads only, a chain may branch and join again, and the chains form an acyclic graph as the nodes do.
 
 use super::{Edge, Exchange, JobPlan, NodeIndex};
 
-/// The chains of a job.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Layout {
-    /// In topological order of their heads.
-    pub chains: Vec<Chain>,
-    /// The chain of each node.
-    pub chain_of: Vec<usize>,
-}
-
-/// Nodes that run in one subtask.
-#[derive(Debug, PartialEq, Eq)]
+/// Nodes that run fused in one subtask.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chain {
-    /// In topological order; the first is the head.
+    /// The nodes in topological order. The first is the head; every other one has all its inputs from nodes of the chain.
     pub nodes: Vec<NodeIndex>,
-    /// Number of subtasks.
+    /// Number of subtasks that run the chain.
     pub parallelism: u32,
 }
 
 impl Chain {
-    /// The node that is fed by queues or reads a source.
+    /// The node that reads a source or is fed by channels.
     pub fn head(&self) -> NodeIndex {
         self.nodes[0]
     }
 }
 
-/// The chains of `plan`. Every node is in exactly one.
-pub fn layout(plan: &JobPlan) -> Layout {
-    let mut layout = Layout { chains: Vec::new(), chain_of: Vec::with_capacity(plan.nodes.len()) };
+/// The chains of a job, in the order of their heads. Every node is in exactly one.
+pub fn chains(plan: &JobPlan) -> Vec<Chain> {
+    let mut chains: Vec<Chain> = Vec::new();
+    let mut chain_of: Vec<usize> = Vec::with_capacity(plan.nodes.len());
     for (index, node) in plan.nodes.iter().enumerate() {
-        let chain = match fused_into(plan, &layout, index) {
-            Some(chain) => chain,
-            None => {
-                layout.chains.push(Chain { nodes: Vec::new(), parallelism: node.parallelism });
-                layout.chains.len() - 1
-            }
-        };
-        layout.chains[chain].nodes.push(index);
-        layout.chain_of.push(chain);
+        let chain = fused_into(plan, &chain_of, index).unwrap_or(chains.len());
+        if chain == chains.len() {
+            chains.push(Chain { nodes: Vec::new(), parallelism: node.parallelism });
+        }
+        chains[chain].nodes.push(index);
+        chain_of.push(chain);
     }
-    layout
+    chains
 }
 
-fn fused_into(plan: &JobPlan, layout: &Layout, index: NodeIndex) -> Option<usize> {
+/// The chain that a node joins; none: it begins one.
+fn fused_into(plan: &JobPlan, chain_of: &[usize], index: NodeIndex) -> Option<usize> {
     let inputs = &plan.nodes[index].inputs;
-    let chain = layout.chain_of[inputs.first()?.from];
-    let fits = |edge: &Edge| layout.chain_of[edge.from] == chain && stays_in_subtask(plan, edge, index);
-    inputs.iter().all(fits).then_some(chain)
+    let chain = chain_of[inputs.first()?.from];
+    inputs.iter().all(|edge| chain_of[edge.from] == chain && stays_in_subtask(plan, edge, index)).then_some(chain)
 }
 
-/// Whether every row of the edge stays in the subtask of the same number.
+/// Whether every row of the edge into `to` stays in the subtask of the same number.
 pub fn stays_in_subtask(plan: &JobPlan, edge: &Edge, to: NodeIndex) -> bool {
-    let (from, to) = (plan.nodes[edge.from].parallelism, plan.nodes[to].parallelism);
-    from == to && (edge.exchange == Exchange::Forward || to == 1)
+    let (producers, consumers) = (plan.nodes[edge.from].parallelism, plan.nodes[to].parallelism);
+    producers == consumers && (edge.exchange == Exchange::Forward || consumers == 1)
 }

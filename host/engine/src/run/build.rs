@@ -1,0 +1,340 @@
+//! Makes the subtasks of a job from its plan: opens operators and sinks, lists splits, connects chains by queues.
+
+use std::{collections::HashMap, sync::Arc};
+
+use millstream_model::{
+    ids::{OperatorId, SubtaskIndex},
+    key::KeyGroup,
+};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    RunSettings,
+    aligner::Aligner,
+    assign::Assigner,
+    chain::{Chain, Link, Role},
+    drift::Drift,
+    entry::Entry,
+    order::{EventTimeOrder, OrderSettings},
+    outlet::{Outlet, Router, Target},
+    queue::{Inbox, Sender, queues},
+    sink::SinkLink,
+    source::{DriftSlot, SourceDriver},
+    splits::Splits,
+    subtask::{Command, Commanded, Event, Feed, QueueDriver, Subtask, SubtaskNumber},
+};
+use crate::{
+    connector::{SinkContext, Split},
+    graph::{self, Edge, Exchange, JobPlan, Node, NodeIndex, NodeKind, NullKeys, OperatorNode, RowOrder, chains, stays_in_subtask},
+    metrics::OperatorMetrics,
+    operator::{Operator, OperatorContext, OperatorError, StateContext},
+};
+
+/// Commands that wait for a subtask.
+const COMMANDS_WAITING: usize = 16;
+
+/// Counters by node and subtask.
+pub(super) type Board = Vec<Vec<Arc<OperatorMetrics>>>;
+
+/// Zeroed counters for every node and subtask of `plan`.
+pub(super) fn board(plan: &JobPlan) -> Board {
+    plan.nodes.iter().map(|node| std::iter::repeat_with(Arc::default).take(node.parallelism as usize).collect()).collect()
+}
+
+/// A job that is ready to run.
+pub(super) struct Built {
+    pub(super) subtasks: Vec<BuiltSubtask>,
+    /// Sources whose splits are looked for again and again.
+    pub(super) discoveries: Vec<Discovery>,
+    /// What the operators of each node were created with.
+    pub(super) contexts: HashMap<NodeIndex, Vec<OperatorContext>>,
+}
+
+/// A subtask, and what the supervisor must know of it.
+pub(super) struct BuiltSubtask {
+    pub(super) subtask: Subtask,
+    pub(super) nodes: Vec<NodeIndex>,
+    pub(super) index: SubtaskIndex,
+    pub(super) commands: mpsc::Sender<Command>,
+    pub(super) is_source: bool,
+}
+
+/// A source whose splits are looked for again and again.
+pub(super) struct Discovery {
+    pub(super) node: NodeIndex,
+    pub(super) assigner: Assigner,
+    pub(super) readers: Vec<mpsc::Sender<Command>>,
+}
+
+/// A failure to build, and the node it is about.
+pub(super) type BuildError = (OperatorId, OperatorError);
+
+struct Builder<'a> {
+    plan: &'a Arc<JobPlan>,
+    settings: &'a RunSettings,
+    board: &'a Board,
+    /// The sending ends of every queue, until the producer's chain is built.
+    senders: HashMap<QueueId, Sender>,
+    drift: Arc<Drift>,
+    drift_slots: usize,
+    built: Built,
+}
+
+/// One queue: input number `input` of node `to`, from one subtask to another.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct QueueId {
+    to: NodeIndex,
+    input: usize,
+    producer: u32,
+    consumer: u32,
+}
+
+/// Builds all subtasks of `plan`.
+pub(super) async fn build(
+    plan: &Arc<JobPlan>,
+    settings: &RunSettings,
+    board: &Board,
+    events: mpsc::Sender<(SubtaskNumber, Event)>,
+    stop: &CancellationToken,
+    publish: &CancellationToken,
+) -> Result<Built, BuildError> {
+    let timed_sources = plan.nodes.iter().filter(|node| matches!(&node.kind, NodeKind::Source(source) if source.event_time.is_some()));
+    let drift = Arc::new(Drift::new(timed_sources.map(|node| node.parallelism as usize).sum()));
+    let built = Built { subtasks: Vec::new(), discoveries: Vec::new(), contexts: HashMap::new() };
+    let mut builder = Builder { plan, settings, board, senders: HashMap::new(), drift, drift_slots: 0, built };
+    let chains = chains(plan);
+    let mut inboxes: Vec<Vec<Inbox>> = chains.iter().map(|chain| builder.connect(chain)).collect();
+    for (chain, inboxes) in chains.iter().zip(&mut inboxes) {
+        let mut splits = builder.splits(chain).await?;
+        for (index, inbox) in inboxes.drain(..).enumerate() {
+            let index = SubtaskIndex(index as u32);
+            let links = builder.links(chain, index, &inbox).await?;
+            let feed = builder.feed(chain, index, inbox, &mut splits);
+            let (commands, commanded) = mpsc::channel(COMMANDS_WAITING);
+            let subtask = Subtask {
+                chain: Chain::new(links, settings.clock.clone()),
+                feed,
+                commands: commanded,
+                commanded: Commanded { number: builder.built.subtasks.len(), events: events.clone() },
+                stop: stop.clone(),
+                publish: publish.clone(),
+            };
+            let is_source = matches!(subtask.feed, Feed::Source(_));
+            builder.built.subtasks.push(BuiltSubtask { subtask, nodes: chain.nodes.clone(), index, commands, is_source });
+        }
+        builder.discover(chain, splits);
+    }
+    Ok(builder.built)
+}
+
+/// The splits of a source chain, per subtask.
+struct SourceSplits {
+    assigner: Assigner,
+    assigned: Vec<Vec<Split>>,
+}
+
+impl Builder<'_> {
+    fn node(&self, index: NodeIndex) -> &Node {
+        &self.plan.nodes[index]
+    }
+
+    /// The queues into the subtasks of a chain.
+    fn connect(&mut self, chain: &graph::Chain) -> Vec<Inbox> {
+        let head = chain.head();
+        let consumers = 0..chain.parallelism;
+        consumers.map(|consumer| self.connect_subtask(head, consumer)).collect()
+    }
+
+    fn connect_subtask(&mut self, head: NodeIndex, consumer: u32) -> Inbox {
+        let mut ids = Vec::new();
+        let mut ports = Vec::new();
+        for (input, edge) in self.node(head).inputs.iter().enumerate() {
+            let producers = if stays_in_subtask(self.plan, edge, head) { consumer..consumer + 1 } else { 0..self.node(edge.from).parallelism };
+            for producer in producers {
+                ids.push(QueueId { to: head, input, producer, consumer });
+                ports.push(input);
+            }
+        }
+        let (senders, inbox) = queues(ports, self.plan.batching.edge_bytes);
+        self.senders.extend(ids.into_iter().zip(senders));
+        inbox
+    }
+
+    async fn links(&mut self, chain: &graph::Chain, index: SubtaskIndex, inbox: &Inbox) -> Result<Vec<Link>, BuildError> {
+        let mut links = Vec::with_capacity(chain.nodes.len());
+        for &node in &chain.nodes {
+            links.push(self.link(chain, node, index, inbox).await?);
+        }
+        Ok(links)
+    }
+
+    async fn link(&mut self, chain: &graph::Chain, node: NodeIndex, index: SubtaskIndex, inbox: &Inbox) -> Result<Link, BuildError> {
+        let planned = &self.plan.nodes[node];
+        let role = self.role(node, index).await.map_err(|error| (planned.id.clone(), error))?;
+        let inputs: Vec<usize> = if node == chain.head() { (0..inbox.edges()).map(|edge| inbox.port(edge)).collect() } else { (0..planned.inputs.len()).collect() };
+        let order = match (&planned.kind, &role) {
+            (NodeKind::Operator(operator), Role::Operator(created)) => self.order(operator, created.as_ref()),
+            _ => None,
+        };
+        Ok(Link {
+            node,
+            id: planned.id.clone(),
+            role,
+            aligner: Aligner::new(inputs.len()),
+            entries: inputs.into_iter().map(|input| entry(&planned.inputs[input])).collect(),
+            outlets: self.outlets(chain, node, index),
+            rejected: planned.rejected.clone(),
+            metrics: self.board[node][index.0 as usize].clone(),
+            sent: None,
+            order,
+        })
+    }
+
+    async fn role(&mut self, node: NodeIndex, index: SubtaskIndex) -> Result<Role, OperatorError> {
+        let planned = &self.plan.nodes[node];
+        match &planned.kind {
+            NodeKind::Source(_) => Ok(Role::Source),
+            NodeKind::Operator(operator) => {
+                let context = self.context(node, index);
+                self.built.contexts.entry(node).or_default().push(context.clone());
+                Ok(Role::Operator(operator.plan.create(context).await?))
+            }
+            NodeKind::Sink(sink) => {
+                let context = SinkContext { job: self.plan.job.clone(), subtask: index, parallelism: planned.parallelism };
+                Ok(Role::Sink(SinkLink::new(sink.writer(context).await?, self.settings.sink_flush_interval)))
+            }
+        }
+    }
+
+    fn context(&self, node: NodeIndex, index: SubtaskIndex) -> OperatorContext {
+        let planned = self.node(node);
+        let instances = |node: &Node| if matches!(node.kind, NodeKind::Operator(_)) { node.parallelism as usize } else { 0 };
+        let stateful: usize = self.plan.nodes.iter().map(instances).sum();
+        let state = self.settings.state.as_ref();
+        OperatorContext {
+            tenant: self.plan.tenant.clone(),
+            job: self.plan.job.clone(),
+            operator: planned.id.clone(),
+            subtask: index,
+            parallelism: planned.parallelism,
+            key_groups: KeyGroup::owned_by(index, planned.parallelism),
+            state: StateContext {
+                directory: state.map(|state| state.path.join(format!("{node}-{}", index.0))),
+                shared: state.map(|state| state.shared.clone()),
+                memory_budget_bytes: self.plan.state_memory_bytes / stateful.max(1),
+            },
+            metrics: self.board[node][index.0 as usize].clone(),
+            clock: self.settings.clock.clone(),
+        }
+    }
+
+    fn order(&self, operator: &OperatorNode, created: &dyn Operator) -> Option<EventTimeOrder> {
+        if operator.order != RowOrder::EventTime {
+            return None;
+        }
+        let keys = operator.keys.clone().unwrap_or_else(|| vec![Vec::new(); operator.inputs.len()]);
+        Some(EventTimeOrder::new(OrderSettings { keys, with_timers: created.fires_event_timers(), batch_rows: self.plan.batching.rows }))
+    }
+
+    fn outlets(&mut self, chain: &graph::Chain, node: NodeIndex, index: SubtaskIndex) -> Vec<Outlet> {
+        let plan = self.plan.clone();
+        let mut outlets = Vec::new();
+        for (to, consumer) in plan.nodes.iter().enumerate() {
+            for (input, edge) in consumer.inputs.iter().enumerate().filter(|(_, edge)| edge.from == node) {
+                let local = chain.nodes.iter().position(|&member| member == to);
+                let target = match local {
+                    Some(link) => Target::Local { link, slot: input },
+                    None => Target::Remote(self.router(edge, to, input, index)),
+                };
+                outlets.push(Outlet { port: edge.output, columns: edge.columns.clone(), target });
+            }
+        }
+        outlets
+    }
+
+    fn router(&mut self, edge: &Edge, to: NodeIndex, input: usize, producer: SubtaskIndex) -> Router {
+        let mut sender = |consumer: u32| {
+            let id = QueueId { to, input, producer: producer.0, consumer };
+            self.senders.remove(&id).expect("every queue is connected once, before its producer is built")
+        };
+        if stays_in_subtask(self.plan, edge, to) {
+            return Router::One(sender(producer.0));
+        }
+        let senders: Vec<Sender> = (0..self.plan.nodes[to].parallelism).map(&mut sender).collect();
+        match &edge.exchange {
+            Exchange::Hash { keys, .. } => Router::Hash { keys: keys.clone(), senders },
+            Exchange::Broadcast => Router::Broadcast(senders),
+            Exchange::Forward | Exchange::Rebalance => Router::Rebalance { next: producer.0 as usize % senders.len(), senders },
+        }
+    }
+
+    async fn splits(&self, chain: &graph::Chain) -> Result<Option<SourceSplits>, BuildError> {
+        let node = self.node(chain.head());
+        let NodeKind::Source(source) = &node.kind else { return Ok(None) };
+        let found = source.source.splits(chain.parallelism).await.map_err(|error| (node.id.clone(), error))?;
+        let mut assigner = Assigner::new(chain.parallelism);
+        let assigned = assigner.assign(found);
+        Ok(Some(SourceSplits { assigner, assigned }))
+    }
+
+    fn feed(&mut self, chain: &graph::Chain, index: SubtaskIndex, inbox: Inbox, splits: &mut Option<SourceSplits>) -> Feed {
+        let node = chain.head();
+        let NodeKind::Source(source) = &self.plan.nodes[node].kind else {
+            return Feed::Queues(QueueDriver { inbox, batching: self.plan.batching, clock: self.settings.clock.clone() });
+        };
+        let timed = source.event_time.is_some();
+        let mut own = Splits::new(source.source.is_bounded(), timed);
+        let assigned = splits.as_mut().map(|splits| std::mem::take(&mut splits.assigned[index.0 as usize]));
+        assigned.into_iter().flatten().for_each(|split| own.add(split));
+        Feed::Source(Box::new(SourceDriver {
+            plan: self.plan.clone(),
+            node,
+            splits: own,
+            discovers: source.source.discovery_interval().is_some(),
+            cuts_at_watermarks: watermarks_matter(self.plan, node),
+            clock: self.settings.clock.clone(),
+            metrics: self.board[node][index.0 as usize].clone(),
+            drift: timed.then(|| self.drift_slot()),
+        }))
+    }
+
+    fn drift_slot(&mut self) -> DriftSlot {
+        self.drift_slots += 1;
+        DriftSlot { drift: self.drift.clone(), slot: self.drift_slots - 1, moved: self.drift.watch() }
+    }
+
+    fn discover(&mut self, chain: &graph::Chain, splits: Option<SourceSplits>) {
+        let node = chain.head();
+        if let (NodeKind::Source(source), Some(SourceSplits { assigner, .. })) = (&self.plan.nodes[node].kind, splits)
+            && source.source.discovery_interval().is_some()
+        {
+            let own = self.built.subtasks.iter().filter(|subtask| subtask.nodes[0] == node);
+            let readers = own.map(|subtask| subtask.commands.clone()).collect();
+            self.built.discoveries.push(Discovery { node, assigner, readers });
+        }
+    }
+}
+
+fn entry(edge: &Edge) -> Entry {
+    match &edge.exchange {
+        Exchange::Hash { keys, null_keys } => Entry::new(edge.port, keys, *null_keys),
+        Exchange::Forward | Exchange::Broadcast | Exchange::Rebalance => Entry::new(edge.port, &[], NullKeys::Keep),
+    }
+}
+
+/// Whether something downstream of `node` depends on where watermarks stand between its rows.
+fn watermarks_matter(plan: &JobPlan, node: NodeIndex) -> bool {
+    let mut reached = vec![false; plan.nodes.len()];
+    reached[node] = true;
+    for (index, consumer) in plan.nodes.iter().enumerate().skip(node + 1) {
+        reached[index] = consumer.inputs.iter().any(|edge| reached[edge.from]);
+        if let NodeKind::Operator(operator) = &consumer.kind
+            && reached[index]
+            && (operator.order == RowOrder::EventTime || operator.plan.uses_watermarks())
+        {
+            return true;
+        }
+    }
+    false
+}

@@ -1,0 +1,480 @@
+//! A chain: fused nodes that run in one subtask, a tree of links below one head.
+//!
+//! What a link emits goes to the next links at once, depth first, by an explicit stack of [`Step`]s: no queue, no copy, no recursion. A step
+//! that stops early (many timers are due) puts itself back behind what it emitted, so memory stays bounded.
+
+use std::sync::Arc;
+
+use millstream_model::{Batch, Watermark, ids::OperatorId, time::Progress};
+
+use super::{
+    Stop,
+    aligner::Aligner,
+    entry::Entry,
+    order::EventTimeOrder,
+    outlet::{Outlet, Target},
+    sink::SinkLink,
+};
+use crate::{
+    clock::Clock,
+    element::{Barrier, Element},
+    graph::NodeIndex,
+    metrics::OperatorMetrics,
+    operator::{Control, Moment, Operator, OperatorError, Output, OutputPort},
+    rejected::{self, RejectedPolicy, Rejection},
+};
+
+/// The links of one subtask. The first is its head.
+pub(super) struct Chain {
+    links: Vec<Link>,
+    clock: Arc<dyn Clock>,
+    /// Processing time of the current call, ms since epoch.
+    now_ms: i64,
+    steps: Vec<Step>,
+    /// Steps that the current step asks for, in order.
+    asked: Vec<Step>,
+    /// The last barrier that passed the head.
+    passed: Option<Barrier>,
+    /// The link that the last step was for.
+    current: usize,
+}
+
+/// One node in one subtask.
+pub(super) struct Link {
+    pub(super) node: NodeIndex,
+    pub(super) id: OperatorId,
+    pub(super) role: Role,
+    pub(super) aligner: Aligner,
+    /// What stands before the operator, per input slot.
+    pub(super) entries: Vec<Entry>,
+    pub(super) outlets: Vec<Outlet>,
+    pub(super) rejected: RejectedPolicy,
+    pub(super) metrics: Arc<OperatorMetrics>,
+    /// The last watermark that was sent on.
+    pub(super) sent: Option<Watermark>,
+    /// Holds rows for `order: event-time`.
+    pub(super) order: Option<EventTimeOrder>,
+}
+
+/// What a link does.
+pub(super) enum Role {
+    /// Passes on what the source driver reads.
+    Source,
+    Operator(Box<dyn Operator>),
+    Sink(SinkLink),
+}
+
+/// One thing to do next.
+enum Step {
+    /// Hand an element to input `slot` of a link.
+    Element { link: usize, slot: usize, element: Element },
+    /// Deliver held rows up to the link's watermark.
+    Release { link: usize },
+    /// Tell the operator of its watermark, then pass it on.
+    Watermark { link: usize },
+    /// Tell the operator that the time it asked for has come.
+    ProcessingTime { link: usize },
+    /// Tell the operator of the end, then pass it on.
+    End { link: usize },
+}
+
+impl Step {
+    fn link(&self) -> usize {
+        match *self {
+            Self::Element { link, .. } | Self::Release { link } | Self::Watermark { link } | Self::ProcessingTime { link } | Self::End { link } => link,
+        }
+    }
+}
+
+impl Link {
+    fn moment(&self, now_ms: i64) -> Moment {
+        Moment { watermark: self.aligner.watermark(), processing_time: now_ms }
+    }
+
+    fn failed(&self, error: OperatorError) -> Stop {
+        Stop::Failed { operator: self.id.clone(), error }
+    }
+}
+
+impl Chain {
+    pub(super) fn new(links: Vec<Link>, clock: Arc<dyn Clock>) -> Self {
+        let now_ms = clock.now_ms();
+        Self { links, clock, now_ms, steps: Vec::new(), asked: Vec::new(), passed: None, current: 0 }
+    }
+
+    /// The link that is fed by queues or a source.
+    pub(super) fn head(&self) -> &Link {
+        &self.links[0]
+    }
+
+    /// Rows of input `slot` of the head come as part of a batch of another input.
+    pub(super) fn note_rows(&mut self, slot: usize) {
+        self.links[0].aligner.on_row(slot);
+    }
+
+    /// The node that was called last: where a panic comes from.
+    pub(super) fn current(&self) -> &OperatorId {
+        &self.links[self.current].id
+    }
+
+    /// Takes the last barrier that passed the head since this was asked before.
+    pub(super) fn take_passed_barrier(&mut self) -> Option<Barrier> {
+        self.passed.take()
+    }
+
+    /// Hands an element to input `slot` of the head, and lets everything that follows from it happen.
+    pub(super) async fn accept(&mut self, slot: usize, element: Element) -> Result<(), Stop> {
+        self.now_ms = self.clock.now_ms();
+        self.steps.push(Step::Element { link: 0, slot, element });
+        self.run().await
+    }
+
+    /// Records that the source could not use; its setting says what becomes of them.
+    pub(super) async fn reject(&mut self, rejections: Vec<Rejection>) -> Result<(), Stop> {
+        self.on_rejections(0, rejections).await?;
+        self.run().await
+    }
+
+    /// The earliest time at which a link wants to be called, ms since epoch.
+    pub(super) fn next_processing_time(&self) -> Option<i64> {
+        let next_of = |link: &Link| match &link.role {
+            Role::Source => None,
+            Role::Operator(operator) => operator.next_processing_time(),
+            Role::Sink(sink) => sink.next_flush_ms(),
+        };
+        self.links.iter().filter_map(next_of).min()
+    }
+
+    /// Calls the links whose time has come.
+    pub(super) async fn on_processing_time(&mut self) -> Result<(), Stop> {
+        let Some(next) = self.next_processing_time() else { return Ok(()) };
+        self.now_ms = self.clock.now_ms();
+        if next > self.now_ms {
+            return Ok(());
+        }
+        for link in 0..self.links.len() {
+            self.steps.push(Step::ProcessingTime { link });
+            self.run().await?;
+        }
+        Ok(())
+    }
+
+    /// Hands a control message to the operator of `node`.
+    pub(super) async fn on_control(&mut self, node: NodeIndex, control: Control) -> Result<(), OperatorError> {
+        let link = self.links.iter_mut().find(|link| link.node == node);
+        match link.map(|link| &mut link.role) {
+            Some(Role::Operator(operator)) => operator.on_control(control).await,
+            _ => Err(OperatorError::internal("a control message for a node that runs elsewhere")),
+        }
+    }
+
+    /// Publishes what the sinks wrote. All input has ended everywhere in the job.
+    pub(super) async fn finish(&mut self) -> Result<(), Stop> {
+        for link in &mut self.links {
+            if let Role::Sink(sink) = &mut link.role {
+                let finished = sink.finish().await;
+                finished.map_err(|error| link.failed(error))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what the sinks have not published.
+    pub(super) async fn abort(&mut self) {
+        for link in &mut self.links {
+            if let Role::Sink(sink) = &mut link.role {
+                sink.abort().await;
+            }
+        }
+    }
+
+    /// Whether publishing is up to this chain.
+    pub(super) fn has_sinks(&self) -> bool {
+        self.links.iter().any(|link| matches!(link.role, Role::Sink(_)))
+    }
+
+    async fn run(&mut self) -> Result<(), Stop> {
+        self.take_asked();
+        while let Some(step) = self.steps.pop() {
+            self.current = step.link();
+            match step {
+                Step::Element { link, slot, element } => self.on_element(link, slot, element).await?,
+                Step::Release { link } => self.on_release(link).await?,
+                Step::Watermark { link } => self.on_watermark(link).await?,
+                Step::ProcessingTime { link } => self.on_time(link).await?,
+                Step::End { link } => self.on_end(link).await?,
+            }
+            self.take_asked();
+        }
+        Ok(())
+    }
+
+    /// The steps that were asked for come before everything that waited already.
+    fn take_asked(&mut self) {
+        self.steps.extend(self.asked.drain(..).rev());
+    }
+
+    async fn on_element(&mut self, link: usize, slot: usize, element: Element) -> Result<(), Stop> {
+        if matches!(self.links[link].role, Role::Source) {
+            return self.on_source_element(element).await;
+        }
+        match element {
+            Element::Batch(batch) => self.on_batch(link, slot, batch).await,
+            Element::Watermark(watermark) => {
+                let progress = self.links[link].aligner.on_watermark(slot, watermark);
+                self.on_progress(link, progress).await
+            }
+            Element::Idle => {
+                let progress = self.links[link].aligner.on_idle(slot);
+                self.on_progress(link, progress).await
+            }
+            Element::Barrier(barrier) => match self.links[link].aligner.on_barrier(slot, barrier) {
+                Some(aligned) => self.on_barrier(link, aligned).await,
+                None => Ok(()),
+            },
+            Element::End => {
+                let (progress, barrier) = self.links[link].aligner.on_end(slot);
+                if let Some(aligned) = barrier {
+                    self.on_barrier(link, aligned).await?;
+                }
+                self.on_progress(link, progress).await?;
+                if self.links[link].aligner.is_ended() {
+                    self.asked.push(Step::End { link });
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// The driver merges the splits itself, so what it says is passed on as it is.
+    async fn on_source_element(&mut self, element: Element) -> Result<(), Stop> {
+        match element {
+            Element::Batch(batch) => {
+                self.links[0].metrics.rows_out.add(batch.num_rows() as u64);
+                self.emit(0, OutputPort::Port(0), batch).await
+            }
+            Element::Watermark(watermark) => self.pass_watermark(0, Some(watermark)).await,
+            Element::Barrier(barrier) => self.on_barrier(0, barrier).await,
+            Element::Idle | Element::End => self.broadcast(0, &element).await,
+        }
+    }
+
+    async fn on_batch(&mut self, link: usize, slot: usize, batch: Batch) -> Result<(), Stop> {
+        let entered = &mut self.links[link];
+        entered.metrics.rows_in.add(batch.num_rows() as u64);
+        entered.aligner.on_row(slot);
+        let (port, batch, rejections) = entered.entries[slot].admit(batch, &entered.metrics);
+        if !rejections.is_empty() {
+            self.on_rejections(link, rejections).await?;
+        }
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
+        let watermark = self.links[link].aligner.watermark();
+        let batch = match &mut self.links[link].order {
+            Some(order) => order.hold(port, batch, watermark),
+            None => Some(batch),
+        };
+        match batch {
+            Some(batch) => self.deliver(link, port, batch, watermark).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Gives rows to the operator or sink of a link.
+    async fn deliver(&mut self, link: usize, port: usize, batch: Batch, watermark: Option<Watermark>) -> Result<(), Stop> {
+        let now = Moment { watermark, processing_time: self.now_ms };
+        let Link { role, id, .. } = &mut self.links[link];
+        let mut out = Output::default();
+        let handled = match role {
+            Role::Source => Ok(()),
+            Role::Operator(operator) => operator.on_batch(port, batch, now, &mut out).await,
+            Role::Sink(sink) => sink.on_batch(&batch, self.now_ms).await,
+        };
+        handled.map_err(|error| Stop::Failed { operator: id.clone(), error })?;
+        self.settle(link, out).await?;
+        match &self.links[link].role {
+            Role::Operator(operator) => {
+                let assigned = operator.assigned_watermark();
+                self.pass_watermark(link, assigned).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn on_progress(&mut self, link: usize, progress: Option<Progress>) -> Result<(), Stop> {
+        match progress {
+            Some(Progress::Advanced(watermark)) => {
+                self.links[link].metrics.watermark.set(watermark.0);
+                if let Some(order) = &mut self.links[link].order {
+                    order.begin_release(watermark);
+                    self.asked.push(Step::Release { link });
+                }
+                self.asked.push(Step::Watermark { link });
+                Ok(())
+            }
+            Some(Progress::Idle) => self.broadcast(link, &Element::Idle).await,
+            None => Ok(()),
+        }
+    }
+
+    /// One round of held rows: first the timers that come before them.
+    async fn on_release(&mut self, link: usize) -> Result<(), Stop> {
+        let now_ms = self.now_ms;
+        let released = &mut self.links[link];
+        let (Some(order), Role::Operator(operator)) = (&mut released.order, &mut released.role) else { return Ok(()) };
+        let Some(round) = order.next_round() else { return Ok(()) };
+        if operator.fires_event_timers() {
+            let now = Moment { watermark: Some(round.up_to), processing_time: now_ms };
+            let mut out = Output::default();
+            let fired = operator.on_timers_between_rows(order.next_rows(), now, &mut out).await;
+            fired.map_err(|error| Stop::Failed { operator: released.id.clone(), error })?;
+            self.settle(link, out).await?;
+        }
+        for (port, batch) in round.batches {
+            self.deliver(link, port, batch, round.watermark).await?;
+        }
+        self.asked.push(Step::Release { link });
+        Ok(())
+    }
+
+    async fn on_watermark(&mut self, link: usize) -> Result<(), Stop> {
+        let now = self.links[link].moment(self.now_ms);
+        let Link { role, id, .. } = &mut self.links[link];
+        let Role::Operator(operator) = role else { return Ok(()) };
+        let mut out = Output::default();
+        operator.on_watermark(now, &mut out).await.map_err(|error| Stop::Failed { operator: id.clone(), error })?;
+        let has_more = operator.has_more();
+        let promised = now.watermark.and_then(|merged| operator.output_watermark(merged));
+        self.settle(link, out).await?;
+        if has_more {
+            self.asked.push(Step::Watermark { link });
+            return Ok(());
+        }
+        self.pass_watermark(link, promised).await
+    }
+
+    async fn on_time(&mut self, link: usize) -> Result<(), Stop> {
+        let now = self.links[link].moment(self.now_ms);
+        let Link { role, id, .. } = &mut self.links[link];
+        let failed = |error| Stop::Failed { operator: id.clone(), error };
+        let is_due = |time: Option<i64>| time.is_some_and(|time| time <= now.processing_time);
+        match role {
+            Role::Operator(operator) if is_due(operator.next_processing_time()) => {
+                let mut out = Output::default();
+                operator.on_processing_time(now, &mut out).await.map_err(failed)?;
+                let has_more = operator.has_more();
+                self.settle(link, out).await?;
+                if has_more {
+                    self.asked.push(Step::ProcessingTime { link });
+                }
+                Ok(())
+            }
+            Role::Sink(sink) if is_due(sink.next_flush_ms()) => sink.flush().await.map_err(failed),
+            _ => Ok(()),
+        }
+    }
+
+    async fn on_barrier(&mut self, link: usize, barrier: Barrier) -> Result<(), Stop> {
+        if link == 0 {
+            self.passed = Some(barrier);
+        }
+        let Link { role, id, .. } = &mut self.links[link];
+        let handled = match role {
+            Role::Source => Ok(()),
+            Role::Operator(operator) => operator.on_barrier(barrier).await,
+            Role::Sink(sink) => sink.on_barrier(barrier.checkpoint).await,
+        };
+        handled.map_err(|error| Stop::Failed { operator: id.clone(), error })?;
+        self.broadcast(link, &Element::Barrier(barrier)).await
+    }
+
+    async fn on_end(&mut self, link: usize) -> Result<(), Stop> {
+        let now = self.links[link].moment(self.now_ms);
+        let Link { role, id, .. } = &mut self.links[link];
+        let Role::Operator(operator) = role else { return Ok(()) };
+        let mut out = Output::default();
+        operator.on_end(now, &mut out).await.map_err(|error| Stop::Failed { operator: id.clone(), error })?;
+        let has_more = operator.has_more();
+        self.settle(link, out).await?;
+        if has_more {
+            self.asked.push(Step::End { link });
+            return Ok(());
+        }
+        self.broadcast(link, &Element::End).await
+    }
+
+    /// Passes on what an operator emitted during one call. Rejections first: under `fail` nothing of the call goes on.
+    async fn settle(&mut self, link: usize, mut out: Output) -> Result<(), Stop> {
+        let rejections = out.take_rejections();
+        if !rejections.is_empty() {
+            self.on_rejections(link, rejections).await?;
+        }
+        for (port, batch) in out.take_emitted() {
+            let rows = batch.num_rows() as u64;
+            match port {
+                OutputPort::Late => self.links[link].metrics.rows_late.add(rows),
+                OutputPort::Port(_) | OutputPort::Rejected => self.links[link].metrics.rows_out.add(rows),
+            }
+            self.emit(link, port, batch).await?;
+        }
+        Ok(())
+    }
+
+    async fn on_rejections(&mut self, link: usize, rejections: Vec<Rejection>) -> Result<(), Stop> {
+        let Some(first) = rejections.first() else { return Ok(()) };
+        let rejecting = &self.links[link];
+        if rejecting.rejected == RejectedPolicy::Fail {
+            return Err(rejecting.failed(OperatorError::user(first.describe())));
+        }
+        rejecting.metrics.rows_rejected.add(rejections.len() as u64);
+        if matches!(rejecting.rejected, RejectedPolicy::Drop) {
+            return Ok(());
+        }
+        let batch = rejected::to_batch(&rejecting.id, &rejections);
+        self.emit(link, OutputPort::Rejected, batch).await
+    }
+
+    async fn pass_watermark(&mut self, link: usize, watermark: Option<Watermark>) -> Result<(), Stop> {
+        let passing = &mut self.links[link];
+        match watermark {
+            Some(watermark) if Some(watermark) > passing.sent => {
+                passing.sent = Some(watermark);
+                if matches!(passing.role, Role::Source) {
+                    passing.metrics.watermark.set(watermark.0);
+                }
+                self.broadcast(link, &Element::Watermark(watermark)).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn emit(&mut self, link: usize, port: OutputPort, batch: Batch) -> Result<(), Stop> {
+        let Link { outlets, metrics, .. } = &mut self.links[link];
+        for outlet in outlets.iter_mut().filter(|outlet| outlet.port == port) {
+            let crossing = match &outlet.columns {
+                Some(columns) => batch.project(columns),
+                None => batch.clone(),
+            };
+            match &mut outlet.target {
+                Target::Local { link, slot } => {
+                    self.asked.push(Step::Element { link: *link, slot: *slot, element: Element::Batch(crossing) });
+                }
+                Target::Remote(router) => router.send(Element::Batch(crossing), &metrics.backpressured_ns).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends a mark to every consumer of every output.
+    async fn broadcast(&mut self, link: usize, element: &Element) -> Result<(), Stop> {
+        let Link { outlets, metrics, .. } = &mut self.links[link];
+        for outlet in outlets {
+            match &mut outlet.target {
+                Target::Local { link, slot } => self.asked.push(Step::Element { link: *link, slot: *slot, element: element.clone() }),
+                Target::Remote(router) => router.send(element.clone(), &metrics.backpressured_ns).await?,
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,296 @@
+//! The job handle: how others watch and steer a running job. A message protocol: every command and every answer that leaves the process
+//! later (by HTTP) is plain data; only a prepared swap carries a plan.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use millstream_model::{
+    ErrorKind,
+    ids::{CheckpointId, JobId, OperatorId, SubtaskIndex, TenantId},
+};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::operator::{Fault, OperatorPlan};
+
+/// A running job, or one that has ended. Cheap to clone. Dropping all handles lets the job run on.
+#[derive(Clone)]
+pub struct JobHandle {
+    pub(super) tenant: TenantId,
+    pub(super) job: JobId,
+    pub(super) commands: mpsc::Sender<Command>,
+    pub(super) outcome: watch::Receiver<Option<Arc<JobOutcome>>>,
+}
+
+/// What a handle may ask of a job.
+pub(super) enum Command {
+    Status(oneshot::Sender<JobStatus>),
+    Drain,
+    Cancel,
+    Barrier(CheckpointId, oneshot::Sender<BarrierReport>),
+    PrepareSwap { operator: OperatorId, plan: Arc<dyn OperatorPlan>, answer: oneshot::Sender<Result<SwapId, SwapError>> },
+    Switch(SwapId, oneshot::Sender<Result<SwitchReport, SwapError>>),
+}
+
+/// How a job ended.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "outcome", rename_all = "kebab-case")]
+pub enum JobOutcome {
+    /// All input was read and everything is written and published.
+    Finished(Summary),
+    /// It cannot go on; nothing more was published.
+    Failed(JobError),
+    /// It was cancelled; what its sinks had not published is removed.
+    Cancelled,
+}
+
+/// What a finished job did.
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Summary {
+    /// Its operators, in topological order.
+    pub operators: Vec<OperatorStatus>,
+    /// What a person should know besides the numbers, one sentence each.
+    pub notes: Vec<String>,
+}
+
+/// Why a job failed: the first cause, and where.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct JobError {
+    /// The operator, source or sink that failed; none: the job as a whole.
+    pub operator: Option<OperatorId>,
+    /// The failed subtask.
+    pub subtask: Option<SubtaskIndex>,
+    /// Whose fault it is.
+    pub fault: Fault,
+    /// What happened, and then each cause of it.
+    pub causes: Vec<String>,
+}
+
+impl JobError {
+    /// What a caller may do about it.
+    pub fn kind(&self) -> ErrorKind {
+        match self.fault {
+            Fault::User => ErrorKind::Invalid,
+            Fault::Outside => ErrorKind::Unavailable,
+            Fault::Internal => ErrorKind::Internal,
+        }
+    }
+}
+
+impl fmt::Display for JobError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(operator) = &self.operator {
+            write!(f, "`{operator}`")?;
+            if let Some(subtask) = self.subtask {
+                write!(f, " (subtask {})", subtask.0)?;
+            }
+            f.write_str(": ")?;
+        }
+        f.write_str(&self.causes.join(": "))
+    }
+}
+
+impl std::error::Error for JobError {}
+
+/// Where a job is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// Rows flow.
+    Running,
+    /// Sources are stopped; what is on its way is being finished.
+    Draining,
+    /// It has ended.
+    Ended,
+}
+
+/// What a job does now.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct JobStatus {
+    /// Where it is in its life.
+    pub phase: Phase,
+    /// Its operators, in topological order.
+    pub operators: Vec<OperatorStatus>,
+}
+
+/// The counters of one operator, source or sink: totals over its subtasks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct OperatorStatus {
+    /// Its id in the job file.
+    pub id: OperatorId,
+    /// What it is.
+    pub kind: OperatorKind,
+    /// Number of subtasks.
+    pub parallelism: u32,
+    /// Rows received.
+    pub rows_in: u64,
+    /// Rows emitted on declared outputs.
+    pub rows_out: u64,
+    /// Rows that came too late and were not used.
+    pub rows_late: u64,
+    /// Rows rejected and dropped or sent to a sink.
+    pub rows_rejected: u64,
+    /// Rows without a key that `null-keys: drop` dropped.
+    pub rows_null_key: u64,
+    /// Timers not set because their chain re-armed itself too often after the end of input.
+    pub timers_cut: u64,
+    /// Traps of guests, and other failures that cost an instance.
+    pub traps: u64,
+    /// Time in guest calls.
+    pub guest_time: Duration,
+    /// Time spent waiting for room in an output queue.
+    pub backpressured_time: Duration,
+    /// Units of input read (sources only).
+    pub progress: u64,
+    /// Units of input in total, where that is known (sources only).
+    pub progress_total: Option<u64>,
+    /// The lowest watermark of its subtasks, ms since epoch; none: at least one has none yet.
+    pub watermark: Option<i64>,
+}
+
+/// What a node of the graph is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OperatorKind {
+    /// It reads from outside.
+    Source,
+    /// It transforms.
+    Operator,
+    /// It writes to the outside.
+    Sink,
+}
+
+/// How a barrier went through the job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct BarrierReport {
+    /// Subtasks that it passed.
+    pub passed: usize,
+    /// Subtasks that had ended before, which counts as aligned.
+    pub ended: usize,
+}
+
+/// A prepared swap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwapId(pub u64);
+
+/// How a swap went.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct SwitchReport {
+    /// How long each subtask that switched was held up by it.
+    pub pauses: Vec<Duration>,
+    /// Subtasks that had already ended.
+    pub ended: usize,
+}
+
+/// Why a swap was refused. The old version runs on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
+#[serde(tag = "error", rename_all = "kebab-case")]
+pub enum SwapError {
+    /// No operator has this id.
+    #[error("there is no operator `{operator}`")]
+    UnknownOperator {
+        /// The id.
+        operator: OperatorId,
+    },
+    /// The new version does not fit in the place of the old one.
+    #[error("`{operator}` cannot be replaced: {}", differences.join("; "))]
+    Incompatible {
+        /// The operator.
+        operator: OperatorId,
+        /// What differs, one clause each.
+        differences: Vec<String>,
+    },
+    /// An instance of the new version could not be made, or did not take over.
+    #[error("the new version of `{operator}` failed: {reason}")]
+    Failed {
+        /// The operator.
+        operator: OperatorId,
+        /// Why.
+        reason: String,
+    },
+    /// No swap with this number is prepared.
+    #[error("no such swap is prepared")]
+    UnknownSwap,
+    /// The job has ended.
+    #[error("the job has ended")]
+    Ended,
+}
+
+impl SwapError {
+    /// What a caller may do about it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::UnknownOperator { .. } | Self::UnknownSwap => ErrorKind::NotFound,
+            Self::Incompatible { .. } | Self::Ended => ErrorKind::Conflict,
+            Self::Failed { .. } => ErrorKind::Guest,
+        }
+    }
+}
+
+impl JobHandle {
+    /// The owner of the job.
+    pub fn tenant(&self) -> &TenantId {
+        &self.tenant
+    }
+
+    /// The job.
+    pub fn job(&self) -> &JobId {
+        &self.job
+    }
+
+    /// What the job does now; none: its supervisor is gone, which happens only when the runtime shuts down.
+    pub async fn status(&self) -> Option<JobStatus> {
+        self.ask(Command::Status).await
+    }
+
+    /// Stops the sources and lets everything on its way come to its end, as if the input had ended here.
+    pub async fn drain(&self) {
+        let _ended_already = self.commands.send(Command::Drain).await;
+    }
+
+    /// Stops the job where it is. What its sinks have not published is removed.
+    pub async fn cancel(&self) {
+        let _ended_already = self.commands.send(Command::Cancel).await;
+    }
+
+    /// Sends a barrier through the job and returns when every subtask has passed it; none: the job ended before.
+    pub async fn send_barrier(&self, checkpoint: CheckpointId) -> Option<BarrierReport> {
+        self.ask(|answer| Command::Barrier(checkpoint, answer)).await
+    }
+
+    /// Prepares instances of `plan` beside those that run as `operator`.
+    ///
+    /// # Errors
+    /// The new version does not fit, with the precise differences, or it cannot be instantiated. The job runs on unchanged.
+    pub async fn prepare_swap(&self, operator: OperatorId, plan: Arc<dyn OperatorPlan>) -> Result<SwapId, SwapError> {
+        self.ask(|answer| Command::PrepareSwap { operator, plan, answer }).await.unwrap_or(Err(SwapError::Ended))
+    }
+
+    /// Puts the prepared instances into the place of the old ones: each subtask at its next batch boundary.
+    ///
+    /// # Errors
+    /// There is no such prepared swap, or the job has ended.
+    pub async fn switch(&self, swap: SwapId) -> Result<SwitchReport, SwapError> {
+        self.ask(|answer| Command::Switch(swap, answer)).await.unwrap_or(Err(SwapError::Ended))
+    }
+
+    /// Waits for the end of the job.
+    pub async fn wait(&self) -> Arc<JobOutcome> {
+        let mut outcome = self.outcome.clone();
+        match outcome.wait_for(Option::is_some).await {
+            Ok(outcome) => outcome.clone().expect("waited for"),
+            Err(_runtime_shut_down) => Arc::new(JobOutcome::Cancelled),
+        }
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
+        let (answer, answered) = oneshot::channel();
+        self.commands.send(command(answer)).await.ok()?;
+        answered.await.ok()
+    }
+}

@@ -1,0 +1,111 @@
+//! The runtime: executes a planned job as subtasks, and answers for it.
+//!
+//! In reading order: [`start`] spawns the supervisor (`job`), which builds (`build`) the subtasks from the plan:
+//! [`crate::graph::chains`] says which nodes are fused into one chain. A `subtask` owns a `chain` and what feeds it, a `source` driver or its `queue`s. The chain hands each
+//! element through its links: `entry` → `order` → operator or `sink` → `outlet`; `aligner` merges what several inputs say.
+//! [`JobHandle`] is how others watch and steer.
+//!
+//! Words: a *link* is one node in one subtask; a *chain* is the links fused in one subtask; an *edge* is one queue.
+//! Absent on purpose: unbounded queues, locks around state, threads of its own, and any clock but the injected one.
+
+mod aligner;
+mod assign;
+mod build;
+mod chain;
+mod drift;
+mod entry;
+mod handle;
+mod job;
+mod order;
+mod outlet;
+mod queue;
+mod sink;
+mod source;
+mod splits;
+mod subtask;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use millstream_model::ids::OperatorId;
+use millstream_state::RocksShared;
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, watch},
+};
+
+pub use handle::{
+    BarrierReport, JobError, JobHandle, JobOutcome, JobStatus, OperatorKind, OperatorStatus, Phase, Summary, SwapError, SwapId, SwitchReport,
+};
+
+use crate::{
+    clock::{Clock, SystemClock},
+    graph::JobPlan,
+    operator::OperatorError,
+};
+
+/// What a run is given besides its plan.
+#[derive(Clone)]
+pub struct RunSettings {
+    /// The clock of the job.
+    pub clock: Arc<dyn Clock>,
+    /// The data runtime: where subtasks run.
+    pub runtime: Handle,
+    /// How long written rows may stay invisible in a sink that can show them earlier. Default: 200 ms.
+    pub sink_flush_interval: Duration,
+    /// Where state goes that does not fit into memory; none: more state than memory fails the job.
+    pub state: Option<StateDirectory>,
+}
+
+/// Where state goes that does not fit into memory.
+#[derive(Clone)]
+pub struct StateDirectory {
+    /// A directory for this run alone. Each operator instance uses one below it.
+    pub path: PathBuf,
+    /// What all RocksDB instances of the process share.
+    pub shared: Arc<RocksShared>,
+}
+
+impl RunSettings {
+    /// The machine's clock, the current tokio runtime, state in memory.
+    ///
+    /// # Panics
+    /// There is no current tokio runtime.
+    pub fn new() -> Self {
+        Self { clock: Arc::new(SystemClock), runtime: Handle::current(), sink_flush_interval: Duration::from_millis(200), state: None }
+    }
+
+    /// The same with another clock.
+    pub fn with_clock(self, clock: Arc<dyn Clock>) -> Self {
+        Self { clock, ..self }
+    }
+}
+
+impl Default for RunSettings {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Starts a planned job. Opening its sources, operators and sinks happens in the background too: a failure there ends the job.
+pub fn start(plan: Arc<JobPlan>, settings: RunSettings) -> JobHandle {
+    let (commands, commanded) = mpsc::channel(16);
+    let (outcome, watched) = watch::channel(None);
+    let handle = JobHandle { tenant: plan.tenant.clone(), job: plan.job.clone(), commands, outcome: watched };
+    settings.runtime.clone().spawn(job::supervise(plan, settings, commanded, outcome));
+    handle
+}
+
+/// Why a subtask stops before the end of its input.
+#[derive(Debug)]
+enum Stop {
+    /// An operator, source or sink failed.
+    Failed { operator: OperatorId, error: OperatorError },
+    /// The job is being stopped; whoever stopped it knows why.
+    Disconnected,
+}
+
+impl From<queue::Disconnected> for Stop {
+    fn from(_: queue::Disconnected) -> Self {
+        Self::Disconnected
+    }
+}

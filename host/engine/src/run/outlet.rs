@@ -1,0 +1,107 @@
+//! Where elements leave a link of a chain: to another link of the same subtask, or through queues to other subtasks.
+
+use arrow_array::ArrayRef;
+use millstream_model::{
+    Batch,
+    key::{EncodedKeys, KeyGroup, encode_keys},
+};
+
+use super::queue::{Disconnected, Sender};
+use crate::{element::Element, metrics::Counter, operator::OutputPort};
+
+/// One consumer of one output.
+pub(super) struct Outlet {
+    /// The output.
+    pub(super) port: OutputPort,
+    /// The columns that cross; none: all.
+    pub(super) columns: Option<Vec<usize>>,
+    /// Where they go.
+    pub(super) target: Target,
+}
+
+/// Where an outlet leads.
+pub(super) enum Target {
+    /// Input `slot` of another link of this subtask: no queue, no copy.
+    Local { link: usize, slot: usize },
+    /// Subtasks of another chain.
+    Remote(Router),
+}
+
+/// Chooses the subtask of each row. Elements other than batches go to all.
+pub(super) enum Router {
+    /// Every row to the one subtask.
+    One(Sender),
+    /// By the hash of these columns to the owner of the key group.
+    Hash { keys: Vec<usize>, senders: Vec<Sender> },
+    /// Every row to every subtask.
+    Broadcast(Vec<Sender>),
+    /// Batches in turn.
+    Rebalance { senders: Vec<Sender>, next: usize },
+}
+
+impl Router {
+    /// Sends an element to the subtasks that need it; waits for room, and counts the wait.
+    pub(super) async fn send(&mut self, element: Element, waited_ns: &Counter) -> Result<(), Disconnected> {
+        match (self, element) {
+            (Self::Hash { keys, senders }, Element::Batch(batch)) => send_by_key(keys, senders, batch, waited_ns).await,
+            (Self::Rebalance { senders, next }, Element::Batch(batch)) => {
+                *next = (*next + 1) % senders.len();
+                send(&senders[*next], Element::Batch(batch), waited_ns).await
+            }
+            (Self::One(sender), element) => send(sender, element, waited_ns).await,
+            (Self::Hash { senders, .. } | Self::Broadcast(senders) | Self::Rebalance { senders, .. }, element) => {
+                for sender in senders {
+                    send(sender, element.clone(), waited_ns).await?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+async fn send_by_key(keys: &[usize], senders: &[Sender], batch: Batch, waited_ns: &Counter) -> Result<(), Disconnected> {
+    let rows_of = rows_by_owner(&keys_of(&batch, keys), senders.len());
+    for (sender, rows) in senders.iter().zip(rows_of) {
+        match rows.len() {
+            0 => {}
+            all if all == batch.num_rows() => return send(sender, Element::Batch(batch), waited_ns).await,
+            _ => send(sender, Element::Batch(batch.take(&rows)), waited_ns).await?,
+        }
+    }
+    Ok(())
+}
+
+/// The encoded key of each row.
+pub(super) fn keys_of(batch: &Batch, columns: &[usize]) -> EncodedKeys {
+    let columns: Vec<ArrayRef> = columns.iter().map(|&column| batch.column(column).clone()).collect();
+    encode_keys(&columns, batch.num_rows()).expect("the planner checks that key columns can be keys")
+}
+
+fn rows_by_owner(keys: &EncodedKeys, parallelism: usize) -> Vec<Vec<u32>> {
+    let mut rows_of = vec![Vec::with_capacity(keys.len() / parallelism + keys.len() / 8); parallelism];
+    for (row, &hash) in (0_u32..).zip(keys.hashes()) {
+        rows_of[KeyGroup::of_hash(hash).owner(parallelism as u32).0 as usize].push(row);
+    }
+    rows_of
+}
+
+async fn send(sender: &Sender, element: Element, waited_ns: &Counter) -> Result<(), Disconnected> {
+    match sender.try_send(element)? {
+        None => Ok(()),
+        Some(element) => send_when_writable(sender, element, waited_ns).await,
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the time is only shown")]
+async fn send_when_writable(sender: &Sender, mut element: Element, waited_ns: &Counter) -> Result<(), Disconnected> {
+    let began = std::time::Instant::now();
+    loop {
+        sender.writable().await;
+        match sender.try_send(element)? {
+            None => break,
+            Some(returned) => element = returned,
+        }
+    }
+    waited_ns.add(u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX));
+    Ok(())
+}

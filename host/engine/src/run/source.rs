@@ -1,0 +1,249 @@
+//! The driver of a source in one subtask: reads its splits, assigns event times, says how far time has come.
+//!
+//! Idle time runs only while splits were asked and had nothing: not while rows are being processed or wait for room downstream, since the
+//! driver does not ask then.
+
+use std::{sync::Arc, time::Duration};
+
+use millstream_model::{Batch, Watermark, time::Progress};
+use tokio::sync::{mpsc, watch};
+
+use super::{
+    Stop,
+    chain::Chain,
+    drift::Drift,
+    splits::Splits,
+    subtask::{Command, Commanded},
+};
+use crate::{
+    clock::Clock,
+    connector::{Read, Split},
+    element::Element,
+    event_time,
+    graph::{JobPlan, NodeIndex, NodeKind, SourceNode},
+    metrics::OperatorMetrics,
+    operator::OperatorError,
+};
+
+/// Reads the splits of one subtask.
+pub(super) struct SourceDriver {
+    pub(super) plan: Arc<JobPlan>,
+    pub(super) node: NodeIndex,
+    pub(super) splits: Splits,
+    /// More splits may be assigned while it runs.
+    pub(super) discovers: bool,
+    /// Something downstream depends on where watermarks stand, so batches are cut there.
+    pub(super) cuts_at_watermarks: bool,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) metrics: Arc<OperatorMetrics>,
+    pub(super) drift: Option<DriftSlot>,
+}
+
+/// This subtask's part in `max-drift`.
+pub(super) struct DriftSlot {
+    pub(super) drift: Arc<Drift>,
+    pub(super) slot: usize,
+    pub(super) moved: watch::Receiver<()>,
+}
+
+/// What the driver was woken by.
+enum Woken {
+    Commanded(Option<Command>),
+    Read(usize, Result<Read, OperatorError>),
+    /// The time has come for a link, or for a split to be idle.
+    TimePassed,
+    /// Another source has moved, so a held split may be read.
+    OthersMoved,
+}
+
+impl SourceDriver {
+    /// Reads until all splits have ended or the job drains.
+    pub(super) async fn run(&mut self, chain: &mut Chain, commands: &mut mpsc::Receiver<Command>, commanded: &Commanded) -> Result<(), Stop> {
+        if self.splits.is_idle() && self.discovers {
+            chain.accept(0, Element::Idle).await?;
+        }
+        while self.discovers || !self.splits.all_ended() {
+            let asked_ms = self.clock.now_ms();
+            match self.wait(chain, commands, asked_ms).await {
+                Woken::Commanded(Some(Command::Drain) | None) => break,
+                Woken::Commanded(Some(Command::Assign(splits))) => self.on_assigned(splits),
+                Woken::Commanded(Some(Command::Barrier(barrier))) => chain.accept(0, Element::Barrier(barrier)).await?,
+                Woken::Commanded(Some(Command::Switch(switch))) => switch.perform(chain).await,
+                Woken::Read(number, read) => {
+                    let read = read.map_err(|error| self.failed(error))?;
+                    self.on_read(chain, number, read).await?;
+                }
+                Woken::TimePassed => {
+                    self.on_waited(chain, asked_ms).await?;
+                }
+                Woken::OthersMoved => {}
+            }
+            chain.on_processing_time().await?;
+            commanded.report_passed(chain).await;
+            tokio::task::consume_budget().await;
+        }
+        if let Some(DriftSlot { drift, slot, .. }) = &self.drift {
+            drift.set(*slot, None);
+        }
+        if self.source().event_time.is_some() {
+            chain.accept(0, Element::Watermark(Watermark::MAX)).await?;
+        }
+        chain.accept(0, Element::End).await
+    }
+
+    async fn wait(&mut self, chain: &Chain, commands: &mut mpsc::Receiver<Command>, asked_ms: i64) -> Woken {
+        let Self { plan, node, splits, clock, drift, .. } = self;
+        let source = source_node(plan, *node);
+        let limit = limit(source, drift.as_mut());
+        let idle_at = source.event_time.as_ref().and_then(|times| times.idle_timeout).and_then(|timeout| splits.until_idle(timeout, limit));
+        let idle_at_ms = idle_at.map(|wait| asked_ms.saturating_add(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX)));
+        let wake_ms = [idle_at_ms, chain.next_processing_time()].into_iter().flatten().min();
+        tokio::select! {
+            biased;
+            command = commands.recv() => Woken::Commanded(command),
+            (number, read) = splits.read(source.source.as_ref(), plan.batching.rows, limit) => Woken::Read(number, read),
+            () = sleep_until(clock.as_ref(), wake_ms) => Woken::TimePassed,
+            () = moved(drift.as_mut(), limit) => Woken::OthersMoved,
+        }
+    }
+
+    fn on_assigned(&mut self, splits: Vec<Split>) {
+        splits.into_iter().for_each(|split| self.splits.add(split));
+    }
+
+    async fn on_read(&mut self, chain: &mut Chain, number: usize, read: Read) -> Result<(), Stop> {
+        match read {
+            Read::Rows { batch, rejected } => {
+                self.splits.on_rows(number);
+                self.metrics.progress.set(self.splits.progress());
+                if !rejected.is_empty() {
+                    chain.reject(rejected).await?;
+                }
+                self.on_rows(chain, number, &batch).await
+            }
+            Read::End => {
+                let progress = self.splits.on_end(number);
+                self.metrics.progress.set(self.splits.progress());
+                self.on_progress(chain, progress).await
+            }
+        }
+    }
+
+    /// Sends rows on, cut at the fixed places where watermarks stand.
+    async fn on_rows(&mut self, chain: &mut Chain, number: usize, rows: &Batch) -> Result<(), Stop> {
+        let cuts = self.cuts_at_watermarks && self.source().source.is_bounded() && self.source().event_time.is_some();
+        let mut start = 0;
+        while start < rows.num_rows() {
+            let until_mark = if cuts { self.splits.rows_until_mark(number) } else { usize::MAX };
+            let count = until_mark.min(rows.num_rows() - start);
+            let part = if count == rows.num_rows() { rows.clone() } else { rows.slice(start..start + count) };
+            self.on_part(chain, number, part).await?;
+            if !cuts || count == until_mark {
+                let progress = source_node(&self.plan, self.node).event_time.as_ref().and_then(|times| self.splits.mark(number, times));
+                self.on_progress(chain, progress).await?;
+            }
+            start += count;
+        }
+        Ok(())
+    }
+
+    async fn on_part(&mut self, chain: &mut Chain, number: usize, part: Batch) -> Result<(), Stop> {
+        let rows = part.num_rows();
+        let source = self.source();
+        let mut rejections = Vec::new();
+        let timed = match &source.event_time {
+            Some(times) => {
+                let shown: Vec<usize> = (0..part.columns().num_columns()).collect();
+                event_time::assign(part, &times.from, &shown, &mut rejections).map_err(|error| self.failed(error))?
+            }
+            None => part.with_event_times(None),
+        };
+        let leaving = leading_columns(timed, source.columns_out);
+        if !rejections.is_empty() {
+            chain.reject(rejections).await?;
+        }
+        self.splits.on_sent(number, rows, &leaving);
+        if leaving.num_rows() == 0 {
+            return Ok(());
+        }
+        chain.accept(0, Element::Batch(leaving)).await
+    }
+
+    async fn on_progress(&self, chain: &mut Chain, progress: Option<Progress>) -> Result<(), Stop> {
+        if self.source().event_time.is_none() {
+            return Ok(());
+        }
+        if let Some(DriftSlot { drift, slot, .. }) = &self.drift {
+            drift.set(*slot, if self.splits.is_idle() { None } else { Some(self.splits.watermark().unwrap_or(Watermark(i64::MIN))) });
+        }
+        match progress {
+            Some(Progress::Advanced(watermark)) => chain.accept(0, Element::Watermark(watermark)).await,
+            Some(Progress::Idle) => chain.accept(0, Element::Idle).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn on_waited(&mut self, chain: &mut Chain, asked_ms: i64) -> Result<(), Stop> {
+        let waited = Duration::from_millis(u64::try_from(self.clock.now_ms() - asked_ms).unwrap_or(0));
+        let source = source_node(&self.plan, self.node);
+        let limit = limit(source, self.drift.as_mut());
+        let timeout = source.event_time.as_ref().and_then(|times| times.idle_timeout);
+        let changes = match timeout {
+            Some(timeout) if !source.source.is_bounded() => self.splits.on_waited(waited, timeout, limit),
+            _ => Vec::new(),
+        };
+        for change in changes {
+            self.on_progress(chain, Some(change)).await?;
+        }
+        Ok(())
+    }
+
+    fn source(&self) -> &SourceNode {
+        source_node(&self.plan, self.node)
+    }
+
+    fn failed(&self, error: OperatorError) -> Stop {
+        Stop::Failed { operator: self.plan.nodes[self.node].id.clone(), error }
+    }
+}
+
+/// Without the columns that were read only for the event time.
+fn leading_columns(batch: Batch, count: usize) -> Batch {
+    if batch.columns().num_columns() == count {
+        return batch;
+    }
+    batch.project(&(0..count).collect::<Vec<_>>())
+}
+
+fn source_node(plan: &JobPlan, node: NodeIndex) -> &SourceNode {
+    match &plan.nodes[node].kind {
+        NodeKind::Source(source) => source,
+        NodeKind::Operator(_) | NodeKind::Sink(_) => unreachable!("a source driver is built for source nodes only"),
+    }
+}
+
+/// The watermark up to which splits may be read.
+fn limit(source: &SourceNode, drift: Option<&mut DriftSlot>) -> Option<Watermark> {
+    let ahead = source.event_time.as_ref()?.max_drift?;
+    let slot = drift?;
+    // Seen before it is read: what moves afterwards wakes the driver.
+    slot.moved.mark_unchanged();
+    let slowest = slot.drift.slowest();
+    Some(Watermark(slowest.0.saturating_add(i64::try_from(ahead.as_millis()).unwrap_or(i64::MAX))))
+}
+
+async fn moved(drift: Option<&mut DriftSlot>, limit: Option<Watermark>) {
+    match (drift, limit) {
+        // The sender lives as long as the job, so an error never comes while this is awaited.
+        (Some(slot), Some(_)) if slot.moved.changed().await.is_ok() => {}
+        _ => std::future::pending().await,
+    }
+}
+
+/// Returns at `at_ms`; none: never.
+pub(super) async fn sleep_until(clock: &dyn Clock, at_ms: Option<i64>) {
+    match at_ms {
+        Some(at_ms) => clock.sleep_until(at_ms).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,195 @@
+//! The splits that one subtask reads: in which order, and what their rows say about time. No I/O but the readers' own.
+//!
+//! Watermarks of a bounded split stand at fixed rows: after every [`ROWS_PER_MARK`]th row that its reader has returned, those without a
+//! usable event time included; so the same input gives the same late rows however it is batched. An unbounded split gives one per batch.
+
+use std::time::Duration;
+
+use futures::future::{BoxFuture, FutureExt, select_all};
+use millstream_model::{
+    Batch, EventTime, Watermark,
+    time::{Progress, WatermarkMerge},
+};
+
+use crate::{
+    connector::{Read, Source, Split, SplitReader},
+    graph::EventTimePlan,
+    operator::OperatorError,
+};
+
+/// A watermark follows every row of a bounded split whose number (from 1) is a multiple of this.
+pub(super) const ROWS_PER_MARK: u64 = 1_024;
+/// Most bounded splits that one subtask reads at a time; the others wait, and hold the watermark.
+const OPEN_SPLITS_MAX: usize = 64;
+
+/// The splits of one subtask, and their merged watermark.
+pub(super) struct Splits {
+    splits: Vec<OpenSplit>,
+    merge: WatermarkMerge,
+    /// Where the search for rows begins, so that no unbounded split starves.
+    cursor: usize,
+    bounded: bool,
+    timed: bool,
+}
+
+struct OpenSplit {
+    split: Split,
+    reader: Option<Box<dyn SplitReader>>,
+    ended: bool,
+    /// Rows read so far.
+    rows: u64,
+    newest: Option<EventTime>,
+    watermark: Option<Watermark>,
+    /// How long it was asked and had nothing, since its last rows.
+    waited: Duration,
+    idle: bool,
+    progress: u64,
+}
+
+impl Splits {
+    /// No split yet. `timed`: rows have event times.
+    pub(super) fn new(bounded: bool, timed: bool) -> Self {
+        Self { splits: Vec::new(), merge: WatermarkMerge::new(0), cursor: 0, bounded, timed }
+    }
+
+    /// Takes a split over. It holds the watermark until its first rows.
+    pub(super) fn add(&mut self, split: Split) {
+        self.merge.add_input();
+        self.splits.push(OpenSplit {
+            split,
+            reader: None,
+            ended: false,
+            rows: 0,
+            newest: None,
+            watermark: None,
+            waited: Duration::ZERO,
+            idle: false,
+            progress: 0,
+        });
+    }
+
+    pub(super) fn all_ended(&self) -> bool {
+        self.splits.iter().all(|split| split.ended)
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.splits.is_empty() || self.merge.is_idle()
+    }
+
+    /// The merged watermark.
+    pub(super) fn watermark(&self) -> Option<Watermark> {
+        self.merge.current()
+    }
+
+    /// How much was read, in the unit of the source.
+    pub(super) fn progress(&self) -> u64 {
+        self.splits.iter().map(|split| split.progress).sum()
+    }
+
+    /// Rows or the end of a split, with the split's number. Waits for ever if there is nothing to read. A split whose watermark is ahead of
+    /// `limit` is left alone. Cancel-safe, as readers are.
+    pub(super) async fn read(&mut self, source: &dyn Source, rows_max: usize, limit: Option<Watermark>) -> (usize, Result<Read, OperatorError>) {
+        if self.bounded {
+            return match self.next_bounded(limit) {
+                Some(number) => (number, self.splits[number].read(source, rows_max).await),
+                None => std::future::pending().await,
+            };
+        }
+        self.cursor = (self.cursor + 1) % self.splits.len().max(1);
+        let (before, after) = self.splits.split_at_mut(self.cursor.min(self.splits.len()));
+        let from = before.len();
+        let numbered = after.iter_mut().enumerate().map(|(at, split)| (from + at, split)).chain(before.iter_mut().enumerate());
+        let wanted = numbered.filter(|(_, split)| split.may_be_read(limit));
+        let reads: Vec<BoxFuture<'_, _>> = wanted.map(|(number, split)| async move { (number, split.read(source, rows_max).await) }.boxed()).collect();
+        match reads.is_empty() {
+            true => std::future::pending().await,
+            false => select_all(reads).await.0,
+        }
+    }
+
+    /// The bounded split to read next: with event times the one that holds the watermark, so that little is held downstream; else in order.
+    fn next_bounded(&self, limit: Option<Watermark>) -> Option<usize> {
+        let open = self.splits.iter().filter(|split| split.reader.is_some() && !split.ended).count();
+        let mut readable = self.splits.iter().enumerate().filter(|(_, split)| split.may_be_read(limit));
+        if !self.timed {
+            return readable.next().map(|(number, _)| number);
+        }
+        let may_open = open < OPEN_SPLITS_MAX;
+        let readable = readable.filter(|(_, split)| split.reader.is_some() || may_open);
+        readable.min_by_key(|(_, split)| (split.reader.is_some(), split.watermark)).map(|(number, _)| number)
+    }
+
+    /// Rows that split `number` has, up to its next watermark.
+    pub(super) fn rows_until_mark(&self, number: usize) -> usize {
+        (ROWS_PER_MARK - self.splits[number].rows % ROWS_PER_MARK) as usize
+    }
+
+    /// Split `number` returned rows: it is not idle.
+    pub(super) fn on_rows(&mut self, number: usize) {
+        let split = &mut self.splits[number];
+        split.waited = Duration::ZERO;
+        split.progress = split.reader.as_ref().map_or(split.progress, |reader| reader.progress());
+        if std::mem::take(&mut split.idle) {
+            self.merge.on_row(number);
+        }
+    }
+
+    /// `rows` rows of split `number` were sent on, of which `batch` holds the usable ones.
+    pub(super) fn on_sent(&mut self, number: usize, rows: usize, batch: &Batch) {
+        let split = &mut self.splits[number];
+        split.rows += rows as u64;
+        let newest = batch.event_times().and_then(|times| times.iter().copied().max());
+        split.newest = split.newest.max(newest.map(EventTime));
+    }
+
+    /// The watermark of split `number` after what was sent.
+    pub(super) fn mark(&mut self, number: usize, plan: &EventTimePlan) -> Option<Progress> {
+        let split = &mut self.splits[number];
+        let watermark = Watermark::after(split.newest?, plan.bound_ms);
+        split.watermark = split.watermark.max(Some(watermark));
+        self.merge.on_watermark(number, watermark)
+    }
+
+    pub(super) fn on_end(&mut self, number: usize) -> Option<Progress> {
+        let split = &mut self.splits[number];
+        split.progress = split.reader.as_ref().map_or(split.progress, |reader| reader.progress());
+        split.ended = true;
+        split.reader = None;
+        self.merge.on_end(number)
+    }
+
+    /// All unfinished splits were asked and had nothing for `time`. What the new idle ones change.
+    pub(super) fn on_waited(&mut self, time: Duration, timeout: Duration, limit: Option<Watermark>) -> Vec<Progress> {
+        let mut changes = Vec::new();
+        for (number, split) in self.splits.iter_mut().enumerate().filter(|(_, split)| split.may_be_read(limit) && !split.idle) {
+            split.waited += time;
+            if split.waited >= timeout {
+                split.idle = true;
+                changes.extend(self.merge.on_idle(number));
+            }
+        }
+        changes
+    }
+
+    /// How much longer the splits must have nothing for the next one to be idle; none: all are.
+    pub(super) fn until_idle(&self, timeout: Duration, limit: Option<Watermark>) -> Option<Duration> {
+        if self.bounded {
+            return None;
+        }
+        let waiting = self.splits.iter().filter(|split| split.may_be_read(limit) && !split.idle);
+        waiting.map(|split| timeout.saturating_sub(split.waited)).min()
+    }
+}
+
+impl OpenSplit {
+    fn may_be_read(&self, limit: Option<Watermark>) -> bool {
+        !self.ended && limit.is_none_or(|limit| self.watermark <= Some(limit))
+    }
+
+    async fn read(&mut self, source: &dyn Source, rows_max: usize) -> Result<Read, OperatorError> {
+        if self.reader.is_none() {
+            self.reader = Some(source.open(&self.split, None).await?);
+        }
+        self.reader.as_mut().expect("it was just opened").read(rows_max).await
+    }
+}

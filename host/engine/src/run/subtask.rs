@@ -1,0 +1,212 @@
+//! A subtask: one chain with what feeds it, as one tokio task. It owns its state and its receiving ends.
+
+use std::{
+    any::Any,
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures::FutureExt;
+use millstream_model::{
+    Batch,
+    ids::{CheckpointId, OperatorId},
+};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Stop,
+    chain::Chain,
+    queue::{Inbox, row_bytes},
+    source::{SourceDriver, sleep_until},
+};
+use crate::{
+    clock::Clock,
+    connector::Split,
+    element::{Barrier, Element},
+    graph::{Batching, NodeIndex},
+    operator::{Control, OperatorError},
+};
+
+/// Number of a subtask in its job, over all chains.
+pub(super) type SubtaskNumber = usize;
+
+/// What the supervisor asks of a subtask. Taken up between two batches.
+pub(super) enum Command {
+    /// Sources: stop reading, as if the input had ended here. Others need not be told.
+    Drain,
+    /// Sources: read these splits too.
+    Assign(Vec<Split>),
+    /// Sources: send a barrier.
+    Barrier(Barrier),
+    /// Put a prepared instance into the place of the running one.
+    Switch(Switch),
+}
+
+/// A prepared instance for one operator of one subtask.
+pub(super) struct Switch {
+    pub(super) node: NodeIndex,
+    pub(super) replacement: Box<dyn Any + Send>,
+    /// How long the subtask was held up.
+    pub(super) answer: oneshot::Sender<Result<Duration, OperatorError>>,
+}
+
+impl Switch {
+    #[expect(clippy::disallowed_methods, reason = "the time is only shown")]
+    pub(super) async fn perform(self, chain: &mut Chain) {
+        let began = Instant::now();
+        let switched = chain.on_control(self.node, Control::Switch(self.replacement)).await;
+        // Whoever asked may have gone.
+        let _ = self.answer.send(switched.map(|()| began.elapsed()));
+    }
+}
+
+/// What a subtask tells the supervisor.
+pub(super) enum Event {
+    /// A barrier passed its head.
+    Passed { checkpoint: CheckpointId },
+    /// All its input is processed. Its sinks publish when this is so everywhere.
+    InputEnded,
+    /// The splits of a source could not be listed again. Not about the subtask that it comes with.
+    DiscoveryFailed { operator: OperatorId, error: OperatorError },
+    /// It is gone.
+    Ended(Result<(), Stop>),
+}
+
+/// Where a subtask reports to.
+pub(super) struct Commanded {
+    pub(super) number: SubtaskNumber,
+    pub(super) events: mpsc::Sender<(SubtaskNumber, Event)>,
+}
+
+impl Commanded {
+    /// Reports the barrier that passed the head of the chain since the last call.
+    pub(super) async fn report_passed(&self, chain: &mut Chain) {
+        if let Some(barrier) = chain.take_passed_barrier() {
+            self.report(Event::Passed { checkpoint: barrier.checkpoint }).await;
+        }
+    }
+
+    async fn report(&self, event: Event) {
+        // Without a supervisor the runtime is shutting down.
+        let _ = self.events.send((self.number, event)).await;
+    }
+}
+
+/// One chain in one subtask.
+pub(super) struct Subtask {
+    pub(super) chain: Chain,
+    pub(super) feed: Feed,
+    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) commanded: Commanded,
+    pub(super) stop: CancellationToken,
+    /// All input has ended everywhere: sinks publish.
+    pub(super) publish: CancellationToken,
+}
+
+/// What feeds a chain.
+pub(super) enum Feed {
+    Source(Box<SourceDriver>),
+    Queues(QueueDriver),
+}
+
+impl Subtask {
+    /// Runs to the end of the input, a failure, or the end of the job, whichever comes first.
+    pub(super) async fn run(mut self) {
+        let stop = self.stop.clone();
+        let result = tokio::select! {
+            biased;
+            () = stop.cancelled() => Err(Stop::Disconnected),
+            worked = AssertUnwindSafe(self.work()).catch_unwind() => worked.unwrap_or_else(|panic| Err(panicked(&self.chain, panic.as_ref()))),
+        };
+        if result.is_err() {
+            self.chain.abort().await;
+        }
+        let Self { chain, feed, commanded, .. } = self;
+        // Neighbours must not see these ends go before the supervisor knows the cause.
+        commanded.report(Event::Ended(result)).await;
+        drop((chain, feed));
+    }
+
+    async fn work(&mut self) -> Result<(), Stop> {
+        match &mut self.feed {
+            Feed::Source(driver) => driver.run(&mut self.chain, &mut self.commands, &self.commanded).await?,
+            Feed::Queues(driver) => driver.run(&mut self.chain, &mut self.commands, &self.commanded).await?,
+        }
+        // Whoever still asks something learns that this subtask has ended.
+        self.commands.close();
+        while self.commands.try_recv().is_ok() {}
+        self.commanded.report(Event::InputEnded).await;
+        if self.chain.has_sinks() {
+            self.publish.cancelled().await;
+            self.chain.finish().await?;
+        }
+        Ok(())
+    }
+}
+
+fn panicked(chain: &Chain, panic: &(dyn Any + Send)) -> Stop {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    let error = OperatorError::internal(format!("the host has a bug, the subtask panicked: {}", text.unwrap_or("no message")));
+    Stop::Failed { operator: chain.current().clone(), error }
+}
+
+/// Feeds a chain from its queues.
+pub(super) struct QueueDriver {
+    pub(super) inbox: Inbox,
+    pub(super) batching: Batching,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+impl QueueDriver {
+    async fn run(&mut self, chain: &mut Chain, commands: &mut mpsc::Receiver<Command>, commanded: &Commanded) -> Result<(), Stop> {
+        while !chain.head().aligner.is_ended() {
+            let wake_ms = chain.next_processing_time();
+            let aligner = &chain.head().aligner;
+            tokio::select! {
+                biased;
+                command = commands.recv() => match command {
+                    Some(Command::Switch(switch)) => switch.perform(chain).await,
+                    Some(Command::Drain | Command::Assign(_) | Command::Barrier(_)) => {}
+                    None => return Err(Stop::Disconnected),
+                },
+                received = self.inbox.next(|edge| aligner.is_blocked(edge)) => {
+                    let (edge, element) = received?;
+                    self.on_element(chain, edge, element).await?;
+                }
+                () = sleep_until(self.clock.as_ref(), wake_ms) => {}
+            }
+            chain.on_processing_time().await?;
+            commanded.report_passed(chain).await;
+            tokio::task::consume_budget().await;
+        }
+        Ok(())
+    }
+
+    async fn on_element(&mut self, chain: &mut Chain, edge: usize, element: Element) -> Result<(), Stop> {
+        let element = match element {
+            Element::Batch(batch) if batch.num_rows() < self.batching.rows && self.inbox.edges() > 0 => Element::Batch(self.joined(chain, edge, batch)),
+            element => element,
+        };
+        chain.accept(edge, element).await
+    }
+
+    /// Joins a batch with those that wait on the edges of the same port: the cost of a call is the same for few rows and many.
+    fn joined(&mut self, chain: &mut Chain, edge: usize, batch: Batch) -> Batch {
+        let port = self.inbox.port(edge);
+        let (mut rows, mut bytes) = (batch.num_rows(), row_bytes(&batch));
+        let mut parts = vec![batch];
+        while rows < self.batching.rows && bytes < self.batching.bytes {
+            let Some((edge, batch)) = self.inbox.next_waiting_batch(port, |edge| chain.head().aligner.is_blocked(edge)) else { break };
+            chain.note_rows(edge);
+            rows += batch.num_rows();
+            bytes += row_bytes(&batch);
+            parts.push(batch);
+        }
+        if parts.len() == 1 {
+            return parts.pop().expect("there is one");
+        }
+        Batch::concat(&parts).expect("batches of one port have one schema")
+    }
+}
