@@ -216,7 +216,10 @@ impl Disk {
                     .map_err(|source| Error::Backend { operation: "clear", source: Box::new(source) })?;
             }
             std::fs::create_dir_all(&self.directory).map_err(|source| Error::Backend { operation: "create", source: Box::new(source) })?;
-            self.db = Some(DB::open(&self.options(), &self.directory).map_err(failed("open"))?);
+            self.db = Some(
+                DB::open_cf_with_opts(&self.options(), &self.directory, [(DEFAULT_COLUMN_FAMILY_NAME, self.options())])
+                    .map_err(failed("open"))?,
+            );
         }
         Ok(self.db.as_ref().expect("opened above"))
     }

@@ -486,3 +486,6 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

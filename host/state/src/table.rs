@@ -452,6 +452,3 @@ fn key_words(key: &[u8], group: KeyGroup, hash: u64) -> KeyWords {
         _ => [0, hash, u64::from(group.0) << 40 | OUTSIDE << 56],
     }
 }
-
-#[cfg(test)]
-mod tests;

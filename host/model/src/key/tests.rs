@@ -110,3 +110,69 @@ proptest! {
         prop_assert_eq!(owned, usize::from(KEY_GROUPS));
     }
 }
+
+fn decoded(columns: &[ArrayRef]) -> Vec<ArrayRef> {
+    let types: Vec<DataType> = columns.iter().map(|column| column.data_type().clone()).collect();
+    let keys = encode_keys(columns, columns[0].len()).expect("key types");
+    decode_keys(&types, (0..keys.len()).map(|row| keys.key(row))).expect("encoded above")
+}
+
+#[test]
+fn keys_of_every_type_come_back() {
+    use arrow_array::*;
+    let inner = Field::new("x", DataType::Utf8, true);
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(BooleanArray::from(vec![Some(true), None])),
+        Arc::new(Int8Array::from(vec![Some(-1), None])),
+        Arc::new(Int16Array::from(vec![Some(-300), None])),
+        Arc::new(Int32Array::from(vec![Some(i32::MIN), None])),
+        Arc::new(UInt8Array::from(vec![Some(255), None])),
+        Arc::new(UInt32Array::from(vec![Some(u32::MAX), None])),
+        Arc::new(Float32Array::from(vec![Some(-1.5), None])),
+        Arc::new(Float64Array::from(vec![Some(f64::NEG_INFINITY), None])),
+        Arc::new(Decimal128Array::from(vec![Some(-7), None]).with_precision_and_scale(10, 2).expect("it fits")),
+        Arc::new(Date32Array::from(vec![Some(-1), None])),
+        Arc::new(Time32MillisecondArray::from(vec![Some(5), None])),
+        Arc::new(Time64NanosecondArray::from(vec![Some(5), None])),
+        Arc::new(TimestampMicrosecondArray::from(vec![Some(-5), None]).with_timezone("UTC")),
+        Arc::new(DurationSecondArray::from(vec![Some(-5), None])),
+        Arc::new(LargeStringArray::from(vec![Some("a\0b"), None])),
+        Arc::new(BinaryArray::from(vec![Some(&[0_u8, 255, 0][..]), None])),
+        Arc::new(FixedSizeBinaryArray::try_from_sparse_iter_with_size([Some([0_u8, 255]), None].into_iter(), 2).expect("one width")),
+        Arc::new(NullArray::new(2)),
+        Arc::new(StructArray::new(vec![inner].into(), vec![strings(&[Some("x"), None])], None)),
+    ];
+    assert_eq!(decoded(&columns), columns);
+}
+
+#[test]
+fn floats_come_back_as_they_compare() {
+    let floats: ArrayRef = Arc::new(Float64Array::from(vec![-0.0, -f64::NAN]));
+    let values = decoded(&[floats]).remove(0);
+    let values: &Float64Array = values.as_primitive();
+    assert_eq!((values.value(0).to_bits(), values.value(1).to_bits()), (0.0_f64.to_bits(), 0x7ff8_0000_0000_0000));
+}
+
+#[test]
+fn bytes_that_are_no_key_are_an_error() {
+    let decode = |bytes: &[u8]| decode_keys(&[DataType::Utf8, DataType::Int64], [bytes]);
+    assert_eq!(decode(b"\x01a"), Err(DecodeError::Damaged(0)));
+    assert_eq!(decode(b"\x01a\0\x02"), Err(DecodeError::Damaged(0)));
+    assert_eq!(decode(b"\0\0\0"), Err(DecodeError::Damaged(0)));
+    assert!(matches!(decode(b"\x01\xf0\0\0"), Err(DecodeError::Invalid(_))));
+}
+
+proptest! {
+    #[test]
+    fn keys_come_back(rows: Vec<(Option<String>, Option<Vec<u8>>, Option<i64>, Option<u64>, bool)>) {
+        prop_assume!(!rows.is_empty());
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(StringArray::from_iter(rows.iter().map(|row| row.0.as_deref()))),
+            Arc::new(arrow_array::BinaryArray::from_iter(rows.iter().map(|row| row.1.as_deref()))),
+            Arc::new(Int64Array::from_iter(rows.iter().map(|row| row.2))),
+            Arc::new(UInt64Array::from_iter(rows.iter().map(|row| row.3))),
+            Arc::new(BooleanArray::from_iter(rows.iter().map(|row| Some(row.4)))),
+        ];
+        prop_assert_eq!(decoded(&columns), columns);
+    }
+}
