@@ -4,7 +4,7 @@
 
 mod chains;
 
-pub use chains::{Chain, Layout, layout, stays_in_subtask};
+pub use chains::{Chain, chains, stays_in_subtask};
 
 use std::{sync::Arc, time::Duration};
 
@@ -171,7 +171,7 @@ pub struct Edge {
 /// How rows find their subtask.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Exchange {
-    /// Subtask i to subtask i; both nodes have the same parallelism. No channel and no copy where [`layout`] fuses them into one chain.
+    /// Subtask i to subtask i; both nodes have the same parallelism. No channel and no copy where [`chains`] fuses them into one chain.
     Forward,
     /// By the hash of these columns (numbers in the rows that cross) to the owner of the key group.
     Hash { keys: Vec<usize>, null_keys: NullKeys },

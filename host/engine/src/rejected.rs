@@ -100,7 +100,8 @@ pub fn row_json(batch: &Batch, row: usize, columns: &[usize]) -> String {
 
 fn row_text(row: &Batch) -> String {
     let text = |column| arrow_cast::display::array_value_to_string(column, 0).unwrap_or_default();
-    let fields = row.schema().fields().iter().zip(row.columns().columns()).map(|(field, column)| (field.name().clone(), text(column).into()));
+    let schema = row.schema();
+    let fields = schema.fields().iter().zip(row.columns().columns()).map(|(field, column)| (field.name().clone(), text(column).into()));
     serde_json::Value::Object(fields.collect()).to_string()
 }
 

@@ -10,7 +10,7 @@ use millstream_model::{
 };
 
 use crate::{
-    graph::{Chain, Edge, EventTimeFrom, EventTimePlan, Exchange, JobPlan, Node, NodeIndex, NodeKind, NullKeys, OperatorNode, RowOrder, SourceNode, layout},
+    graph::{Chain, Edge, EventTimeFrom, EventTimePlan, Exchange, JobPlan, Node, NodeIndex, NodeKind, NullKeys, OperatorNode, RowOrder, SourceNode, chains},
     operator::OutputPort,
     rejected::RejectedPolicy,
     spec::{ByteSize, DurationMs},
@@ -26,8 +26,7 @@ pub fn explain(plan: &JobPlan) -> String {
     let wait = humantime::format_duration(batching.wait);
     line(&mut text, 1, format!("batches: at most {} rows, {bytes}, {wait}; edges {edge_bytes}", batching.rows));
     line(&mut text, 1, format!("state memory: {}", ByteSize::from_bytes(plan.state_memory_bytes as u64)));
-    let layout = layout(plan);
-    for (number, chain) in layout.chains.iter().enumerate() {
+    for (number, chain) in chains(plan).iter().enumerate() {
         text.push('\n');
         explain_chain(&mut text, plan, number, chain);
     }

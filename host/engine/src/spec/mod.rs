@@ -25,7 +25,6 @@ pub use units::{ByteSize, DurationMs, DurationOrOff};
 
 pub(crate) use document::child;
 pub(crate) use problem::Report;
-pub(crate) use validate::check as check_against_schema;
 
 use crate::{
     connector::Connectors,

@@ -1,7 +1,7 @@
 //! What the planner decides, as `millstream explain` prints it: columns that are read, chains, exchanges, where rows go.
 
 use insta::assert_snapshot;
-use millstream_engine::graph::{NodeKind, layout};
+use millstream_engine::graph::{NodeKind, chains};
 
 use crate::plan_table::{explained, planned};
 
@@ -68,7 +68,7 @@ operators: { keyed: { input: flights, key-by: [origin], filter: dep_delay > 1 } 
 sinks: { out: { input: keyed, shelf: {} }, bad: { shelf: {} } }
 ")))
     .expect("a job");
-    let chains: Vec<Vec<usize>> = layout(&plan).chains.into_iter().map(|chain| chain.nodes).collect();
+    let chains: Vec<Vec<usize>> = chains(&plan).into_iter().map(|chain| chain.nodes).collect();
     assert_eq!(chains, [vec![0, 1, 2, 3]]);
 }
 
