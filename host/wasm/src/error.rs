@@ -9,13 +9,16 @@ use millstream_model::{ErrorKind, types::TypeError};
 
 use crate::limits::{LimitExceeded, Site};
 
+/// An error of a library, kept for its chain of causes.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+
 /// A component could not be loaded, planned or opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The settings of the runtime make no engine.
     #[error("the WebAssembly engine could not be set up")]
-    Engine(#[source] anyhow::Error),
+    Engine(#[source] Cause),
     /// The file cannot be read.
     #[error("component `{component}` could not be read")]
     Unreadable {
@@ -58,7 +61,7 @@ pub enum Error {
         component: Arc<str>,
         /// Why.
         #[source]
-        source: anyhow::Error,
+        source: Cause,
     },
     /// `plan` or `open` of the guest said no: its settings or inputs do not suit it.
     #[error("{site} refused: {message}")]

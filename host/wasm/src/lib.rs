@@ -6,25 +6,39 @@
 //!
 //! A guest is hostile until proven otherwise: every number in an answer is checked before it leaves this crate, every limit of
 //! [`Limits`] is on, and a guest sees no clock, no randomness, no file and no network but what is given here.
+//!
+//! Inside: `inspect` → `cache` → `component` (linking) → `instance` (one guarded call) → `operator` and `aggregate`; `agree` checks
+//! plans, `lower` and `lift` carry columns, `verify` checks answers; `host` and `wasi` answer imports; `meter` counts time.
 
 #![deny(unsafe_code)]
 
 mod aggregate;
+mod agree;
+mod bindings;
+mod cache;
 mod component;
+pub mod encode;
 mod error;
 mod guest;
+mod host;
 mod inspect;
+mod instance;
+mod lift;
 mod limits;
+mod lower;
+mod meter;
 mod operator;
 mod plan;
 mod runtime;
 mod turn;
+mod verify;
+mod wasi;
 
 pub use aggregate::{AggregateInstance, GroupedRows};
 pub use component::{Component, Digest};
-pub use error::{Error, Failure};
+pub use error::{Cause, Error, Failure};
 pub use guest::{GuestLog, GuestMetric, GuestMetrics, InstanceContext, LogLevel, MetricKind, Silent, TracedLog};
-pub use inspect::{Inspection, World};
+pub use inspect::{Inspection, World, inspect};
 pub use limits::{Call, Limit, LimitExceeded, Limits, Site};
 pub use operator::OperatorInstance;
 pub use plan::{AggregateDescriptor, AggregatePlan, Descriptor, InputPlan, InputSchema, OperatorPlan, OutputPlan};

@@ -1,5 +1,7 @@
 //! What is agreed before rows flow: what a component says of itself, and what it plans to read, keep, emit and remember.
 
+use std::num::NonZeroU32;
+
 use arrow_schema::{DataType, FieldRef, Fields};
 use millstream_model::state::{StateDescriptor, TimerDescriptor};
 
@@ -50,7 +52,16 @@ pub struct OperatorPlan {
     pub hints: Vec<(String, String)>,
 }
 
+/// The hint that bounds the rows of a call.
+pub(crate) const ROWS_MAX: &str = "rows-max";
+
 impl OperatorPlan {
+    /// The most rows that the guest wants in a call, if it says so.
+    pub fn rows_max(&self) -> Option<NonZeroU32> {
+        let (_, value) = self.hints.iter().find(|(name, _)| name == ROWS_MAX)?;
+        value.parse().ok()
+    }
+
     /// The numbers of the keyed value states, in order: those whose values travel with the batch.
     pub fn keyed_value_states(&self) -> impl Iterator<Item = u32> + '_ {
         use millstream_model::state::{StateKind, StateScope};

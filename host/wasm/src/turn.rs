@@ -100,16 +100,16 @@ pub enum From {
     None,
 }
 
-/// Changes of state and timers. Keys are numbers of the call's keys, all in range.
+/// Changes of state and timers: at most one update per state or timer. Keys are numbers of the call's keys, all in range.
 #[derive(Clone, Debug, Default)]
 pub struct Updates {
-    /// At most one per state.
+    /// Of value states.
     pub values: Vec<ValueUpdate>,
-    /// In order.
+    /// Of ordered maps.
     pub maps: Vec<MapUpdate>,
-    /// In order.
+    /// Of appended lists.
     pub lists: Vec<ListUpdate>,
-    /// In order.
+    /// Of timers.
     pub timers: Vec<TimerUpdate>,
 }
 
@@ -140,7 +140,7 @@ pub struct MapUpdate {
     pub keys: ScalarBuffer<u32>,
     /// The map key of each entry; none is null.
     pub map_keys: ArrayRef,
-    /// The value of each entry; null exactly where the entry is deleted.
+    /// The value of each entry; anything where the entry is deleted, else not null.
     pub values: ArrayRef,
     /// Which entries are deleted instead of put; none: no entry is.
     pub deleted: Option<BooleanBuffer>,
@@ -189,14 +189,15 @@ pub trait Collections: Send {
     /// The state could not be read: a fault of the host, in words.
     fn get(&mut self, state: u32, keys: &[u32], map_keys: &ArrayRef) -> Result<ArrayRef, String>;
 
-    /// The entries of each span, in the order of the spans. Stops early, after at least one entry, once `bytes_max` is exceeded.
+    /// The entries of each span, in the order of the spans. Ends with the entry that brings the buffers of map keys and values to
+    /// `bytes_max` or more, so that an answer with fewer bytes is complete.
     ///
     /// # Errors
     /// The state could not be read: a fault of the host, in words.
     fn scan(&mut self, state: u32, spans: &[Span], bytes_max: u32) -> Result<Found, String>;
 }
 
-/// A range of one key's map (or of its list, by position).
+/// A range of one key's map, or of its list, whose map keys are the positions of its elements (`UInt64`).
 #[derive(Clone, Debug)]
 pub struct Span {
     /// The key, in range of the call's keys.
@@ -207,7 +208,7 @@ pub struct Span {
     pub before: Option<ArrayRef>,
     /// From the end of the range backwards.
     pub newest_first: bool,
-    /// At most this many entries.
+    /// At most this many entries; 0: no limit.
     pub limit: u32,
 }
 
@@ -216,7 +217,7 @@ pub struct Span {
 pub struct Found {
     /// The span that each value belongs to.
     pub of_span: Vec<u32>,
-    /// The map keys; none for lists.
+    /// The map keys, or positions in lists.
     pub map_keys: Option<ArrayRef>,
     /// The values.
     pub values: ArrayRef,

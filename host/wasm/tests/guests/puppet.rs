@@ -1,0 +1,365 @@
+//! Guests made of strings: core modules whose answers lie ready in memory and whose functions do as they are told, encoded as real
+//! components. What no honest compiler would produce is a line here.
+
+use std::{path::PathBuf, sync::Arc};
+
+use wasm_encoder::{
+    BlockType, CodeSection, ConstExpr, DataSection, EntityType, ExportKind, ExportSection, Function, FunctionSection, GlobalSection,
+    GlobalType, ImportSection, Instruction, MemArg, MemorySection, MemoryType, Module, TypeSection, ValType,
+};
+use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
+use wit_parser::Resolve;
+
+use crate::{
+    abi::{Memory, Value},
+    contract::{Descriptor, Failure, Planned, Signature, Turn},
+};
+
+/// What a function of the guest does.
+#[derive(Clone)]
+pub enum Act {
+    /// Answers with what lies at this address.
+    Answer(u32),
+    /// Runs these instructions; they leave the address of the answer, or never end.
+    Run(Vec<Instruction<'static>>),
+}
+
+/// An operator component in the making.
+pub struct Puppet {
+    pub memory: Memory,
+    pub describe: Act,
+    pub plan: Act,
+    pub open: Act,
+    pub process: Act,
+    pub on_timers: Act,
+}
+
+/// An `Act` that loops for ever.
+pub fn loop_for_ever() -> Act {
+    Act::Run(vec![Instruction::Loop(BlockType::Empty), Instruction::Br(0), Instruction::End, Instruction::Unreachable])
+}
+
+/// An `Act` that traps.
+pub fn trap() -> Act {
+    Act::Run(vec![Instruction::Unreachable])
+}
+
+/// An `Act` that grows memory by 1 MiB until it may not, then traps as an allocator would.
+pub fn grow_for_ever() -> Act {
+    Act::Run(vec![
+        Instruction::Loop(BlockType::Empty),
+        Instruction::I32Const(16),
+        Instruction::MemoryGrow(0),
+        Instruction::I32Const(-1),
+        Instruction::I32Ne,
+        Instruction::BrIf(0),
+        Instruction::End,
+        Instruction::Unreachable,
+    ])
+}
+
+/// An `Act` that calls itself for ever (it is the puppet's function `recurse`).
+pub fn recurse_for_ever() -> Act {
+    Act::Run(vec![Instruction::Call(RECURSE)])
+}
+
+/// Stores the number at an address of the argument record to an address of the answer.
+pub fn copy(from_argument: u32, to: u32) -> [Instruction<'static>; 4] {
+    let word = |offset: u32| MemArg { offset: offset.into(), align: 2, memory_index: 0 };
+    [Instruction::I32Const(to as i32), Instruction::LocalGet(0), Instruction::I32Load(word(from_argument)), Instruction::I32Store(word(0))]
+}
+
+impl Puppet {
+    /// An operator with one input and one output that answers every call with `turn`.
+    pub fn new(planned: Planned, turn: Turn) -> Self {
+        let mut puppet = Self::silent();
+        puppet.plan = puppet.answer::<Result<Planned, String>>(&Ok(planned));
+        puppet.process = puppet.answer::<Result<Turn, Failure>>(&Ok(turn));
+        puppet.on_timers = puppet.process.clone();
+        puppet
+    }
+
+    /// An operator with one input and one output that reads nothing, keeps everything and answers with empty turns.
+    pub fn silent() -> Self {
+        let mut memory = Memory::new();
+        let mut answer = |at: u32| Act::Answer(at);
+        let describe = memory.put(&descriptor());
+        let plan = memory.put::<Result<Planned, String>>(&Ok(planned()));
+        let open = memory.put::<Result<(), String>>(&Ok(()));
+        let process = memory.put::<Result<Turn, Failure>>(&Ok(Turn::default()));
+        Self {
+            describe: answer(describe),
+            plan: answer(plan),
+            open: answer(open),
+            process: answer(process),
+            on_timers: answer(process),
+            memory,
+        }
+    }
+
+    /// An answer put into the guest's memory.
+    pub fn answer<V: Value>(&mut self, value: &V) -> Act {
+        Act::Answer(self.memory.put(value))
+    }
+
+    /// The component.
+    pub fn component(&self) -> Arc<[u8]> {
+        self.component_with(|_| {})
+    }
+
+    /// The component, with changes to its core module's extras.
+    pub fn component_with(&self, change: impl FnOnce(&mut Extras)) -> Arc<[u8]> {
+        let mut extras = Extras::default();
+        change(&mut extras);
+        let mut module = self.module(&extras);
+        encode(&mut module, "stream-operator")
+    }
+
+    fn module(&self, extras: &Extras) -> Vec<u8> {
+        let functions = [
+            ("describe", 0, &self.describe),
+            ("plan", 4, &self.plan),
+            ("open", 4, &self.open),
+            ("process", 1, &self.process),
+            ("on-timers", 1, &self.on_timers),
+        ];
+        core_module("millstream:operator/operator@0.1.0", &functions, &self.memory, extras)
+    }
+}
+
+/// Parts of a core module beyond the five functions.
+#[derive(Default)]
+pub struct Extras {
+    /// A start function that does this.
+    pub start: Option<Vec<Instruction<'static>>>,
+}
+
+/// An aggregate whose functions do as told.
+pub struct AggregatePuppet {
+    pub memory: Memory,
+    pub plan: Act,
+    pub accumulate: Act,
+    pub merge: Act,
+    pub finish: Act,
+}
+
+crate::record!(AggregateDescriptor { name: String, version: String, summary: String, settings_schema: String, hints: Vec<crate::contract::Hint> });
+
+impl AggregateDescriptor {
+    fn example() -> Self {
+        Self { name: "puppet".into(), version: "1".into(), summary: String::new(), settings_schema: String::new(), hints: vec![] }
+    }
+}
+
+impl AggregatePuppet {
+    pub fn new(signature: Signature) -> Self {
+        let mut memory = Memory::new();
+        let plan = Act::Answer(memory.put::<Result<Signature, String>>(&Ok(signature)));
+        Self { memory, plan, accumulate: trap(), merge: trap(), finish: trap() }
+    }
+
+    pub fn answer<V: Value>(&mut self, value: &V) -> Act {
+        Act::Answer(self.memory.put(value))
+    }
+
+    pub fn component(mut self) -> Arc<[u8]> {
+        let describe = self.answer(&AggregateDescriptor::example());
+        let open = self.answer::<Result<(), String>>(&Ok(()));
+        let functions = [
+            ("describe", 0, &describe),
+            ("plan", 4, &self.plan),
+            ("open", 4, &open),
+            ("accumulate", 9, &self.accumulate),
+            ("merge", 8, &self.merge),
+            ("finish", 3, &self.finish),
+        ];
+        let mut module = core_module("millstream:operator/aggregate@0.1.0", &functions, &self.memory, &Extras::default());
+        encode(&mut module, "window-aggregate")
+    }
+}
+
+/// Describes itself with one input `in` and one output `out`.
+pub fn descriptor() -> Descriptor {
+    Descriptor {
+        name: "puppet".into(),
+        version: "1.0.0".into(),
+        summary: "does as it is told".into(),
+        settings_schema: "{}".into(),
+        inputs: vec!["in".into()],
+        outputs: vec!["out".into()],
+        hints: vec![],
+    }
+}
+
+/// Reads nothing, keeps everything.
+pub fn planned() -> Planned {
+    use crate::contract::{InputPlan, OutputPlan};
+    Planned {
+        inputs: vec![InputPlan { reads: vec![], keyed: false, event_times: false, changes: true }],
+        outputs: vec![OutputPlan { keeps: Some(0), adds: vec![], sets_event_times: false, changes: false }],
+        states: vec![],
+        timers: vec![],
+        hints: vec![],
+    }
+}
+
+const REALLOC: u32 = 0;
+const RECURSE: u32 = 1;
+const OWN_FUNCTIONS: u32 = 2;
+
+/// A core module that exports `functions` (name, number of i32 parameters, act) of `interface`, all answering one address.
+fn core_module(interface: &str, functions: &[(&str, u32, &Act)], memory: &Memory, extras: &Extras) -> Vec<u8> {
+    let mut types = TypeSection::new();
+    let mut declared = FunctionSection::new();
+    let mut exports = ExportSection::new();
+    let mut code = CodeSection::new();
+
+    types.ty().function([ValType::I32; 4], [ValType::I32]);
+    declared.function(0);
+    code.function(&realloc());
+    types.ty().function([], [ValType::I32]);
+    declared.function(1);
+    code.function(&function(&[Instruction::Call(RECURSE), Instruction::I32Const(1), Instruction::I32Add]));
+    for (index, (name, parameters, act)) in (0_u32..).zip(functions) {
+        types.ty().function(vec![ValType::I32; *parameters as usize], [ValType::I32]);
+        declared.function(2 + index);
+        exports.export(&format!("{interface}#{name}"), ExportKind::Func, OWN_FUNCTIONS + index);
+        match act {
+            Act::Answer(at) => code.function(&function(&[Instruction::I32Const(*at as i32)])),
+            Act::Run(instructions) => code.function(&function(instructions)),
+        };
+    }
+    exports.export("memory", ExportKind::Memory, 0);
+    exports.export("cabi_realloc", ExportKind::Func, REALLOC);
+
+    // After an answer was taken over, what was allocated for the call is free again.
+    let free = 2 + functions.len() as u32;
+    types.ty().function([ValType::I32], []);
+    declared.function(free);
+    code.function(&function(&[Instruction::I32Const(heap(memory)), Instruction::GlobalSet(0)]));
+    for (name, _, _) in functions {
+        exports.export(&format!("cabi_post_{interface}#{name}"), ExportKind::Func, OWN_FUNCTIONS + functions.len() as u32);
+    }
+
+    let mut start = None;
+    if let Some(instructions) = &extras.start {
+        types.ty().function([], []);
+        declared.function(free + 1);
+        code.function(&function(instructions));
+        start = Some(wasm_encoder::StartSection { function_index: OWN_FUNCTIONS + functions.len() as u32 + 1 });
+    }
+
+    let pages = (heap(memory) / 65_536) as u64 + 1;
+    let mut memories = MemorySection::new();
+    memories.memory(MemoryType { minimum: pages, maximum: None, memory64: false, shared: false, page_size_log2: None });
+    let mut globals = GlobalSection::new();
+    // The next free address.
+    globals.global(GlobalType { val_type: ValType::I32, mutable: true, shared: false }, &ConstExpr::i32_const(heap(memory)));
+    let mut data = DataSection::new();
+    data.active(0, &ConstExpr::i32_const(0), memory.bytes.iter().copied());
+
+    let mut module = Module::new();
+    module.section(&types).section(&declared).section(&memories).section(&globals).section(&exports);
+    if let Some(start) = &start {
+        module.section(start);
+    }
+    module.section(&code).section(&data);
+    module.finish()
+}
+
+/// Where allocations of a call begin: at the page behind the answers.
+fn heap(memory: &Memory) -> i32 {
+    memory.bytes.len().next_multiple_of(65_536) as i32
+}
+
+fn function(instructions: &[Instruction<'_>]) -> Function {
+    let mut function = Function::new([]);
+    instructions.iter().for_each(|instruction| {
+        function.instruction(instruction);
+    });
+    function.instruction(&Instruction::End);
+    function
+}
+
+/// Allocates behind everything allocated before, growing memory as needed; nothing is ever freed.
+fn realloc() -> Function {
+    let (align, size, at) = (2, 3, 4);
+    let mut function = Function::new([(1, ValType::I32)]);
+    let body = [
+        // at = (next + align - 1) & -align
+        Instruction::GlobalGet(0),
+        Instruction::LocalGet(align),
+        Instruction::I32Add,
+        Instruction::I32Const(1),
+        Instruction::I32Sub,
+        Instruction::I32Const(0),
+        Instruction::LocalGet(align),
+        Instruction::I32Sub,
+        Instruction::I32And,
+        Instruction::LocalTee(at),
+        Instruction::LocalGet(size),
+        Instruction::I32Add,
+        Instruction::GlobalSet(0),
+        // while next > memory.size * 64 KiB: memory.grow
+        Instruction::Block(BlockType::Empty),
+        Instruction::Loop(BlockType::Empty),
+        Instruction::GlobalGet(0),
+        Instruction::MemorySize(0),
+        Instruction::I32Const(16),
+        Instruction::I32Shl,
+        Instruction::I32LeU,
+        Instruction::BrIf(1),
+        Instruction::I32Const(1),
+        Instruction::MemoryGrow(0),
+        Instruction::I32Const(-1),
+        Instruction::I32Ne,
+        Instruction::BrIf(0),
+        Instruction::Unreachable,
+        Instruction::End,
+        Instruction::End,
+        Instruction::LocalGet(at),
+        Instruction::End,
+    ];
+    body.iter().for_each(|instruction| {
+        function.instruction(instruction);
+    });
+    function
+}
+
+/// The contract, as guests see it.
+pub fn contract() -> (Resolve, wit_parser::PackageId) {
+    let mut resolve = Resolve::default();
+    let (package, _) = resolve.push_path(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../wit")).expect("the contract parses");
+    (resolve, package)
+}
+
+fn encode(module: &mut Vec<u8>, world: &str) -> Arc<[u8]> {
+    let (resolve, package) = contract();
+    let world = resolve.select_world(&[package], Some(world)).expect("the world exists");
+    embed_component_metadata(module, &resolve, world, StringEncoding::UTF8).expect("metadata can be embedded");
+    let mut encoder = ComponentEncoder::default().validate(true).module(module).expect("the module fits its world");
+    encoder.encode().expect("the module becomes a component").into()
+}
+
+/// A component that only imports `import`, an interface of one function.
+pub fn importer(import: &str) -> Arc<[u8]> {
+    use wasm_encoder::{Component, ComponentImportSection, ComponentTypeRef, ComponentTypeSection, InstanceType};
+    let mut types = ComponentTypeSection::new();
+    types.instance(&InstanceType::new());
+    let mut imports = ComponentImportSection::new();
+    imports.import(import, ComponentTypeRef::Instance(0));
+    let mut component = Component::new();
+    component.section(&types).section(&imports);
+    component.finish().into()
+}
+
+/// A core module that imports a function, as toolchains of other systems do.
+pub fn core_importer(module: &str, name: &str) -> Vec<u8> {
+    let mut types = TypeSection::new();
+    types.ty().function([], []);
+    let mut imports = ImportSection::new();
+    imports.import(module, name, EntityType::Function(0));
+    let mut made = Module::new();
+    made.section(&types).section(&imports);
+    made.finish()
+}
