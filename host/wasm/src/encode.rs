@@ -38,9 +38,7 @@ pub fn component(module: &[u8], adapters: &[Adapter<'_>], name: &str) -> Result<
     let bytes = if wasmparser::Parser::is_component(module) { module.to_vec() } else { encode(module, adapters, name)? };
     let inspection = inspect::inspect(&bytes, name)?;
     inspect::check_imports(&inspection, &name.into())?;
-    if inspection.worlds.is_empty() {
-        inspect::check_export(&inspection, "operator", &name.into())?;
-    }
+    inspect::check_world(&inspection, &name.into())?;
     Ok(Encoded { bytes, inspection })
 }
 

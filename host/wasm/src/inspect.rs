@@ -114,12 +114,10 @@ fn read(bytes: &[u8]) -> Result<Inspection, String> {
             }
             Payload::ModuleSection { unchecked_range: range, .. } => {
                 inspection.module_bytes.push((range.end - range.start) as u64);
-                parser.skip_section();
                 rest = rest.get(consumed + (range.end - range.start)..).ok_or("it ends too early")?;
                 continue;
             }
             Payload::ComponentSection { unchecked_range: range, .. } => {
-                parser.skip_section();
                 rest = rest.get(consumed + (range.end - range.start)..).ok_or("it ends too early")?;
                 continue;
             }
@@ -225,6 +223,12 @@ fn refusal(import: &str) -> Option<String> {
     } else {
         "it is not part of the contract".into()
     })
+}
+
+/// # Errors
+/// The component implements no world of the contract.
+pub(crate) fn check_world(inspection: &Inspection, component: &Arc<str>) -> Result<(), Error> {
+    if inspection.worlds.is_empty() { check_export(inspection, "operator", component) } else { Ok(()) }
 }
 
 /// # Errors

@@ -13,7 +13,7 @@ use crate::{
     component::{Component, Digest},
     error::{Error, Failure},
     guest::InstanceContext,
-    inspect::{check_imports, inspect},
+    inspect::{check_imports, check_world, inspect},
     limits::{Call, Limit, LimitExceeded, Limits, Site},
     meter::Ticker,
 };
@@ -103,6 +103,7 @@ impl Inner {
         self.check_size(bytes.len() as u64, &name)?;
         let inspection = inspect(bytes, &name)?;
         check_imports(&inspection, &name)?;
+        check_world(&inspection, &name)?;
         let digest = Digest(Sha256::digest(bytes).into());
         let compile = || wasmtime::component::Component::new(&self.engine, bytes);
         let compiled = match &self.cache {

@@ -15,7 +15,7 @@ async fn refusal(bytes: &[u8]) -> Error {
 #[tokio::test]
 async fn what_is_no_component_is_refused() {
     for (bytes, reason) in
-        [(&b""[..], "empty"), (b"#!/bin/sh", "does not begin"), (b"\0asm\x01\0\0\0", "core module"), (b"\0asm\x0d\0\x01\0\x07", "early")]
+        [(&b""[..], "empty"), (b"#!/bin/sh", "does not begin"), (b"\0asm\x01\0\0\0", "core module"), (b"\0asm\x0d\0\x01\0\x07", "damaged")]
     {
         let error = refusal(bytes).await;
         assert!(matches!(error, Error::NotAComponent { .. }) && error.to_string().contains(reason), "{error}");
