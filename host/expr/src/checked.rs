@@ -63,7 +63,12 @@ pub(crate) fn check_constants(expression: &Arc<dyn PhysicalExpr>) -> Result<()> 
         if !collect_columns(node).is_empty() {
             return Ok(TreeNodeRecursion::Continue);
         }
-        node.evaluate(&one_row).map(|_| TreeNodeRecursion::Jump)
+        match node.evaluate(&one_row) {
+            // Some functions exist only to be simplified away, and fail here for no fault of the user's.
+            Err(error) if matches!(error.find_root(), DataFusionError::ArrowError(..)) => Err(error),
+            Err(_) => Ok(TreeNodeRecursion::Continue),
+            Ok(_) => Ok(TreeNodeRecursion::Jump),
+        }
     })?;
     Ok(())
 }

@@ -7,10 +7,10 @@ use std::{
 };
 
 use arrow_schema::DataType;
-use datafusion_common::{DataFusionError, TableReference, config::ConfigOptions, plan_err};
+use datafusion_common::{DFSchema, DataFusionError, TableReference, config::ConfigOptions, plan_err};
 use datafusion_expr::{
-    AggregateUDF, HigherOrderUDF, ScalarUDF, TableSource, Volatility, WindowUDF,
-    planner::{ContextProvider, ExprPlanner},
+    AggregateUDF, GetFieldAccess, HigherOrderUDF, ScalarUDF, TableSource, Volatility, WindowUDF, lit,
+    planner::{ContextProvider, ExprPlanner, PlannerResult, RawFieldAccessExpr},
 };
 use datafusion_functions::{core::planner::CoreFunctionPlanner, datetime::planner::DatetimeFunctionPlanner, unicode::planner::UnicodeFunctionPlanner};
 
@@ -40,13 +40,30 @@ pub(crate) struct Functions {
 impl Functions {
     pub(crate) fn new() -> Self {
         let planners: Vec<Arc<dyn ExprPlanner>> =
-            vec![Arc::new(CoreFunctionPlanner::default()), Arc::new(DatetimeFunctionPlanner), Arc::new(UnicodeFunctionPlanner)];
+            vec![Arc::new(StructFields), Arc::new(CoreFunctionPlanner::default()), Arc::new(DatetimeFunctionPlanner), Arc::new(UnicodeFunctionPlanner)];
         Self { options: ConfigOptions::default(), planners, refused: RefCell::new(None) }
     }
 
     /// The function that made planning fail because it is not deterministic.
     pub(crate) fn take_refused(&self) -> Option<String> {
         self.refused.take()
+    }
+}
+
+/// `bid['price']`: a field of a struct.
+#[derive(Debug)]
+struct StructFields;
+
+impl ExprPlanner for StructFields {
+    fn plan_field_access(
+        &self,
+        access: RawFieldAccessExpr,
+        _schema: &DFSchema,
+    ) -> Result<PlannerResult<RawFieldAccessExpr>, DataFusionError> {
+        let GetFieldAccess::NamedStructField { name } = access.field_access else {
+            return plan_err!("only fields of structs are accessed by [ ]");
+        };
+        Ok(PlannerResult::Planned(datafusion_functions::core::get_field().call(vec![access.expr, lit(name)])))
     }
 }
 

@@ -1,7 +1,7 @@
 //! From text to a physical expression. Runs on a thread with a stack of its own, because the libraries below recurse and the text may come
 //! from anyone.
 
-use std::sync::Arc;
+use std::{ops::ControlFlow, sync::Arc};
 
 use arrow_schema::{DataType, Field, FieldRef, SchemaRef};
 use datafusion_common::{DFSchema, DFSchemaRef, DataFusionError, tree_node::TreeNode, tree_node::TreeNodeRecursion};
@@ -11,6 +11,7 @@ use datafusion_physical_expr::{PhysicalExpr, create_physical_expr, expressions::
 use datafusion_sql::{
     parser::DFParser,
     planner::{ParserOptions, PlannerContext, SqlToRel},
+    sqlparser::ast,
 };
 
 use crate::{
@@ -53,7 +54,8 @@ fn parse_here(text: &str, schema: &SchemaRef) -> Result<Parsed, ExprError> {
 /// Parses, resolves names and coerces types.
 fn logical(text: &str, schema: &DFSchemaRef) -> Result<Expr, ExprError> {
     let in_our_words = |error: DataFusionError| ExprError::from_datafusion(&error, text);
-    let parsed = DFParser::parse_sql_into_expr(text).map_err(in_our_words)?;
+    let mut parsed = DFParser::parse_sql_into_expr(text).map_err(in_our_words)?;
+    let ControlFlow::Continue(()) = ast::visit_expressions_mut(&mut parsed.expr, |part| ControlFlow::<std::convert::Infallible>::Continue(plain_substring(part)));
     if let Some(alias) = parsed.alias {
         return Err(ExprError { message: format!("unexpected `{alias}` after the expression"), offset: text.rfind(&alias.value) });
     }
@@ -68,6 +70,25 @@ fn logical(text: &str, schema: &DFSchemaRef) -> Result<Expr, ExprError> {
         None => in_our_words(error),
     })?;
     simplifier(schema).coerce(planned, schema).map_err(in_our_words)
+}
+
+/// `SUBSTRING(x FROM 1 FOR 2)` and `substr(x, 1, 2)`, for which the grammar has a form of its own, as a plain call of a function.
+fn plain_substring(part: &mut ast::Expr) {
+    let ast::Expr::Substring { expr, substring_from, substring_for, .. } = part else { return };
+    let first = || Box::new(ast::Expr::Value(ast::Value::Number("1".into(), false).into()));
+    let from = substring_from.take().unwrap_or_else(first);
+    let arguments = [Some(expr.clone()), Some(from), substring_for.take()];
+    let arguments = arguments.into_iter().flatten().map(|argument| ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(*argument)));
+    *part = ast::Expr::Function(ast::Function {
+        name: ast::ObjectName::from(vec![ast::Ident::new("substr")]),
+        uses_odbc_syntax: false,
+        parameters: ast::FunctionArguments::None,
+        args: ast::FunctionArguments::List(ast::FunctionArgumentList { duplicate_treatment: None, args: arguments.collect(), clauses: Vec::new() }),
+        filter: None,
+        null_treatment: None,
+        over: None,
+        within_group: Vec::new(),
+    });
 }
 
 fn simplify(logical: Expr, schema: &DFSchemaRef) -> Result<Expr, DataFusionError> {

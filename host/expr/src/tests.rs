@@ -65,6 +65,7 @@ fn arithmetic_and_functions_keep_nulls() {
     assert_eq!(values("CASE WHEN dep_delay > 15 THEN 'late' ELSE 'on time' END"), ["late", "on time", "on time"]);
     assert_eq!(values("bid['price'] + flights"), ["8", "null", "13"]);
     assert_eq!(values("extract(hour from at)"), ["22", "0", "1"]);
+    assert_eq!(values("substring(origin from 2) || substr(Carrier, 1, 1)"), ["FKA", "GA1", "null"]);
     assert_eq!(values("LENGTH(Carrier) = 2 AND origin IS NOT NULL"), ["true", "true", "false"]);
 }
 
@@ -118,7 +119,7 @@ fn mistakes_are_named() {
     assert_eq!(mistake("carrier = 'AA'"), "unknown column `carrier`; did you mean `Carrier`? @0");
     assert!(mistake("flights > zzzzzz").starts_with("unknown column `zzzzzz`; the columns are `origin`, `dep_delay`"));
     assert_eq!(mistake("flights >"), "expected: an expression, found: EOF @-");
-    assert_eq!(mistake("flights > 1 please"), "unexpected `please` after the expression @12");
+    assert_eq!(mistake("flights > 1 please"), "expected: end of expression, found: please @12");
     assert!(mistake("uper(origin)").contains("Did you mean 'upper'"), "{}", mistake("uper(origin)"));
     assert!(mistake("origin + 1 > bid").len() > 10);
     assert_eq!(mistake("NULL"), "NULL has no type; write for example CAST(NULL AS BIGINT) @-");
