@@ -46,6 +46,7 @@ pub struct KeyGroup(pub u16);
 
 impl KeyGroup {
     /// The group of a key by the hash of its encoding.
+    #[inline]
     pub fn of_hash(hash: u64) -> Self {
         Self((hash % u64::from(KEY_GROUPS)) as u16)
     }
@@ -73,6 +74,7 @@ pub struct EncodedKeys {
 
 impl EncodedKeys {
     /// Number of keys.
+    #[inline]
     pub fn len(&self) -> usize {
         self.hashes.len()
     }
@@ -83,17 +85,20 @@ impl EncodedKeys {
     }
 
     /// The bytes of key `row`.
+    #[inline]
     pub fn key(&self, row: usize) -> &[u8] {
         let start = if row == 0 { 0 } else { self.ends[row - 1] as usize };
         &self.bytes[start..self.ends[row] as usize]
     }
 
     /// XXH3-64 of each key's bytes.
+    #[inline]
     pub fn hashes(&self) -> &[u64] {
         &self.hashes
     }
 
     /// The key group of key `row`.
+    #[inline]
     pub fn group(&self, row: usize) -> KeyGroup {
         match &self.groups {
             Some(groups) => KeyGroup(groups[row]),

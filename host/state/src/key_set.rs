@@ -72,9 +72,3 @@ impl KeySet {
         }
     }
 }
-
-impl From<Slot> for u32 {
-    fn from(slot: Slot) -> Self {
-        slot.0
-    }
-}

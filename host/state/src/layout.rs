@@ -15,6 +15,8 @@ use arrow_buffer::{BooleanBuffer, Buffer, NullBuffer};
 use arrow_data::ArrayDataBuilder;
 use arrow_schema::{DataType, Field};
 
+use crate::{Slot, table::Rows};
+
 /// First bit of the nulls in word 0.
 const NULLS_SHIFT: u32 = 8;
 /// Number of nullable fields that word 0 can tell apart.
@@ -48,23 +50,27 @@ enum Place {
     Struct(Vec<Node>),
 }
 
-/// Records to gather from or scatter to: record i starts at word `slots[i] × stride + offset`.
+/// Records to gather from or scatter to: record i starts at word `offset` of the row of `slots[i]`.
 #[derive(Clone, Copy)]
-pub(crate) struct Records<'a, S> {
-    pub slots: &'a [S],
-    pub stride: usize,
+pub(crate) struct Records<'a> {
+    pub slots: &'a [Slot],
     pub offset: usize,
 }
 
-impl<S: Copy + Into<u32>> Records<'_, S> {
-    #[inline(always)]
-    pub fn base(&self, at: usize) -> usize {
-        let slot: u32 = self.slots[at].into();
-        slot as usize * self.stride + self.offset
-    }
-
+impl Records<'_> {
     fn len(&self) -> usize {
         self.slots.len()
+    }
+
+    /// Word `word` of record `at`.
+    #[inline(always)]
+    fn word(&self, rows: &Rows, at: usize, word: usize) -> u64 {
+        rows.row(self.slots[at].0)[self.offset + word]
+    }
+
+    #[inline(always)]
+    fn word_mut<'r>(&self, rows: &'r mut Rows, at: usize, word: usize) -> &'r mut u64 {
+        &mut rows.row_mut(self.slots[at].0)[self.offset + word]
     }
 }
 
@@ -89,12 +95,12 @@ impl Layout {
     }
 
     /// The values of the records as a column; `present`: which are not null.
-    pub fn gather<S: Copy + Into<u32>>(&self, rows: &[u64], records: Records<'_, S>, present: Option<NullBuffer>) -> ArrayRef {
+    pub fn gather(&self, rows: &Rows, records: Records<'_>, present: Option<NullBuffer>) -> ArrayRef {
         self.root.gather(rows, records, present)
     }
 
     /// Writes the value at `value_of(i)` of `values` into record i; null (at any level) writes zeros. Null bits must be zero before.
-    pub fn scatter<S: Copy + Into<u32>>(&self, rows: &mut [u64], records: Records<'_, S>, values: &ArrayRef) {
+    pub fn scatter(&self, rows: &mut Rows, records: Records<'_>, values: &ArrayRef) {
         self.root.scatter(rows, records, values);
     }
 }
@@ -146,7 +152,7 @@ impl Node {
         Self { data_type: data_type.clone(), null, place }
     }
 
-    fn gather<S: Copy + Into<u32>>(&self, rows: &[u64], records: Records<'_, S>, present: Option<NullBuffer>) -> ArrayRef {
+    fn gather(&self, rows: &Rows, records: Records<'_>, present: Option<NullBuffer>) -> ArrayRef {
         let builder = ArrayDataBuilder::new(self.data_type.clone()).len(records.len()).nulls(present);
         let builder = match &self.place {
             Place::Leaf { word, shift, width } => builder.add_buffer(gather_leaf(&self.data_type, rows, records, (*word, *shift, *width))),
@@ -159,15 +165,15 @@ impl Node {
     }
 
     /// Which records have a value in this field; none: all.
-    fn valid<S: Copy + Into<u32>>(&self, rows: &[u64], records: Records<'_, S>) -> Option<NullBuffer> {
+    fn valid(&self, rows: &Rows, records: Records<'_>) -> Option<NullBuffer> {
         let bit = self.null?;
-        let valid = NullBuffer::new(BooleanBuffer::collect_bool(records.len(), |at| rows[records.base(at)] >> bit & 1 == 0));
+        let valid = NullBuffer::new(BooleanBuffer::collect_bool(records.len(), |at| records.word(rows, at, 0) >> bit & 1 == 0));
         (valid.null_count() > 0).then_some(valid)
     }
 
-    fn scatter<S: Copy + Into<u32>>(&self, rows: &mut [u64], records: Records<'_, S>, values: &ArrayRef) {
+    fn scatter(&self, rows: &mut Rows, records: Records<'_>, values: &ArrayRef) {
         if let (Some(bit), Some(nulls)) = (self.null, values.nulls()) {
-            (0..records.len()).filter(|&at| nulls.is_null(at)).for_each(|at| rows[records.base(at)] |= 1 << bit);
+            (0..records.len()).filter(|&at| nulls.is_null(at)).for_each(|at| *records.word_mut(rows, at, 0) |= 1 << bit);
         }
         match &self.place {
             Place::Leaf { word, shift, width } => scatter_leaf(rows, records, values, (*word, *shift, *width)),
@@ -181,13 +187,13 @@ impl Node {
 /// Word, shift and width of a leaf.
 type LeafPlace = (usize, u32, usize);
 
-fn gather_leaf<S: Copy + Into<u32>>(
+fn gather_leaf(
     data_type: &DataType,
-    rows: &[u64],
-    records: Records<'_, S>,
+    rows: &Rows,
+    records: Records<'_>,
     (word, shift, width): LeafPlace,
 ) -> Buffer {
-    let read = |at: usize| rows[records.base(at) + word] >> shift;
+    let read = |at: usize| records.word(rows, at, word) >> shift;
     let all = 0..records.len();
     match width {
         1 if *data_type == DataType::Boolean => BooleanBuffer::collect_bool(records.len(), |at| read(at) & 1 == 1).into_inner(),
@@ -195,11 +201,11 @@ fn gather_leaf<S: Copy + Into<u32>>(
         2 => Buffer::from_vec(all.map(|at| read(at) as u16).collect()),
         4 => Buffer::from_vec(all.map(|at| read(at) as u32).collect()),
         8 => Buffer::from_vec(all.map(read).collect::<Vec<u64>>()),
-        _ => Buffer::from_vec(all.map(|at| read(at) as u128 | u128::from(rows[records.base(at) + word + 1]) << 64).collect()),
+        _ => Buffer::from_vec(all.map(|at| read(at) as u128 | u128::from(records.word(rows, at, word + 1)) << 64).collect()),
     }
 }
 
-fn scatter_leaf<S: Copy + Into<u32>>(rows: &mut [u64], records: Records<'_, S>, values: &ArrayRef, (word, shift, width): LeafPlace) {
+fn scatter_leaf(rows: &mut Rows, records: Records<'_>, values: &ArrayRef, (word, shift, width): LeafPlace) {
     let nulls = values.nulls().filter(|nulls| nulls.null_count() > 0);
     let present = |at: usize| nulls.is_none_or(|nulls| nulls.is_valid(at));
     if *values.data_type() == DataType::Boolean {
@@ -223,25 +229,24 @@ fn scatter_leaf<S: Copy + Into<u32>>(rows: &mut [u64], records: Records<'_, S>, 
         }
         8 => {
             let values = &buffer.typed_data::<u64>()[range];
-            (0..records.len()).for_each(|at| rows[records.base(at) + word] = if present(at) { values[at] } else { 0 });
+            (0..records.len()).for_each(|at| *records.word_mut(rows, at, word) = if present(at) { values[at] } else { 0 });
         }
         _ => {
             let values = &buffer.typed_data::<u128>()[range];
             for at in 0..records.len() {
                 let value = if present(at) { values[at] } else { 0 };
-                let base = records.base(at) + word;
-                rows[base] = value as u64;
-                rows[base + 1] = (value >> 64) as u64;
+                *records.word_mut(rows, at, word) = value as u64;
+                *records.word_mut(rows, at, word + 1) = (value >> 64) as u64;
             }
         }
     }
 }
 
 /// Writes a leaf that shares its word with others.
-fn narrow<S: Copy + Into<u32>>(rows: &mut [u64], records: Records<'_, S>, (word, shift, width): LeafPlace, value: impl Fn(usize) -> u64) {
+fn narrow(rows: &mut Rows, records: Records<'_>, (word, shift, width): LeafPlace, value: impl Fn(usize) -> u64) {
     let mask = !(((1_u64 << (8 * width)) - 1) << shift);
     for at in 0..records.len() {
-        let target = &mut rows[records.base(at) + word];
+        let target = records.word_mut(rows, at, word);
         *target = *target & mask | value(at) << shift;
     }
 }

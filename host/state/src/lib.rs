@@ -15,7 +15,7 @@ mod error;
 mod generation;
 mod key_set;
 mod layout;
-mod prefetch;
+mod memory;
 mod rocks;
 pub mod row;
 mod settings;

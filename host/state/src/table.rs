@@ -6,7 +6,7 @@
 //! ```text
 //! word 0        low half: stamp of the last key set with this key; high half: its number in that key set
 //! words 1..4    the key: up to 21 bytes, then key group (2 bytes), then length (1 byte);
-//!               a longer key: number of the boxed bytes, hash, 5 zero bytes, group, 255. A free slot: word 3 is all ones
+//!               a longer key: where its bytes are, hash, length (4 bytes) and a zero byte, group, 255. A free slot: word 3 is all ones
 //! words 4..     the records of the value states, see `layout`
 //! ```
 //! So a known key costs two cache misses, one in the index and one in the row. [`KeyTable::resolve`] works in stages of 256 rows (prefetch the
@@ -17,11 +17,16 @@
 //! A clock hand sweeps the slots and passes over what was used since its last round. The keys of the last [`KEY_SETS_LIVE`] key sets are never
 //! taken, so slot numbers in them stay good. A key without any state leaves by itself soon after its last use.
 
+mod long_keys;
+mod rows;
+
 use std::{collections::VecDeque, ops::Range};
 
 use millstream_model::key::{EncodedKeys, KEY_BYTES_MAX, KeyGroup};
 
-use crate::{Error, KEY_SETS_LIVE, Slot, prefetch::prefetch};
+use crate::{Error, KEY_SETS_LIVE, Slot, memory::prefetch};
+use long_keys::LongKeys;
+pub(crate) use rows::Rows;
 
 /// Words of a row before the first record.
 pub(crate) const ROW_HEAD_WORDS: usize = 4;
@@ -39,13 +44,10 @@ pub(crate) struct KeyTable {
     index: Vec<u64>,
     /// Bits of a tag that do not take part in the place.
     place_shift: u32,
-    pub rows: Vec<u64>,
-    stride: usize,
+    pub rows: Rows,
     free: Vec<u32>,
     live: usize,
-    outside: Vec<Box<[u8]>>,
-    outside_free: Vec<u32>,
-    outside_bytes: usize,
+    long_keys: LongKeys,
     stamp: u32,
     /// The key groups whose keys may come.
     groups: Range<u16>,
@@ -74,24 +76,16 @@ impl KeyTable {
         Self {
             index: vec![0; INDEX_LEN_MIN],
             place_shift: 32 - INDEX_LEN_MIN.trailing_zeros(),
-            rows: Vec::new(),
-            stride: ROW_HEAD_WORDS + record_words,
+            rows: Rows::new(ROW_HEAD_WORDS + record_words),
             free: Vec::new(),
             live: 0,
-            outside: Vec::new(),
-            outside_free: Vec::new(),
-            outside_bytes: 0,
+            long_keys: LongKeys::default(),
             stamp: KEY_SETS_LIVE,
             groups,
             idle: VecDeque::new(),
             hand: 0,
             round_stamp: 0,
         }
-    }
-
-    /// Words of a row.
-    pub fn stride(&self) -> usize {
-        self.stride
     }
 
     /// Number of keys.
@@ -101,13 +95,12 @@ impl KeyTable {
 
     /// Number of slots, free ones included.
     pub fn slots(&self) -> usize {
-        self.rows.len() / self.stride
+        self.rows.len()
     }
 
     /// Memory in use; free slots do not count, as the next keys go there.
     pub fn bytes(&self) -> usize {
-        let per_key = self.stride * 8 + size_of::<(u32, u32)>();
-        self.index.len() * 8 + self.live * per_key + self.outside_bytes
+        self.index.len() * 8 + self.live * self.rows.stride() * 8 + self.long_keys.used_bytes()
     }
 
     /// The stamp of the newest key set.
@@ -129,8 +122,8 @@ impl KeyTable {
         let mut candidates = [NO_SLOT; STAGE];
         for start in (0..rows).step_by(STAGE) {
             let stage = start..(start + STAGE).min(rows);
-            self.find_candidates(&keys.hashes()[stage.clone()], &mut candidates);
             self.reserve_index(stage.len());
+            self.find_candidates(&keys.hashes()[stage.clone()], &mut candidates);
             for (row, &candidate) in stage.zip(&candidates) {
                 let (key, group) = (keys.key(row), keys.group(row));
                 let words = key_words(key, group, keys.hashes()[row]);
@@ -139,7 +132,7 @@ impl KeyTable {
                 } else {
                     self.find_or_insert(keys.hashes()[row], words, key, &mut on_new)?
                 };
-                let head = &mut self.rows[slot as usize * self.stride];
+                let head = &mut self.rows.row_mut(slot)[0];
                 let number = if *head as u32 == self.stamp {
                     (*head >> 32) as u32
                 } else {
@@ -161,7 +154,7 @@ impl KeyTable {
         for hash in hashes {
             prefetch(&self.index, self.place(tag(*hash)));
         }
-        for (hash, candidate) in hashes.iter().zip(candidates) {
+        for (hash, candidate) in hashes.iter().zip(candidates.iter_mut()) {
             let tag = tag(*hash);
             let mut place = self.place(tag);
             *candidate = loop {
@@ -175,18 +168,29 @@ impl KeyTable {
                 place = (place + 1) & (self.index.len() - 1);
             };
             if *candidate != NO_SLOT {
-                prefetch(&self.rows, *candidate as usize * self.stride);
+                self.rows.prefetch(*candidate);
+            }
+        }
+        if !self.long_keys.is_empty() {
+            self.prefetch_long_keys(&candidates[..hashes.len()]);
+        }
+    }
+
+    fn prefetch_long_keys(&self, candidates: &[u32]) {
+        for &candidate in candidates.iter().filter(|&&candidate| candidate != NO_SLOT) {
+            let row = self.rows.row(candidate);
+            if row[3] >> 56 == OUTSIDE {
+                self.long_keys.prefetch(row[1] as u32);
             }
         }
     }
 
     fn matches(&self, slot: u32, words: &KeyWords, key: &[u8]) -> bool {
-        let base = slot as usize * self.stride;
-        let row = &self.rows[base + 1..base + ROW_HEAD_WORDS];
+        let row = self.rows.row(slot);
         if words[2] >> 56 == OUTSIDE {
-            return row[1..] == words[1..] && *self.outside[row[0] as usize] == *key;
+            return row[2] == words[1] && row[3] == words[2] && self.long_keys.get(row[1] as u32, key.len()) == key;
         }
-        row == words
+        row[1] == words[0] && row[2] == words[1] && row[3] == words[2]
     }
 
     fn find_or_insert(&mut self, hash: u64, words: KeyWords, key: &[u8], on_new: &mut impl FnMut(&mut [u64])) -> Result<u32, Error> {
@@ -210,8 +214,7 @@ impl KeyTable {
             return Err(Error::InvalidUse(format!("a key of group {group} came to the subtask of groups {:?}", self.groups)));
         }
         let slot = self.take_slot(words, key);
-        let base = slot as usize * self.stride;
-        on_new(&mut self.rows[base..base + self.stride]);
+        on_new(self.rows.row_mut(slot));
         self.index[place] = u64::from(tag) << 32 | u64::from(slot + 1);
         self.live += 1;
         self.idle.push_back((self.stamp, slot));
@@ -220,37 +223,19 @@ impl KeyTable {
 
     fn take_slot(&mut self, mut words: KeyWords, key: &[u8]) -> u32 {
         if words[2] >> 56 == OUTSIDE {
-            words[0] = u64::from(self.keep_outside(key));
+            words[0] = u64::from(self.long_keys.insert(key));
         }
-        let slot = self.free.pop().unwrap_or_else(|| {
-            let slot = self.slots();
-            self.rows.resize(self.rows.len() + self.stride, 0);
-            u32::try_from(slot).expect("memory is smaller than 2^32 rows")
-        });
-        let base = slot as usize * self.stride;
-        self.rows[base] = 0;
-        self.rows[base + 1..base + ROW_HEAD_WORDS].copy_from_slice(&words);
+        let slot = self.free.pop().unwrap_or_else(|| self.rows.push());
+        let row = self.rows.row_mut(slot);
+        row[0] = 0;
+        row[1..ROW_HEAD_WORDS].copy_from_slice(&words);
         slot
-    }
-
-    fn keep_outside(&mut self, key: &[u8]) -> u32 {
-        self.outside_bytes += key.len() + OUTSIDE_OVERHEAD;
-        match self.outside_free.pop() {
-            Some(number) => {
-                self.outside[number as usize] = key.into();
-                number
-            }
-            None => {
-                self.outside.push(key.into());
-                (self.outside.len() - 1) as u32
-            }
-        }
     }
 
     fn next_stamp(&mut self) {
         if self.stamp == u32::MAX {
             // Every four billion batches: forget the old stamps. Key sets of before are refused from here on.
-            (0..self.slots()).for_each(|slot| self.rows[slot * self.stride] = 0);
+            (0..self.slots() as u32).for_each(|slot| self.rows.row_mut(slot)[0] = 0);
             self.idle.iter_mut().for_each(|(stamp, _)| *stamp = 0);
             (self.stamp, self.round_stamp) = (2 * KEY_SETS_LIVE, 0);
         }
@@ -288,8 +273,7 @@ impl KeyTable {
             && self.stamp - noticed >= KEY_SETS_LIVE
         {
             self.idle.pop_front();
-            let base = slot as usize * self.stride;
-            let row = &self.rows[base..base + self.stride];
+            let row = self.rows.row(slot);
             if row[3] == FREE || has_state(row) {
                 continue;
             }
@@ -314,11 +298,11 @@ impl KeyTable {
             if self.hand >= self.slots() {
                 (self.hand, self.round_stamp) = (0, self.stamp);
             }
-            let (slot, base) = (self.hand, self.hand * self.stride);
+            let slot = self.hand as u32;
             self.hand += 1;
-            let used = self.rows[base] as u32;
-            if self.rows[base + 3] != FREE && !self.is_live_stamp(used) && used <= self.round_stamp {
-                return Some(Slot(slot as u32));
+            let (row, used) = (self.rows.row(slot), self.rows.row(slot)[0] as u32);
+            if row[3] != FREE && !self.is_live_stamp(used) && used <= self.round_stamp {
+                return Some(Slot(slot));
             }
         }
         None
@@ -343,27 +327,26 @@ impl KeyTable {
 
     /// Gives the rows `record_words` words behind the key; `convert` is given each used slot, its old row and its new one.
     pub fn relayout(&mut self, record_words: usize, mut convert: impl FnMut(Slot, &[u64], &mut [u64])) {
-        let (old, old_stride) = (std::mem::take(&mut self.rows), self.stride);
-        self.stride = ROW_HEAD_WORDS + record_words;
-        self.rows = vec![0; old.len() / old_stride * self.stride];
-        for (slot, (before, after)) in old.chunks_exact(old_stride).zip(self.rows.chunks_exact_mut(self.stride)).enumerate() {
+        let old = std::mem::replace(&mut self.rows, Rows::new(ROW_HEAD_WORDS + record_words));
+        for before in (0..old.len() as u32).map(|slot| old.row(slot)) {
+            let slot = self.rows.push();
+            let after = self.rows.row_mut(slot);
             after[..ROW_HEAD_WORDS].copy_from_slice(&before[..ROW_HEAD_WORDS]);
             if before[3] != FREE {
-                convert(Slot(slot as u32), before, after);
+                convert(Slot(slot), before, after);
             }
         }
     }
 
     /// The key of a slot in use, and its group.
     pub fn key(&self, slot: Slot, out: &mut Vec<u8>) -> KeyGroup {
-        let base = slot.0 as usize * self.stride;
-        let row = &self.rows[base..base + ROW_HEAD_WORDS];
+        let row = self.rows.row(slot.0);
         let length = row[3] >> 56;
         if length == OUTSIDE {
-            out.extend_from_slice(&self.outside[row[1] as usize]);
+            out.extend_from_slice(self.long_keys.get(row[1] as u32, long_length(row)));
         } else {
             let mut bytes = [0; 24];
-            row[1..].iter().zip(bytes.chunks_exact_mut(8)).for_each(|(word, chunk)| chunk.copy_from_slice(&word.to_le_bytes()));
+            row[1..ROW_HEAD_WORDS].iter().zip(bytes.chunks_exact_mut(8)).for_each(|(word, chunk)| chunk.copy_from_slice(&word.to_le_bytes()));
             out.extend_from_slice(&bytes[..length as usize]);
         }
         KeyGroup((row[3] >> 40) as u16)
@@ -371,7 +354,7 @@ impl KeyTable {
 
     /// Whether `slot` holds a key.
     pub fn is_used(&self, slot: u32) -> bool {
-        self.rows[slot as usize * self.stride + 3] != FREE
+        self.rows.row(slot)[3] != FREE
     }
 
     /// Takes a key out. Its records are zeroed.
@@ -379,15 +362,12 @@ impl KeyTable {
         let mut key = Vec::new();
         self.key(Slot(slot), &mut key);
         self.remove_from_index(tag(xxhash_rust::xxh3::xxh3_64(&key)), slot);
-        let base = slot as usize * self.stride;
-        if self.rows[base + 3] >> 56 == OUTSIDE {
-            let number = self.rows[base + 1] as u32;
-            self.outside_bytes -= key.len() + OUTSIDE_OVERHEAD;
-            self.outside[number as usize] = Box::default();
-            self.outside_free.push(number);
+        let row = self.rows.row_mut(slot);
+        if row[3] >> 56 == OUTSIDE {
+            self.long_keys.remove(row[1] as u32, key.len());
         }
-        self.rows[base..base + self.stride].fill(0);
-        self.rows[base + 3] = FREE;
+        row.fill(0);
+        row[3] = FREE;
         self.free.push(slot);
         self.live -= 1;
     }
@@ -419,8 +399,10 @@ impl KeyTable {
     }
 }
 
-/// What a box costs beside its bytes, roughly.
-const OUTSIDE_OVERHEAD: usize = 32;
+/// The length of a key outside its row.
+fn long_length(row: &[u64]) -> usize {
+    row[3] as u32 as usize
+}
 
 #[inline(always)]
 fn tag(hash: u64) -> u32 {
@@ -432,7 +414,7 @@ fn load(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"))
 }
 
-/// The key as it stands in its row; where the boxed bytes of a long key lie is left 0.
+/// The key as it stands in its row; where the bytes of a long key lie is left 0.
 #[inline(always)]
 fn key_words(key: &[u8], group: KeyGroup, hash: u64) -> KeyWords {
     let length = key.len();
@@ -449,6 +431,6 @@ fn key_words(key: &[u8], group: KeyGroup, hash: u64) -> KeyWords {
         8 => [load(key, 0), 0, tail],
         9..=16 => [load(key, 0), load(key, length - 8) >> (8 * (16 - length)), tail],
         17..=INLINE_MAX => [load(key, 0), load(key, 8), load(key, length - 8) >> (8 * (24 - length)) | tail],
-        _ => [0, hash, u64::from(group.0) << 40 | OUTSIDE << 56],
+        _ => [0, hash, length as u64 | u64::from(group.0) << 40 | OUTSIDE << 56],
     }
 }

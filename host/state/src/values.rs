@@ -113,10 +113,9 @@ impl ValueState {
     /// New rows of a state that no key had before.
     pub fn begin_everywhere(&mut self, table: &mut KeyTable, asks_disk: bool) {
         self.reserve(table.slots());
-        for slot in 0..table.slots() {
-            let base = slot * table.stride() + self.offset;
-            if table.is_used(slot as u32) && table.rows[base] == 0 && !asks_disk {
-                table.rows[base] = KNOWN;
+        for slot in (0..table.slots() as u32).map(Slot) {
+            if !asks_disk && table.is_used(slot.0) && self.head(table, slot) == 0 {
+                self.record_mut(table, slot)[0] = KNOWN;
             }
         }
     }
@@ -143,9 +142,9 @@ impl ValueState {
     pub fn read(&self, slots: &[Slot], table: &KeyTable) -> Result<ArrayRef, Error> {
         match &self.form {
             Form::Fixed(layout) => {
-                let records = self.records(slots, table.stride());
-                let present = BooleanBuffer::collect_bool(slots.len(), |at| table.rows[records.base(at)] & PRESENT != 0);
+                let present = BooleanBuffer::collect_bool(slots.len(), |at| self.head(table, slots[at]) & PRESENT != 0);
                 let present = NullBuffer::new(present);
+                let records = Records { slots, offset: self.offset };
                 Ok(layout.gather(&table.rows, records, (present.null_count() > 0).then_some(present)))
             }
             Form::Boxed { cells, .. } => {
@@ -176,15 +175,24 @@ impl ValueState {
         Error::Corrupt { of: self.descriptor.name.clone(), reason: reason.to_string() }
     }
 
-    fn records<'a>(&self, slots: &'a [Slot], stride: usize) -> Records<'a, Slot> {
-        Records { slots, stride, offset: self.offset }
+    #[inline(always)]
+    fn head(&self, table: &KeyTable, slot: Slot) -> u64 {
+        table.rows.row(slot.0)[self.offset]
+    }
+
+    fn record<'a>(&self, table: &'a KeyTable, slot: Slot) -> &'a [u64] {
+        &table.rows.row(slot.0)[self.offset..self.offset + self.words]
+    }
+
+    #[inline(always)]
+    fn record_mut<'a>(&self, table: &'a mut KeyTable, slot: Slot) -> &'a mut [u64] {
+        &mut table.rows.row_mut(slot.0)[self.offset..self.offset + self.words]
     }
 
     /// Asks the disk for the values that memory does not know.
     fn fetch_unknown(&mut self, slots: &[Slot], context: &mut Context<'_>) -> Result<(), Error> {
-        let records = self.records(slots, context.table.stride());
         let unknown: Vec<Slot> =
-            (0..slots.len()).filter(|&at| context.table.rows[records.base(at)] & KNOWN == 0).map(|at| slots[at]).collect();
+            slots.iter().copied().filter(|&slot| self.head(context.table, slot) & KNOWN == 0).collect();
         let Some(disk) = context.disk.filter(|_| !unknown.is_empty()) else { return Ok(()) };
         let mut wanted: Vec<(Vec<u8>, Slot)> = unknown.iter().map(|&slot| (self.disk_key(slot, context.table), slot)).collect();
         wanted.sort_unstable();
@@ -195,8 +203,7 @@ impl ValueState {
             Ok(())
         })?;
         for &slot in &unknown {
-            let base = slot.0 as usize * context.table.stride() + self.offset;
-            context.table.rows[base] = KNOWN;
+            self.record_mut(context.table, slot)[0] = KNOWN;
         }
         self.take_in(&found, context.table)
     }
@@ -207,10 +214,11 @@ impl ValueState {
         let mut decoder = matches!(self.form, Form::Fixed(_)).then(|| self.decoder()).transpose()?;
         for (slot, value) in found {
             let stored = split_stored(value).ok_or_else(|| self.damaged(&"its head"))?;
-            let base = slot.0 as usize * table.stride() + self.offset;
-            table.rows[base] = PRESENT | KNOWN | STORED;
-            if self.descriptor.ttl.is_some() {
-                table.rows[base + 1] = stored.refreshed.unwrap_or(NEVER_REFRESHED) as u64;
+            let has_time = self.descriptor.ttl.is_some();
+            let record = self.record_mut(table, *slot);
+            record[0] = PRESENT | KNOWN | STORED;
+            if has_time {
+                record[1] = stored.refreshed.unwrap_or(NEVER_REFRESHED) as u64;
             }
             match &mut decoder {
                 Some(decoder) => decoder.read(stored.version, stored.body).map_err(|damage| self.damaged(&damage))?,
@@ -220,7 +228,7 @@ impl ValueState {
         }
         if let (Some(mut decoder), Form::Fixed(layout)) = (decoder, &self.form) {
             let column = decoder.finish().map_err(|damage| self.damaged(&damage))?;
-            let records = Records { slots: &slots, stride: table.stride(), offset: self.offset };
+            let records = Records { slots: &slots, offset: self.offset };
             layout.scatter(&mut table.rows, records, &column);
         }
         Ok(())
@@ -248,8 +256,8 @@ impl ValueState {
     fn keep_time(&mut self, ttl: Ttl, slots: &[Slot], context: &mut Context<'_>) {
         let (mut over, mut read) = (Vec::new(), Vec::new());
         for &slot in slots {
-            let base = slot.0 as usize * context.table.stride() + self.offset;
-            let (head, refreshed) = (context.table.rows[base], context.table.rows[base + 1] as i64);
+            let record = self.record(context.table, slot);
+            let (head, refreshed) = (record[0], record[1] as i64);
             if head & PRESENT == 0 {
                 continue;
             }
@@ -264,11 +272,9 @@ impl ValueState {
         self.delete(&over, context);
         self.copy_owed(read.iter().map(|&(slot, _)| slot), context);
         for (slot, now) in read {
-            let base = slot.0 as usize * context.table.stride() + self.offset;
-            let head = context.table.rows[base];
-            let nulls = head & NULL_BITS;
-            context.table.rows[base] = nulls | self.head_of_change(head, context) | PRESENT;
-            context.table.rows[base + 1] = now as u64;
+            let head = self.head(context.table, slot);
+            let changed = head & NULL_BITS | self.head_of_change(head, context) | PRESENT;
+            self.record_mut(context.table, slot)[..2].copy_from_slice(&[changed, now as u64]);
         }
     }
 
@@ -316,7 +322,7 @@ impl ValueState {
                 self.copy_owed(slots.iter().copied(), context);
                 self.write_heads(slots, |at| values.is_null(at), values.null_count() > 0, context);
                 if let Form::Fixed(layout) = &self.form {
-                    let records = Records { slots, stride: context.table.stride(), offset: self.offset };
+                    let records = Records { slots, offset: self.offset };
                     layout.scatter(&mut context.table.rows, records, &values);
                 }
             }
@@ -333,26 +339,27 @@ impl ValueState {
     fn write_heads(&self, slots: &[Slot], deleted: impl Fn(usize) -> bool, any_deleted: bool, context: &mut Context<'_>) {
         let has_time = self.descriptor.ttl.is_some();
         for (at, slot) in slots.iter().enumerate() {
-            let base = slot.0 as usize * context.table.stride() + self.offset;
-            let change = self.head_of_change(context.table.rows[base], context);
+            let change = self.head_of_change(self.head(context.table, *slot), context);
             if any_deleted && deleted(at) {
-                self.write_deleted(*slot, base, change, context);
+                self.write_deleted(*slot, change, context);
                 continue;
             }
-            context.table.rows[base] = change | PRESENT;
+            let record = self.record_mut(context.table, *slot);
+            record[0] = change | PRESENT;
             if has_time {
-                context.table.rows[base + 1] = context.now.unwrap_or(NEVER_REFRESHED) as u64;
+                record[1] = context.now.unwrap_or(NEVER_REFRESHED) as u64;
             }
         }
     }
 
     /// A value that the disk never had leaves no trace.
-    fn write_deleted(&self, slot: Slot, base: usize, change: u64, context: &mut Context<'_>) {
-        context.table.rows[base..base + self.words].fill(0);
+    fn write_deleted(&self, slot: Slot, change: u64, context: &mut Context<'_>) {
+        let record = self.record_mut(context.table, slot);
+        record.fill(0);
         if change & STORED != 0 {
-            context.table.rows[base] = change;
+            record[0] = change;
         } else {
-            context.table.rows[base] = KNOWN;
+            record[0] = KNOWN;
             context.table.notice_idle(slot);
         }
     }
@@ -360,8 +367,8 @@ impl ValueState {
     /// Deletes values that are over.
     pub fn delete_over(&mut self, ttl: Ttl, slots: &[Slot], context: &mut Context<'_>) {
         let over = |slot: &Slot| {
-            let base = slot.0 as usize * context.table.stride() + self.offset;
-            context.table.rows[base] & PRESENT != 0 && is_over(ttl, context.table.rows[base + 1] as i64, context.now)
+            let record = self.record(context.table, *slot);
+            record[0] & PRESENT != 0 && is_over(ttl, record[1] as i64, context.now)
         };
         let over: Vec<Slot> = slots.iter().copied().filter(over).collect();
         self.delete(&over, context);
@@ -370,9 +377,8 @@ impl ValueState {
     fn delete(&mut self, slots: &[Slot], context: &mut Context<'_>) {
         self.copy_owed(slots.iter().copied(), context);
         for &slot in slots {
-            let base = slot.0 as usize * context.table.stride() + self.offset;
-            let change = self.head_of_change(context.table.rows[base], context);
-            self.write_deleted(slot, base, change, context);
+            let change = self.head_of_change(self.head(context.table, slot), context);
+            self.write_deleted(slot, change, context);
             self.set_cell(slot, Box::default());
         }
     }
@@ -391,19 +397,19 @@ impl ValueState {
 
     /// Whether a changed record belongs to the snapshot under way.
     pub fn is_owed(&self, slot: Slot, table: &KeyTable, generations: &Generations) -> bool {
-        let head = table.rows[slot.0 as usize * table.stride() + self.offset];
+        let head = self.head(table, slot);
         head & CHANGED != 0 && generations.is_old(generation(head))
     }
 
     /// Whether memory is newer than the disk.
     pub fn is_unsaved(&self, slot: Slot, table: &KeyTable, generations: &Generations) -> bool {
-        let head = table.rows[slot.0 as usize * table.stride() + self.offset];
+        let head = self.head(table, slot);
         head & CHANGED != 0 && !generations.is_durable(generation(head))
     }
 
     /// Whether the key may leave memory now.
     pub fn may_leave(&self, slot: Slot, table: &KeyTable, generations: &Generations) -> bool {
-        let head = table.rows[slot.0 as usize * table.stride() + self.offset];
+        let head = self.head(table, slot);
         head & CHANGED == 0 || generations.may_leave(generation(head))
     }
 
@@ -412,11 +418,8 @@ impl ValueState {
         if slots.is_empty() {
             return Vec::new();
         }
-        let refreshed = |slot: Slot| {
-            let base = slot.0 as usize * table.stride() + self.offset;
-            self.descriptor.ttl.map(|_| table.rows[base + 1] as i64)
-        };
-        let present = |slot: Slot| table.rows[slot.0 as usize * table.stride() + self.offset] & PRESENT != 0;
+        let refreshed = |slot: Slot| self.descriptor.ttl.map(|_| self.record(table, slot)[1] as i64);
+        let present = |slot: Slot| self.head(table, slot) & PRESENT != 0;
         let column = matches!(self.form, Form::Fixed(_)).then(|| self.read(slots, table).expect("fixed values are gathered, not decoded"));
         let encoder = column.as_ref().map(|column| RowEncoder::new(column).expect("declared types have a row encoding"));
         let mut value = Vec::new();
@@ -441,8 +444,7 @@ impl ValueState {
 
     /// After writing to disk: memory and disk agree.
     pub fn mark_saved(&self, slot: Slot, table: &mut KeyTable) {
-        let base = slot.0 as usize * table.stride() + self.offset;
-        let head = &mut table.rows[base];
+        let head = &mut self.record_mut(table, slot)[0];
         *head = *head & !(CHANGED | STORED) | if *head & PRESENT != 0 { STORED } else { 0 };
     }
 
@@ -491,13 +493,13 @@ impl ValueState {
 
     /// The slots with a value in memory.
     pub fn present(&self, table: &KeyTable) -> Vec<Slot> {
-        let is_present = |slot: &u32| table.is_used(*slot) && table.rows[*slot as usize * table.stride() + self.offset] & PRESENT != 0;
-        (0..table.slots() as u32).filter(is_present).map(Slot).collect()
+        let is_present = |slot: &Slot| table.is_used(slot.0) && self.head(table, *slot) & PRESENT != 0;
+        (0..table.slots() as u32).map(Slot).filter(is_present).collect()
     }
 
     /// Whether memory knows the value (or its absence) of a key.
     pub fn is_known(&self, slot: Slot, table: &KeyTable) -> bool {
-        table.rows[slot.0 as usize * table.stride() + self.offset] & KNOWN != 0
+        self.head(table, slot) & KNOWN != 0
     }
 }
 
@@ -522,12 +524,14 @@ pub(crate) fn relayout(table: &mut KeyTable, record_words: usize, pairs: &mut [(
             continue;
         }
         new.reserve(table.slots());
-        let bases: Vec<usize> = converted.iter().map(|(slot, _)| slot.0 as usize * table.stride() + new.offset).collect();
-        let heads: Vec<u64> = bases.iter().map(|&base| table.rows[base]).collect();
+        let heads: Vec<(Slot, u64)> = converted.iter().map(|(slot, _)| (*slot, new.head(table, *slot))).collect();
         let found: Vec<(Slot, Vec<u8>)> =
             converted.into_iter().map(|(slot, entry)| (slot, entry.value.unwrap_or_default().into())).collect();
         new.take_in(&found, table)?;
-        bases.iter().zip(heads).for_each(|(&base, head)| table.rows[base] = table.rows[base] & NULL_BITS | head);
+        for (slot, head) in heads {
+            let new_head = &mut new.record_mut(table, slot)[0];
+            *new_head = *new_head & NULL_BITS | head;
+        }
     }
     Ok(())
 }
