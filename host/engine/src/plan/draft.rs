@@ -34,6 +34,8 @@ pub(super) enum DraftKind<'a> {
         spec: Option<(Box<dyn AnyOperatorSpec>, Ports)>,
     },
     Sink(&'a Entry<SinkEntry>),
+    /// Its entry could not be read, which is reported.
+    Broken { is_sink: bool },
 }
 
 /// A stream into a port.
@@ -58,7 +60,7 @@ pub(super) enum OutputName {
 
 impl DraftNode<'_> {
     pub(super) fn is_sink(&self) -> bool {
-        matches!(self.kind, DraftKind::Sink(_))
+        matches!(self.kind, DraftKind::Sink(_) | DraftKind::Broken { is_sink: true })
     }
 }
 
@@ -81,6 +83,11 @@ pub(super) async fn draft<'a>(planner: &mut Planner<'_, '_>, spec: &'a JobSpec) 
     for entry in &spec.sinks {
         names.push(sink_streams(planner, entry));
         nodes.push(sink(entry));
+    }
+    for entry in &spec.broken {
+        let kind = DraftKind::Broken { is_sink: entry.is_sink };
+        names.push(None);
+        nodes.push(DraftNode { id: &entry.id, pointer: &entry.pointer, kind, inputs: None, rejected: RejectedPolicy::Fail });
     }
     resolve(planner, &mut nodes, names);
     wire_rejected(planner, &mut nodes);
@@ -256,7 +263,7 @@ fn wire_rejected(planner: &mut Planner<'_, '_>, nodes: &mut [DraftNode<'_>]) {
         let (given, pointer) = match &nodes[from].kind {
             DraftKind::Source(entry) => (entry.common.rejected.clone(), child(&entry.pointer, "rejected")),
             DraftKind::Operator { entry, .. } => (entry.common.rejected.clone(), child(&entry.pointer, "rejected")),
-            DraftKind::Sink(_) => continue,
+            DraftKind::Sink(_) | DraftKind::Broken { .. } => continue,
         };
         let reader = reader_of_rejected(nodes, from);
         match (given, reader) {

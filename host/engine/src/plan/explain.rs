@@ -122,21 +122,23 @@ fn explain_source(text: &mut String, source: &SourceNode) {
     let generated: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
     line(text, 2, format!("{}, reads {}", if source.source.is_bounded() { "bounded" } else { "unbounded" }, or_none(&generated)));
     if let Some(event_time) = &source.event_time {
-        line(text, 2, event_time_text(event_time, &generated));
+        line(text, 2, event_time_text(event_time, &generated, source.source.is_bounded()));
     }
 }
 
-fn event_time_text(event_time: &EventTimePlan, columns: &[String]) -> String {
+fn event_time_text(event_time: &EventTimePlan, columns: &[String], bounded: bool) -> String {
     let from = match &event_time.from {
         EventTimeFrom::Source => "by the source".to_owned(),
         EventTimeFrom::Column(column) => columns.get(*column).cloned().unwrap_or_default(),
         EventTimeFrom::Expression(expression) => expression.to_string(),
     };
     let mut text = format!("event time: {from}, out of order by at most {}", DurationMs::from_ms(event_time.bound_ms));
-    let idle = event_time.idle_timeout.map_or_else(|| "never idle".into(), |timeout| format!("idle after {}", humantime::format_duration(timeout)));
-    let _ = write!(text, ", {idle}");
+    match event_time.idle_timeout.filter(|_| !bounded) {
+        Some(timeout) => text.push_str(&format!(", idle after {}", humantime::format_duration(timeout))),
+        None => text.push_str(", never idle"),
+    }
     if let Some(drift) = event_time.max_drift {
-        let _ = write!(text, ", held when {} ahead", humantime::format_duration(drift));
+        text.push_str(&format!(", held when {} ahead", humantime::format_duration(drift)));
     }
     text
 }

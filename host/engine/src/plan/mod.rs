@@ -49,7 +49,7 @@ pub struct PlanOptions {
 pub async fn plan(spec: &JobSpec, connectors: &Connectors, environment: &Environment<'_>, options: &PlanOptions) -> Result<JobPlan, Problems> {
     let loader = LoadedOnce { loader: environment.components, loaded: Mutex::default() };
     let environment = Environment { components: &loader, ..environment.clone() };
-    let mut report = Report::new(&spec.document);
+    let mut report = Report { document: &spec.document, problems: spec.problems.clone() };
     let mut planner = typed::Planner { connectors, environment: &environment, report: &mut report };
 
     let mut draft = draft::draft(&mut planner, spec).await;

@@ -47,6 +47,7 @@ fn own_parallelism(node: &DraftNode<'_>) -> Option<NonZeroU32> {
         DraftKind::Source(entry) => entry.common.parallelism,
         DraftKind::Operator { entry, .. } => entry.common.parallelism,
         DraftKind::Sink(entry) => entry.common.parallelism,
+        DraftKind::Broken { .. } => None,
     }
 }
 

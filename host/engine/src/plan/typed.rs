@@ -90,7 +90,7 @@ impl Planner<'_, '_> {
         let edges: Vec<Option<TypedEdge>> = node.inputs.as_ref()?.iter().map(|edge| self.typed_edge(edge, typed, needs, number)).collect();
         let inputs: Vec<TypedEdge> = edges.into_iter().collect::<Option<_>>()?;
         let kind = match kind {
-            DraftKind::Source(_) => return None,
+            DraftKind::Source(_) | DraftKind::Broken { .. } => return None,
             DraftKind::Operator { entry, spec } => {
                 let (spec, ports) = spec.as_ref()?;
                 self.plan_operator(entry, spec.as_ref(), ports, &inputs).await?
@@ -125,7 +125,7 @@ impl Planner<'_, '_> {
     fn output_port(&mut self, producer: &Typed, edge: &DraftEdge) -> Option<OutputPort> {
         let outputs: Vec<&str> = match &producer.kind {
             TypedKind::Operator { node, .. } => node.plan.outputs().iter().map(|(name, _)| name.as_str()).collect(),
-            _ => Vec::new(),
+            TypedKind::Source { .. } | TypedKind::Sink(_) => Vec::new(),
         };
         match (&edge.output, &producer.kind) {
             (OutputName::First, TypedKind::Operator { .. }) if outputs.is_empty() => {
@@ -143,7 +143,10 @@ impl Planner<'_, '_> {
             (OutputName::Named(name), _) => {
                 let port = outputs.iter().position(|output| output == name).map(OutputPort::Port);
                 if port.is_none() {
-                    let help = suggest::help("outputs", name, outputs.iter().copied());
+                    let help = match producer.kind {
+                        TypedKind::Source { .. } => "a source is one stream, named by its id alone".to_owned(),
+                        _ => suggest::help("outputs", name, outputs.iter().copied()),
+                    };
                     self.report.value(&edge.pointer, format!("unknown output `{name}`"), Some(help));
                 }
                 port

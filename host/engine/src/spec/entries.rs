@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 
+use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::{
-    Entry, JobSettings, JobSpec, OperatorEntry, Problems, SinkEntry, SourceEntry,
+    BrokenEntry, Entry, JobSettings, JobSpec, OperatorEntry, SinkEntry, SourceEntry,
     document::{Document, child},
     problem::Report,
     schema::{self, part},
@@ -14,9 +15,10 @@ use super::{
 };
 use crate::{connector::Connectors, operators::registry};
 
-/// Reads all sections; reports all mistakes.
-pub(super) fn read(document: Document, connectors: &Connectors) -> Result<JobSpec, Problems> {
+/// Reads all sections, as far as that is possible.
+pub(super) fn read(document: Document, connectors: &Connectors) -> JobSpec {
     let mut report = Report::new(&document);
+    let mut broken = Vec::new();
     let sections = sections(&mut report);
     let job = job_name(&mut report);
     let settings = validate::read::<JobSettings>(&mut report, "", Value::Object(sections.settings), &part::<JobSettings>());
@@ -24,15 +26,13 @@ pub(super) fn read(document: Document, connectors: &Connectors) -> Result<JobSpe
     let source_schemas: Kinds = connectors.sources.values().map(|source| (source.name(), source.settings_schema().to_value())).collect();
     let operator_schemas: Kinds = registry().iter().map(|kind| (kind.key, schema::operator_settings(kind))).collect();
     let sink_schemas: Kinds = connectors.sinks.values().map(|sink| (sink.name(), sink.settings_schema().to_value())).collect();
-    let sources = section::<SourceEntry>(&mut report, &SOURCES, sections.sources, &source_schemas);
-    let operators = section::<OperatorEntry>(&mut report, &OPERATORS, sections.operators, &operator_schemas);
-    let sinks = section::<SinkEntry>(&mut report, &SINKS, sections.sinks, &sink_schemas);
+    let sources = section::<SourceEntry>(&mut report, &mut broken, &SOURCES, sections.sources, &source_schemas);
+    let operators = section::<OperatorEntry>(&mut report, &mut broken, &OPERATORS, sections.operators, &operator_schemas);
+    let sinks = section::<SinkEntry>(&mut report, &mut broken, &SINKS, sections.sinks, &sink_schemas);
     check_ids(&mut report);
 
     let problems = report.problems;
-    problems.into_result()?;
-    let settings = settings.expect("no settings means a problem");
-    Ok(JobSpec { job: job.as_str().into(), settings, sources, operators, sinks, document })
+    JobSpec { job: job.as_str().into(), settings: settings.unwrap_or_default(), sources, operators, sinks, broken, document, problems }
 }
 
 /// Settings keys with the schemas of what stands under them, in the order of the documentation.
@@ -120,29 +120,56 @@ fn is_name(name: &str, others: &str) -> bool {
     !name.is_empty() && !name.starts_with(['.', '-']) && name.chars().all(|c| c.is_ascii_alphanumeric() || others.contains(c))
 }
 
-fn section<T: DeserializeOwned + schemars::JsonSchema>(report: &mut Report<'_>, section: &Section, entries: Map<String, Value>, kinds: &Kinds) -> Vec<Entry<T>> {
+fn section<T: DeserializeOwned + JsonSchema>(
+    report: &mut Report<'_>,
+    broken: &mut Vec<BrokenEntry>,
+    section: &Section,
+    entries: Keys,
+    kinds: &Kinds,
+) -> Vec<Entry<T>> {
     let common_schema = part::<T>();
-    let read = entries.into_iter().filter_map(|(id, value)| entry(report, section, &common_schema, id, value, kinds));
-    read.collect()
+    let mut read = Vec::new();
+    for (id, value) in entries {
+        let pointer = child(&child("", section.key), &id);
+        let before = report.problems.problems.len();
+        match entry(report, section, &common_schema, &id, &pointer, value, kinds) {
+            Some(entry) if report.problems.problems.len() == before => read.push(entry),
+            _ => broken.push(BrokenEntry { id, pointer, is_sink: section.key == SINKS.key }),
+        }
+    }
+    read
 }
 
-fn entry<T: DeserializeOwned>(report: &mut Report<'_>, section: &Section, common_schema: &Value, id: String, value: Value, kinds: &Kinds) -> Option<Entry<T>> {
-    let pointer = child(&child("", section.key), &id);
-    if !is_name(&id, "_-") || id.starts_with(|c: char| c.is_ascii_digit()) {
-        report.key(&pointer, format!("`{id}` is not an id: letters, digits, `_` and `-`, beginning with a letter"), None);
+fn entry<T: DeserializeOwned>(
+    report: &mut Report<'_>,
+    section: &Section,
+    common_schema: &Value,
+    id: &str,
+    pointer: &str,
+    value: Value,
+    kinds: &Kinds,
+) -> Option<Entry<T>> {
+    if !is_name(id, "_-") || id.starts_with(|c: char| c.is_ascii_digit()) {
+        report.key(pointer, format!("`{id}` is not an id: letters, digits, `_` and `-`, beginning with a letter"), None);
     }
     let Value::Object(value) = value else {
-        report.value(&pointer, format!("a {} is a map of keys", section.noun), Some(kinds_help(section, kinds)));
+        report.value(pointer, format!("a {} is a map of keys", section.noun), Some(kinds_help(section, kinds)));
         return None;
     };
-    let (common, own) = split(report, section, common_schema, &pointer, value, kinds);
-    let common: Option<T> = validate::read(report, &pointer, Value::Object(common), common_schema);
-    let (kind, settings) = one_kind(report, section, &pointer, own, kinds)?;
-    let schema = kinds.iter().find(|(key, _)| *key == kind).map(|(_, schema)| schema)?;
-    if !validate::check(report, &child(&pointer, &kind), &settings, schema) {
+    let keys = value.len();
+    let (common, own) = split(report, section, common_schema, pointer, value, kinds);
+    // An unknown key may have been meant to say what the entry is; then that is the mistake.
+    let all_known = common.len() + own.len() == keys;
+    let common: Option<T> = validate::read(report, pointer, Value::Object(common), common_schema);
+    if own.is_empty() && !all_known {
         return None;
     }
-    Some(Entry { id, pointer, kind, settings, common: common? })
+    let (kind, settings) = one_kind(report, section, pointer, own, kinds)?;
+    let schema = kinds.iter().find(|(key, _)| *key == kind).map(|(_, schema)| schema)?;
+    if !validate::check(report, &child(pointer, &kind), &settings, schema) {
+        return None;
+    }
+    Some(Entry { id: id.to_owned(), pointer: pointer.to_owned(), kind, settings, common: common? })
 }
 
 type Keys = Map<String, Value>;
@@ -175,13 +202,7 @@ fn one_kind(report: &mut Report<'_>, section: &Section, pointer: &str, own: Keys
     let keys: Vec<&str> = own.keys().map(String::as_str).collect();
     match keys.as_slice() {
         [] => {
-            // An unknown key may have been meant; then that is the mistake.
-            let unknown = report.document.value.pointer(pointer).and_then(Value::as_object).is_some_and(|entry| {
-                entry.keys().any(|key| suggest::closest(key, kinds.iter().map(|(kind, _)| *kind)).is_some())
-            });
-            if !unknown {
-                report.key(pointer, format!("nothing says {}", section.says), Some(kinds_help(section, kinds)));
-            }
+            report.key(pointer, format!("nothing says {}", section.says), Some(kinds_help(section, kinds)));
             return None;
         }
         [_] => {}

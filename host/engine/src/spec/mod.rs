@@ -32,7 +32,7 @@ use crate::{
     rejected::RejectedPolicy,
 };
 
-/// A job file that could be read. `plan` decides whether it makes a job.
+/// A job file that could be read, perhaps with mistakes that `plan` reports with its own. `plan` decides whether it makes a job.
 #[derive(Debug)]
 pub struct JobSpec {
     /// Name of the job.
@@ -45,7 +45,18 @@ pub struct JobSpec {
     pub operators: Vec<Entry<OperatorEntry>>,
     /// The sinks, in the order of the file.
     pub sinks: Vec<Entry<SinkEntry>>,
+    /// Entries that could not be read; their mistakes are among `problems`.
+    pub(crate) broken: Vec<BrokenEntry>,
     pub(crate) document: document::Document,
+    pub(crate) problems: Problems,
+}
+
+/// An entry that could not be read. That it exists is known, so who names it makes no mistake.
+#[derive(Debug)]
+pub(crate) struct BrokenEntry {
+    pub(crate) id: String,
+    pub(crate) pointer: String,
+    pub(crate) is_sink: bool,
 }
 
 /// One source, operator or sink.
@@ -173,10 +184,10 @@ pub enum KeyBy {
 }
 
 impl JobSpec {
-    /// Reads a job file; `file` names it in messages.
+    /// Reads a job file; `file` names it in messages. Mistakes in it are kept for `plan`, which finds more and reports all of them.
     ///
     /// # Errors
-    /// All mistakes that can be seen without knowing the streams.
+    /// The text is not YAML.
     pub fn parse(file: &str, text: &str, connectors: &Connectors) -> Result<Self, Problems> {
         Self::parse_with(file, text, &[], connectors)
     }
@@ -195,7 +206,7 @@ impl JobSpec {
             }
         }
         problems.into_result()?;
-        entries::read(document, connectors)
+        Ok(entries::read(document, connectors))
     }
 
     /// The name of the file, for messages.

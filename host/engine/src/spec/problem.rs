@@ -128,7 +128,8 @@ impl Problems {
         if let Some(text) = line.checked_sub(1).and_then(|index| self.lines.get(index)) {
             let shown: String = text.chars().take(200).collect();
             writeln!(f, "  {line} | {shown}")?;
-            writeln!(f, "  {:width$} | {:indent$}^", "", "", width = line.to_string().len(), indent = column.saturating_sub(1).min(200))?;
+            let indent: String = shown.chars().take(column.saturating_sub(1)).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
+            writeln!(f, "  {:width$} | {indent}^", "", width = line.to_string().len())?;
         }
         if let Some(help) = help {
             writeln!(f, "  help: {help}")?;

@@ -8,6 +8,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 /// The longest duration a job file may name: 10,000 years. So sums with event times cannot overflow.
 const DURATION_MS_MAX: u128 = 315_576_000_000_000;
 
+/// One number with its unit, as a regular expression.
+const DURATION_PART: &str = r"[0-9]+\s*(ms|msec|millis|s|sec|secs|second|seconds|m|min|mins|minute|minutes|h|hr|hrs|hour|hours|d|day|days|w|week|weeks|M|month|months|y|yr|year|years)";
+
 /// A duration in whole milliseconds, written with units: `30s`, `20h`, `1m 30s`. At most 10,000 years.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DurationMs(i64);
@@ -76,7 +79,7 @@ impl JsonSchema for DurationMs {
     fn json_schema(_generator: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "type": "string",
-            "pattern": r"^\s*([0-9]+\s*[a-zA-Zµ]+\s*)+$|^\s*0\s*$",
+            "pattern": format!(r"^\s*({DURATION_PART}\s*)+$|^\s*0\s*$"),
             "x-expected": "a duration such as 500ms, 30s, 5m or 20h"
         })
     }
@@ -119,7 +122,7 @@ impl JsonSchema for DurationOrOff {
     fn json_schema(_generator: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "type": "string",
-            "pattern": r"^\s*([0-9]+\s*[a-zA-Zµ]+\s*)+$|^\s*0\s*$|^off$",
+            "pattern": format!(r"^\s*({DURATION_PART}\s*)+$|^\s*0\s*$|^off$"),
             "x-expected": "a duration such as 30s, or off"
         })
     }

@@ -99,21 +99,33 @@ impl Translator<'_, '_> {
         }
     }
 
-    /// The alternative that was probably meant is the one whose mistakes lie deepest; if all fail at the top, it is a matter of type.
+    /// The alternative that was probably meant is the one that fits as a whole and whose mistakes lie deeper; if none fits, it is a matter of
+    /// type or of choice.
     fn report_alternatives(&mut self, error: &ValidationError<'_>, context: &[Vec<ValidationError<'static>>], at: &str) {
         let here = error.instance_path().as_str().len();
-        let is_shallow = |inner: &ValidationError<'_>| inner.instance_path().as_str().len() == here && is_about_the_whole(inner.kind());
-        let deep = context.iter().filter(|errors| !errors.iter().any(is_shallow));
-        if let Some(meant) = deep.min_by_key(|errors| (errors.len(), std::cmp::Reverse(errors.iter().map(|inner| inner.instance_path().as_str().len()).max()))) {
+        let is_about_the_whole = |inner: &&ValidationError<'_>| inner.instance_path().as_str().len() == here && is_about_kind(inner.kind());
+        let fitting = context.iter().filter(|errors| !errors.iter().any(|inner| is_about_the_whole(&inner)));
+        if let Some(meant) = fitting.min_by_key(|errors| errors.len()) {
             for inner in meant {
                 self.report(inner);
             }
             return;
         }
-        let shallow = context.iter().flatten().filter(|inner| is_shallow(inner));
-        let mut expected: Vec<String> = shallow.map(|inner| self.expected(inner)).filter(|expected| !expected.is_empty()).collect();
-        expected.dedup();
-        self.report.value(at, format!("expected {}, found {}", expected.join(" or "), shown(error.instance())), None);
+        let mut expected: Vec<String> = Vec::new();
+        let mut choices: Vec<&str> = Vec::new();
+        for errors in context {
+            // Where both the type and the very value are wrong, the value says it all.
+            let shallow = errors.iter().filter(is_about_the_whole);
+            let Some(worst) = shallow.min_by_key(|inner| matches!(inner.kind(), ValidationErrorKind::Type { .. })) else { continue };
+            choices.extend(choices_of(worst.kind()));
+            let words = self.expected(worst);
+            if !words.is_empty() && !expected.contains(&words) {
+                expected.push(words);
+            }
+        }
+        let found = error.instance();
+        let help = found.as_str().and_then(|found| suggest::closest(found, choices)).map(|closest| format!("did you mean `{closest}`?"));
+        self.report.value(at, format!("expected {}, found {}", expected.join(" or "), shown(found)), help);
     }
 
     fn expected(&self, error: &ValidationError<'_>) -> String {
@@ -164,7 +176,16 @@ impl Translator<'_, '_> {
     }
 }
 
-fn is_about_the_whole(kind: &ValidationErrorKind) -> bool {
+fn choices_of(kind: &ValidationErrorKind) -> Vec<&str> {
+    match kind {
+        ValidationErrorKind::Enum { options } => options.as_array().into_iter().flatten().filter_map(Value::as_str).collect(),
+        ValidationErrorKind::Constant { expected_value } => expected_value.as_str().into_iter().collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Whether a violation says that the value is another kind of thing altogether.
+fn is_about_kind(kind: &ValidationErrorKind) -> bool {
     matches!(kind, ValidationErrorKind::Type { .. } | ValidationErrorKind::Enum { .. } | ValidationErrorKind::Constant { .. } | ValidationErrorKind::Pattern { .. })
 }
 

@@ -35,6 +35,18 @@ sinks:
 }
 
 #[test]
+fn mistakes_in_one_entry_hide_none_in_others() {
+    assert_snapshot!(mistakes(&job(r#"operators:
+  broken: { input: flights, filtre: dep_delay > 15 }
+  after: { input: broken, filter: dep_dely > 60 }
+  wrong: { input: flights, filter: dep_dely > 60 }
+sinks:
+  out: { inputs: [after, wrong], shelf: { room: garden } }
+  more: { input: airport, shelf: {} }
+"#)));
+}
+
+#[test]
 fn a_cycle_is_shown_whole() {
     assert_snapshot!(mistakes(&job(r#"operators:
   a: { inputs: [flights, c], union: {} }
