@@ -8,6 +8,7 @@ mod compute;
 mod filter;
 mod project;
 mod union;
+mod window;
 
 use std::{path::Path, sync::Arc};
 
@@ -223,6 +224,7 @@ pub fn registry() -> &'static [OperatorKind] {
         kind::<project::Project>(),
         kind::<union::Union>(),
         kind::<assign_watermarks::AssignWatermarks>(),
+        kind::<window::Window>(),
     ];
     REGISTRY
 }

@@ -70,13 +70,12 @@ impl PaneIndex {
         self.panes.range(starts).map(|(&start, keys)| (start, keys))
     }
 
-    /// The start of the first pane at or after `start`.
-    pub fn first_at_or_after(&self, start: i64) -> Option<i64> {
-        self.panes.range(start..).next().map(|(&start, _)| start)
-    }
-
-    /// Forgets the panes before `start`.
-    pub fn forget_before(&mut self, start: i64) {
-        self.panes = self.panes.split_off(&start);
+    /// Forgets the first panes as long as `is_over` says so of their start.
+    pub fn forget_while(&mut self, is_over: impl Fn(i64) -> bool) {
+        while let Some(first) = self.panes.first_entry()
+            && is_over(*first.key())
+        {
+            first.remove();
+        }
     }
 }

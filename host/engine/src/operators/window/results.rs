@@ -8,7 +8,7 @@ use arrow_ord::ord::{DynComparator, make_comparator};
 use arrow_schema::{DataType, Field, Fields, SchemaRef, SortOptions, TimeUnit};
 use millstream_model::{Batch, ChangeKind, key::decode_keys};
 
-use super::aggregate::{NoResult, component::take_rows, set::Finished};
+use super::aggregate::{NoResult, arrays::take_rows, set::Finished};
 use crate::{
     operator::{OperatorError, Output},
     rejected::Rejection,

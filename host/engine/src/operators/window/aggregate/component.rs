@@ -5,10 +5,10 @@
 
 use std::{ops::Range, sync::Arc};
 
-use arrow_array::{ArrayRef, UInt32Array};
+use arrow_array::ArrayRef;
 use arrow_buffer::ScalarBuffer;
 use arrow_schema::DataType;
-use arrow_select::{interleave::interleave, take::take};
+use arrow_select::interleave::interleave;
 use millstream_model::Batch;
 use millstream_wasm::{AggregateInstance, Component, Error, Failure, GroupedRows, InstanceContext};
 use serde_json::Value;
@@ -90,7 +90,7 @@ impl Guest {
         let mut waiting = vec![0..batch.num_rows()];
         while let Some(range) = waiting.pop() {
             let rows = grouped_rows(&columns, group_of_row, range.clone(), accumulators.len());
-            match self.try_twice(async |instance| instance.accumulate(rows.clone(), Arc::clone(&accumulators)).await).await? {
+            match self.try_twice(&Call::Accumulate(rows, Arc::clone(&accumulators))).await? {
                 Ok(updated) => accumulators = updated,
                 Err(failure) if range.len() == 1 => refused.push(RefusedRow { row: range.start, reason: failure.to_string() }),
                 Err(_) => waiting.extend(halves_in_order(range)),
@@ -105,7 +105,7 @@ impl Guest {
     /// The guest fails twice: there is no row to blame.
     pub async fn merge(&mut self, into: &ArrayRef, other: &ArrayRef, into_of_other: &[u32]) -> Result<ArrayRef, OperatorError> {
         let places = ScalarBuffer::from(into_of_other.to_vec());
-        let merged = self.try_twice(async |instance| instance.merge(Arc::clone(into), Arc::clone(other), places.clone()).await).await?;
+        let merged = self.try_twice(&Call::Merge(Arc::clone(into), Arc::clone(other), places)).await?;
         merged.map_err(|failure| OperatorError::user(format!("aggregate `{}` cannot merge accumulators", self.planned.path)).because(failure))
     }
 
@@ -120,7 +120,7 @@ impl Guest {
         let mut waiting = vec![0..accumulators.len()];
         while let Some(range) = waiting.pop() {
             let part = accumulators.slice(range.start, range.len());
-            match self.try_twice(async |instance| instance.finish(Arc::clone(&part)).await).await? {
+            match self.try_twice(&Call::Finish(part)).await? {
                 Ok(results) => {
                     places.extend((0..results.len()).map(|index| (parts.len(), index)));
                     parts.push(results);
@@ -142,19 +142,13 @@ impl Guest {
     }
 
     /// One call; if the guest fails, a new instance and the same call once more.
-    async fn try_twice(
-        &mut self,
-        mut call: impl AsyncFnMut(&mut AggregateInstance) -> Result<ArrayRef, Failure>,
-    ) -> Result<Result<ArrayRef, Failure>, OperatorError> {
-        let first = self.try_once(&mut call).await?;
-        if first.is_ok() { Ok(first) } else { self.try_once(&mut call).await }
+    async fn try_twice(&mut self, call: &Call) -> Result<Result<ArrayRef, Failure>, OperatorError> {
+        let first = self.try_once(call).await?;
+        if first.is_ok() { Ok(first) } else { self.try_once(call).await }
     }
 
-    async fn try_once(
-        &mut self,
-        call: &mut impl AsyncFnMut(&mut AggregateInstance) -> Result<ArrayRef, Failure>,
-    ) -> Result<Result<ArrayRef, Failure>, OperatorError> {
-        let answer = call(&mut self.instance).await;
+    async fn try_once(&mut self, call: &Call) -> Result<Result<ArrayRef, Failure>, OperatorError> {
+        let answer = call.make(&mut self.instance).await;
         self.guest_ns += self.instance.last_call().busy.as_nanos() as u64;
         match &answer {
             Ok(_) => {}
@@ -168,6 +162,23 @@ impl Guest {
             }
         }
         Ok(answer)
+    }
+}
+
+/// One call of a guest, which may be made again.
+enum Call {
+    Accumulate(GroupedRows, ArrayRef),
+    Merge(ArrayRef, ArrayRef, ScalarBuffer<u32>),
+    Finish(ArrayRef),
+}
+
+impl Call {
+    async fn make(&self, instance: &mut AggregateInstance) -> Result<ArrayRef, Failure> {
+        match self {
+            Self::Accumulate(rows, accumulators) => instance.accumulate(rows.clone(), Arc::clone(accumulators)).await,
+            Self::Merge(into, other, into_of_other) => instance.merge(Arc::clone(into), Arc::clone(other), into_of_other.clone()).await,
+            Self::Finish(accumulators) => instance.finish(Arc::clone(accumulators)).await,
+        }
     }
 }
 
@@ -196,9 +207,4 @@ fn gather_results(data_type: &DataType, parts: &[ArrayRef], places: &mut [(usize
         return Ok(arrow_array::new_null_array(data_type, places.len()));
     }
     interleave(&parts, places).map_err(|error| OperatorError::internal("the results of an aggregate do not fit together").because(error))
-}
-
-/// Rows of an array by number.
-pub fn take_rows(array: &ArrayRef, rows: &[u32]) -> ArrayRef {
-    take(array, &UInt32Array::from(rows.to_vec()), None).expect("row numbers are in range")
 }

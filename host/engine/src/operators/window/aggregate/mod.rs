@@ -7,6 +7,7 @@
 //! Laws: results do not depend on how rows are cut into batches (floats are added in order of arrival), and merging two accumulators
 //! equals accumulating the rows of the first, then those of the second.
 
+pub mod arrays;
 mod average;
 pub mod component;
 mod count;
@@ -37,6 +38,19 @@ pub struct Run {
     pub rows: Range<usize>,
     /// Their group.
     pub group: usize,
+}
+
+impl Run {
+    /// The runs of rows whose groups these are.
+    pub fn all(group_of_row: &[u32]) -> Vec<Self> {
+        let mut start = 0;
+        let runs = group_of_row.chunk_by(|left, right| left == right).map(|chunk| {
+            let rows = start..start + chunk.len();
+            start = rows.end;
+            Self { rows, group: chunk[0] as usize }
+        });
+        runs.collect()
+    }
 }
 
 /// Which group each row belongs to.

@@ -1,0 +1,395 @@
+//! Session windows: a key's rows that follow each other in less than a gap.
+//!
+//! State per key: the list of its sessions, ascending and disjoint, and one list of accumulators per aggregate, in the same order. A key has
+//! one timer or more, none later than the first time at which one of its sessions fires or is forgotten; a session that grows keeps the
+//! timer it has, which then finds nothing to do and sets the next one.
+//!
+//! As a changelog: a session whose bounds changed after it was emitted is deleted at once, and inserted again when it fires.
+
+use std::sync::Arc;
+
+use arrow_array::{Array, ArrayRef, Int64Array, ListArray, StructArray, UInt32Array, cast::AsArray, types::Int64Type};
+use arrow_buffer::{BooleanBuffer, NullBuffer, OffsetBuffer};
+use arrow_schema::{DataType, Field, FieldRef, Fields};
+use arrow_select::interleave::interleave;
+use async_trait::async_trait;
+use millstream_model::{Batch, key::EncodedKeys, state::Clock};
+use millstream_state::{KeySet, TimerUpdate, Updates, ValueUpdate};
+
+use super::{
+    aggregate::{
+        Grouping, Run,
+        arrays::{take_or_null, take_rows},
+        component::RefusedRow,
+        set::value_state,
+    },
+    core::{Core, CorePlan, TIMER, state_error, state_moment, without_late},
+    early::Early,
+    results::Spans,
+    session_assign::{Assigned, Rows, Session, assign},
+};
+use crate::operator::{Moment, Operator, OperatorContext, OperatorError, Output};
+
+/// Most timers handled in one call.
+const PORTION: usize = 8_192;
+
+/// What the operator is made from.
+#[derive(Clone)]
+pub struct SessionPlan {
+    /// Keys, aggregates, results.
+    pub core: CorePlan,
+    /// The time between two rows from which on they are in two sessions.
+    pub gap_ms: i64,
+    /// How far behind the watermark rows may be.
+    pub lateness_ms: i64,
+    /// When results are emitted early.
+    pub early: Option<Early>,
+}
+
+impl SessionPlan {
+    fn changes(&self) -> bool {
+        self.early.is_some() || self.lateness_ms > 0
+    }
+
+    fn expiry(&self, session: Session) -> i64 {
+        session.end - 1 + self.lateness_ms
+    }
+
+    /// When something is next to be done about a session: to fire it, or to forget it.
+    fn next_time(&self, session: Session, watermark: i64) -> i64 {
+        if session.end - 1 > watermark { session.end - 1 } else { self.expiry(session) }
+    }
+}
+
+/// Sessions of some keys, by key, then by start, with what belongs to them.
+struct Held {
+    sessions: Vec<Session>,
+    /// Per aggregate, one accumulator per session.
+    accumulators: Vec<ArrayRef>,
+    /// What was emitted, one struct of aggregate columns per session; null: nothing. None: results do not change.
+    emitted: Option<ArrayRef>,
+}
+
+/// Session windows of one subtask.
+pub struct SessionWindows {
+    plan: SessionPlan,
+    core: Core,
+    has_more: bool,
+}
+
+impl SessionWindows {
+    /// Opens state and aggregates.
+    ///
+    /// # Errors
+    /// They cannot be opened.
+    pub async fn open(plan: SessionPlan, context: &OperatorContext) -> Result<Self, OperatorError> {
+        let mut states: Vec<_> = plan.core.aggregates.iter().map(|aggregate| aggregate.state(list_of)).collect();
+        states.push(value_state("sessions".into(), list_of(DataType::Struct(session_fields())), 1));
+        if plan.changes() {
+            states.push(value_state("emitted".into(), list_of(plan.core.shape.emitted_type()), 1));
+        }
+        let core = Core::open(&plan.core, states, "session", context).await?;
+        Ok(Self { plan, core, has_more: false })
+    }
+
+    fn sessions_state(&self) -> usize {
+        self.core.aggregates.len()
+    }
+
+    fn emitted_state(&self) -> usize {
+        self.core.aggregates.len() + 1
+    }
+
+    fn load(&mut self, keys: &KeySet, now: Moment) -> Result<Held, OperatorError> {
+        let lists = self.core.store.load(self.sessions_state(), keys, state_moment(now)).map_err(state_error)?;
+        let (items, key_of_item) = items_of(lists.as_list());
+        let spans = items.as_struct();
+        let (starts, ends) = (spans.column(0).as_primitive::<Int64Type>().values(), spans.column(1).as_primitive::<Int64Type>().values());
+        let sessions = key_of_item.iter().enumerate().map(|(item, &key)| Session { key, start: starts[item], end: ends[item] }).collect();
+        let lists = self.core.load_accumulators(keys, now)?;
+        let accumulators = lists.iter().map(|lists| items_of(lists.as_list()).0).collect();
+        let mut emitted = None;
+        if self.plan.changes() {
+            let lists = self.core.store.load(self.emitted_state(), keys, state_moment(now)).map_err(state_error)?;
+            emitted = Some(items_of(lists.as_list()).0);
+        }
+        Ok(Held { sessions, accumulators, emitted })
+    }
+
+    /// Writes the sessions of all keys of a set.
+    fn updates(&self, held: &Held, keys: usize) -> Vec<ValueUpdate> {
+        let mut lengths = vec![0_usize; keys];
+        held.sessions.iter().for_each(|session| lengths[session.key as usize] += 1);
+        let offsets = OffsetBuffer::<i32>::from_lengths(lengths.iter().copied());
+        let nulls: NullBuffer = lengths.iter().map(|&length| length > 0).collect::<Vec<bool>>().into();
+        let nulls = (nulls.null_count() > 0).then_some(nulls);
+        let list = |state: usize, items: &ArrayRef| {
+            let values: ArrayRef = Arc::new(ListArray::new(item_field(items.data_type().clone()), offsets.clone(), Arc::clone(items), nulls.clone()));
+            ValueUpdate { state, changed: BooleanBuffer::new_set(keys), values }
+        };
+        let mut updates: Vec<_> = held.accumulators.iter().enumerate().map(|(state, items)| list(state, items)).collect();
+        updates.push(list(self.sessions_state(), &session_column(&held.sessions)));
+        updates.extend(held.emitted.iter().map(|emitted| list(self.emitted_state(), emitted)));
+        updates
+    }
+
+    async fn accumulate(&mut self, batch: &Batch, now: Moment, out: &mut Output) -> Result<Result<(), Vec<RefusedRow>>, OperatorError> {
+        let set = self.core.store.resolve(self.core.encode_keys(batch)?).map_err(state_error)?;
+        let before = self.load(&set, now)?;
+        let times = batch.event_times().expect("sessions are planned only on streams with event time");
+        let of_row = set.of_row().filter(|_| self.core.is_keyed());
+        let rows = Rows { keys: of_row.map(|of_row| &of_row[..]), times };
+        let every_row: Vec<u32>;
+        let rows = if self.core.is_keyed() && of_row.is_none() {
+            every_row = (0..batch.num_rows() as u32).collect();
+            Rows { keys: Some(&every_row), times }
+        } else {
+            rows
+        };
+        let assigned = assign(&before.sessions, rows, set.len(), self.plan.gap_ms);
+        let base = self.merged(&before, &assigned).await?;
+        let runs;
+        let grouping = if self.core.is_keyed() {
+            Grouping::Rows(&assigned.of_row)
+        } else {
+            runs = Run::all(&assigned.of_row);
+            Grouping::Runs(&runs)
+        };
+        let done = self.core.aggregates.accumulate(batch, grouping, &base).await?;
+        if !done.refused.is_empty() {
+            return Ok(Err(done.refused));
+        }
+        let watermark = watermark_of(now);
+        let timers = self.timers(&before.sessions, &assigned.sessions, set.len(), watermark);
+        let emitted = self.take_back(&set, &before, &assigned, out)?;
+        let mut held = Held { sessions: assigned.sessions, accumulators: done.accumulators, emitted };
+        self.emit_complete(&set, &mut held, watermark, out).await?;
+        if let Some(early) = &mut self.plan.early {
+            (0..set.len()).for_each(|key| early.note_changed(now, |changed| drop(changed.insert(set.key_bytes(key), set.hash(key), set.group(key), 0))));
+        }
+        let updates = Updates { values: self.updates(&held, set.len()), timers, ..Updates::default() };
+        self.core.store.apply(&set, &updates, None, state_moment(now)).map_err(state_error)?;
+        Ok(Ok(()))
+    }
+
+    /// The accumulators of the sessions before any row of the batch: those of the sessions they are made of, merged in order of time.
+    async fn merged(&mut self, before: &Held, assigned: &Assigned) -> Result<Vec<ArrayRef>, OperatorError> {
+        let mut first: Vec<Option<u32>> = vec![None; assigned.sessions.len()];
+        let (mut others, mut into) = (Vec::new(), Vec::new());
+        for (existing, &session) in assigned.of_existing.iter().enumerate() {
+            if first[session as usize].is_none() {
+                first[session as usize] = Some(existing as u32);
+            } else {
+                others.push(existing as u32);
+                into.push(session);
+            }
+        }
+        let first: UInt32Array = first.into_iter().collect();
+        let base: Vec<ArrayRef> = before.accumulators.iter().map(|accumulators| take_or_null(accumulators, &first)).collect();
+        if others.is_empty() {
+            return Ok(base);
+        }
+        let others: Vec<ArrayRef> = before.accumulators.iter().map(|accumulators| take_rows(accumulators, &others)).collect();
+        self.core.aggregates.merge(&base, &others, &into).await
+    }
+
+    /// What remains emitted after sessions got other bounds; what does not is deleted downstream.
+    fn take_back(&self, set: &KeySet, before: &Held, assigned: &Assigned, out: &mut Output) -> Result<Option<ArrayRef>, OperatorError> {
+        let Some(emitted) = &before.emitted else { return Ok(None) };
+        let mut keeps: Vec<Option<u32>> = vec![None; assigned.sessions.len()];
+        let mut gone = Vec::new();
+        for (existing, &session) in assigned.of_existing.iter().enumerate() {
+            if assigned.sessions[session as usize] == before.sessions[existing] {
+                keeps[session as usize] = Some(existing as u32);
+            } else if emitted.is_valid(existing) {
+                gone.push(existing as u32);
+            }
+        }
+        if !gone.is_empty() {
+            let sessions = gone.iter().map(|&existing| before.sessions[existing as usize]);
+            let (keys, spans) = keys_and_spans(set, sessions);
+            let placeholder = take_rows(emitted, &gone).as_struct().columns().to_vec();
+            let results = self.core.shape.rows(keys, spans, placeholder)?;
+            self.core.shape.emit_deletions(&results, &take_rows(emitted, &gone), out);
+        }
+        Ok(Some(take_or_null(emitted, &keeps.into_iter().collect())))
+    }
+
+    /// Timers for keys that now have something to do earlier than before.
+    fn timers(&self, before: &[Session], after: &[Session], keys: usize, watermark: i64) -> Vec<TimerUpdate> {
+        let earliest = |sessions: &[Session]| {
+            let mut times = vec![i64::MAX; keys];
+            for session in sessions {
+                let time = &mut times[session.key as usize];
+                *time = (*time).min(self.plan.next_time(*session, watermark));
+            }
+            times
+        };
+        let (before, after) = (earliest(before), earliest(after));
+        let keys: Vec<u32> = (0..keys as u32).filter(|&key| after[key as usize] < before[key as usize]).collect();
+        let at = keys.iter().map(|&key| after[key as usize]).collect();
+        set_timers(keys, at)
+    }
+
+    /// Emits the sessions that are complete; as a changelog what differs from before.
+    async fn emit_complete(&mut self, set: &KeySet, held: &mut Held, watermark: i64, out: &mut Output) -> Result<(), OperatorError> {
+        let is_complete = |session: &Session| session.end - 1 <= watermark;
+        self.emit(set, held, is_complete, out).await
+    }
+
+    async fn emit(&mut self, set: &KeySet, held: &mut Held, which: impl Fn(&Session) -> bool, out: &mut Output) -> Result<(), OperatorError> {
+        let chosen: Vec<u32> = (0..held.sessions.len() as u32).filter(|&number| which(&held.sessions[number as usize])).collect();
+        if chosen.is_empty() {
+            return Ok(());
+        }
+        let accumulators: Vec<ArrayRef> = held.accumulators.iter().map(|accumulators| take_rows(accumulators, &chosen)).collect();
+        let finished = self.core.aggregates.finish(&accumulators).await?;
+        let (keys, spans) = keys_and_spans(set, chosen.iter().map(|&number| held.sessions[number as usize]));
+        let results = self.core.shape.results(keys, spans, finished)?;
+        let Some(emitted) = &held.emitted else {
+            self.core.shape.emit(&results.rows, &results.without, out);
+            return Ok(());
+        };
+        let before = take_rows(emitted, &chosen);
+        let now = self.core.shape.emit_changes(&results.rows, &results.without, before.as_struct(), out);
+        let mut places: Vec<(usize, usize)> = (0..held.sessions.len()).map(|number| (0, number)).collect();
+        chosen.iter().enumerate().for_each(|(index, &number)| places[number as usize] = (1, index));
+        held.emitted = Some(interleave(&[emitted.as_ref(), &now.values], &places).expect("both are structs of the result columns"));
+        Ok(())
+    }
+
+    /// Emits the sessions of keys with due timers and forgets those that can no longer change: a portion.
+    async fn fire(&mut self, now: Moment, out: &mut Output) -> Result<(), OperatorError> {
+        let watermark = watermark_of(now);
+        let Some(due) = self.core.store.due(Clock::EventTime, watermark, PORTION).map_err(state_error)? else {
+            let due = self.plan.early.as_mut().is_some_and(|early| early.is_due_at_watermark(now));
+            return if due { self.fire_early(now, out).await } else { Ok(()) };
+        };
+        // Other timers of these keys, and early results, come with the next call.
+        self.has_more = true;
+        let mut held = self.load(&due.keys, now)?;
+        self.emit_complete(&due.keys, &mut held, watermark, out).await?;
+        let kept: Vec<u32> =
+            (0..held.sessions.len() as u32).filter(|&number| self.plan.expiry(held.sessions[number as usize]) > watermark).collect();
+        let held = held.select(&kept);
+        let timers = self.timers(&[], &held.sessions, due.len(), watermark);
+        let updates = Updates { values: self.updates(&held, due.len()), timers, ..Updates::default() };
+        self.core.store.apply(&due.keys, &updates, Some(&due), state_moment(now)).map_err(state_error)
+    }
+
+    /// Emits the sessions of keys that had rows since the last time.
+    async fn fire_early(&mut self, now: Moment, out: &mut Output) -> Result<(), OperatorError> {
+        let Some(early) = &mut self.plan.early else { return Ok(()) };
+        let changed = early.take_changed();
+        for (_, pane) in changed.panes(i64::MIN..i64::MAX) {
+            let mut keys = EncodedKeys::default();
+            (0..pane.len()).for_each(|number| keys.push(pane.key(number)));
+            let set = self.core.store.resolve(keys).map_err(state_error)?;
+            let mut held = self.load(&set, now)?;
+            self.emit(&set, &mut held, |_| true, out).await?;
+            let updates = Updates { values: self.updates(&held, set.len()), ..Updates::default() };
+            self.core.store.apply(&set, &updates, None, state_moment(now)).map_err(state_error)?;
+        }
+        Ok(())
+    }
+}
+
+impl Held {
+    fn select(&self, numbers: &[u32]) -> Self {
+        Self {
+            sessions: numbers.iter().map(|&number| self.sessions[number as usize]).collect(),
+            accumulators: self.accumulators.iter().map(|accumulators| take_rows(accumulators, numbers)).collect(),
+            emitted: self.emitted.as_ref().map(|emitted| take_rows(emitted, numbers)),
+        }
+    }
+}
+
+fn watermark_of(now: Moment) -> i64 {
+    now.watermark.map_or(i64::MIN, |watermark| watermark.0)
+}
+
+fn set_timers(keys: Vec<u32>, at: Vec<i64>) -> Vec<TimerUpdate> {
+    if keys.is_empty() {
+        return Vec::new();
+    }
+    let deleted = BooleanBuffer::new_unset(keys.len());
+    vec![TimerUpdate { timer: TIMER, keys, at, deleted }]
+}
+
+fn keys_and_spans(set: &KeySet, sessions: impl Iterator<Item = Session>) -> (Vec<&[u8]>, Spans) {
+    let mut spans = Spans::default();
+    let keys = sessions.map(|session| {
+        spans.push(session.start, session.end);
+        set.key_bytes(session.key as usize)
+    });
+    (keys.collect(), spans)
+}
+
+fn session_fields() -> Fields {
+    Fields::from(vec![Field::new("start", DataType::Int64, false), Field::new("end", DataType::Int64, false)])
+}
+
+fn session_column(sessions: &[Session]) -> ArrayRef {
+    let column = |of: fn(&Session) -> i64| -> ArrayRef { Arc::new(Int64Array::from_iter_values(sessions.iter().map(of))) };
+    let columns = vec![column(|session| session.start), column(|session| session.end)];
+    Arc::new(StructArray::new(session_fields(), columns, None))
+}
+
+fn item_field(data_type: DataType) -> FieldRef {
+    Arc::new(Field::new("item", data_type, true))
+}
+
+fn list_of(item: DataType) -> DataType {
+    DataType::List(item_field(item))
+}
+
+/// The items of all lists, in order, and the number of the list of each.
+fn items_of(lists: &ListArray) -> (ArrayRef, Vec<u32>) {
+    let offsets = lists.value_offsets();
+    let (mut numbers, mut list_of_item) = (Vec::with_capacity(lists.values().len()), Vec::with_capacity(lists.values().len()));
+    for list in (0..lists.len()).filter(|&list| lists.is_valid(list)) {
+        numbers.extend(offsets[list] as u32..offsets[list + 1] as u32);
+        list_of_item.resize(numbers.len(), list as u32);
+    }
+    if numbers.len() == lists.values().len() {
+        return (Arc::clone(lists.values()), list_of_item);
+    }
+    (take_rows(lists.values(), &numbers), list_of_item)
+}
+
+#[async_trait]
+impl Operator for SessionWindows {
+    async fn on_batch(&mut self, _input: usize, batch: Batch, now: Moment, out: &mut Output) -> Result<(), OperatorError> {
+        let cutoff = now.watermark.map(|watermark| watermark.0.saturating_sub(self.plan.lateness_ms));
+        let Some(mut batch) = without_late(batch, cutoff, out) else { return Ok(()) };
+        while let Err(refused) = self.accumulate(&batch, now, out).await? {
+            match self.core.reject(&batch, &refused, out) {
+                Some(rest) => batch = rest,
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    async fn on_watermark(&mut self, now: Moment, out: &mut Output) -> Result<(), OperatorError> {
+        self.has_more = false;
+        self.fire(now, out).await
+    }
+
+    fn has_more(&self) -> bool {
+        self.has_more
+    }
+
+    fn next_processing_time(&self) -> Option<i64> {
+        self.plan.early.as_ref().and_then(Early::next_processing_time)
+    }
+
+    async fn on_processing_time(&mut self, now: Moment, out: &mut Output) -> Result<(), OperatorError> {
+        self.has_more = false;
+        self.fire_early(now, out).await
+    }
+
+    async fn on_end(&mut self, now: Moment, out: &mut Output) -> Result<(), OperatorError> {
+        self.on_watermark(now, out).await
+    }
+}
