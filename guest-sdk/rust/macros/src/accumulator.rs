@@ -130,10 +130,10 @@ fn accumulate_all(handler: &Handler) -> TokenStream {
     let call = quote_spanned!(returns.span()=> Self::accumulate(&mut into[u32::from_le_bytes(groups[__row]) as usize], #(#arguments),*););
     quote! {
         #[allow(unused_variables, unused_mut)]
-        fn accumulate_all(
+        fn accumulate_all<'__a>(
             settings: &Self::Settings,
-            call: &::millstream::__rt::Call<'_>,
-            mut columns: ::millstream::__rt::Columns<'_, '_>,
+            call: &::millstream::__rt::Call<'__a>,
+            mut columns: ::millstream::__rt::Columns<'_, '__a>,
             groups: &[[u8; 4]],
             into: &mut [Self],
         ) -> ::core::result::Result<(), ::millstream::__rt::Malformed> {
