@@ -9,11 +9,14 @@
 mod compression;
 pub mod files;
 pub mod formats;
+pub mod nexmark;
 mod settings;
+#[cfg(test)]
+mod testing;
 
 use millstream_engine::connector::Connectors;
 
 /// All connectors.
 pub fn all() -> Connectors {
-    Connectors::default().with_source(files::FilesSource).with_sink(files::FilesSink)
+    Connectors::default().with_source(files::FilesSource).with_source(nexmark::Nexmark).with_sink(files::FilesSink)
 }
