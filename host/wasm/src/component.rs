@@ -80,6 +80,11 @@ impl Component {
         &self.shared.name
     }
 
+    /// What its instances may use.
+    pub fn limits(&self) -> &crate::limits::Limits {
+        &self.shared.runtime.limits
+    }
+
     /// SHA-256 of its bytes.
     pub fn digest(&self) -> Digest {
         self.shared.digest

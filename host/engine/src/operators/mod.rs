@@ -4,6 +4,7 @@
 //! file, implement [`OperatorSpec`] for its settings, add a line to [`registry`].
 
 mod assign_watermarks;
+pub mod component;
 mod compute;
 mod filter;
 mod project;
@@ -172,6 +173,11 @@ impl Problem {
         Self { place: Place::Entry(path.into()), message: message.into(), help: None }
     }
 
+    /// What is wrong with the expression at `path` in the operator's own settings.
+    pub fn in_expression(path: impl Into<String>, error: millstream_expr::ExprError) -> Self {
+        Self { help: error.help, ..Self::at(path, error.message) }
+    }
+
     /// The same, with what to do about it.
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
@@ -224,6 +230,7 @@ pub fn registry() -> &'static [OperatorKind] {
         kind::<project::Project>(),
         kind::<union::Union>(),
         kind::<assign_watermarks::AssignWatermarks>(),
+        kind::<component::Component>(),
         kind::<window::Window>(),
     ];
     REGISTRY
@@ -245,3 +252,6 @@ fn parse<S: OperatorSpec>(settings: Value) -> Result<Box<dyn AnyOperatorSpec>, P
     })?;
     Ok(Box::new(spec))
 }
+
+#[cfg(test)]
+mod tests;

@@ -37,6 +37,8 @@ pub use handle::{
     BarrierReport, JobError, JobHandle, JobOutcome, JobStatus, OperatorKind, OperatorStatus, Phase, Summary, SwapError, SwapId, SwitchReport,
 };
 
+pub(crate) use queue::row_bytes;
+
 use crate::{
     clock::{Clock, SystemClock},
     graph::JobPlan,

@@ -181,7 +181,7 @@ fn element_bytes(element: &Element) -> usize {
 }
 
 /// Bytes of the rows themselves: of a slice only its part.
-pub(super) fn row_bytes(batch: &Batch) -> usize {
+pub(crate) fn row_bytes(batch: &Batch) -> usize {
     let columns: usize = batch.columns().columns().iter().map(column_bytes).sum();
     columns + batch.num_rows() * (batch.event_times().map_or(0, |_| 8) + batch.changes().map_or(0, |_| 1))
 }

@@ -1,0 +1,73 @@
+//! `component: { path: events.wasm, settings: {…} }`: user logic in a Wasm component.
+//!
+//! [`Component`] (the settings) → [`ComponentOperatorPlan`] (`plan`: what the guest said it reads, keeps, emits and remembers) →
+//! `run` (one instance, its keyed state, and how a batch goes in calls through it) → `call` (one call: what goes in, how the answer is
+//! applied). What happens when a guest fails is `recovery`, and only there.
+//!
+//! The guest's memory is disposable: at every batch boundary the host has the latest state, so a new instance, of the same version or
+//! another, may take over.
+
+mod call;
+mod collections;
+mod layout;
+mod plan;
+mod recovery;
+mod run;
+mod size;
+
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::Value;
+
+pub use plan::{ComponentOperatorPlan, ComponentRequest, PlanError};
+
+use super::{Environment, OperatorSpec, PlanRequest, Planned, Ports, Problem};
+
+/// An operator written by a user, as a Wasm component.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Component {
+    /// The component, relative to the job file.
+    path: PathBuf,
+    /// Its settings, as the component describes them. Default: none.
+    #[serde(default)]
+    settings: Value,
+}
+
+#[async_trait]
+impl OperatorSpec for Component {
+    const KEY: &'static str = "component";
+
+    async fn ports(&self, environment: &Environment<'_>) -> Result<Ports, Vec<Problem>> {
+        let component = self.load(environment).await?;
+        let descriptor = plan::describe(&component).await.map_err(|error| vec![problem("path", &error)])?;
+        Ok(Ports::Named(descriptor.inputs))
+    }
+
+    async fn plan(&self, request: PlanRequest<'_>) -> Result<Planned, Vec<Problem>> {
+        let component = self.load(request.environment).await?;
+        let wanted = ComponentRequest { operator: request.id.clone(), settings: self.settings.clone(), inputs: request.inputs, keys: request.keys };
+        match ComponentOperatorPlan::plan(component, wanted).await {
+            Ok(plan) => Ok(Planned::new(plan)),
+            Err(PlanError::Settings(mistakes)) => Err(mistakes.into_iter().map(|mistake| Problem::at(mistake.path, mistake.message)).collect()),
+            Err(PlanError::Component(error)) => Err(vec![problem("", &error)]),
+            Err(PlanError::Unsupported(reason)) => Err(vec![Problem::at("", reason)]),
+        }
+    }
+}
+
+impl Component {
+    async fn load(&self, environment: &Environment<'_>) -> Result<millstream_wasm::Component, Vec<Problem>> {
+        let path = environment.base_directory.join(&self.path);
+        environment.components.load(&path).await.map_err(|error| vec![problem("path", &error)])
+    }
+}
+
+/// An error with all its causes.
+fn problem(path: &str, error: &dyn std::error::Error) -> Problem {
+    let causes: Vec<String> = std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect();
+    Problem::at(path, causes.join(": "))
+}

@@ -1,0 +1,409 @@
+//! Planning a component: what it says of itself, checked against the job, before anything runs.
+
+use std::{any::Any, sync::Arc};
+
+use arrow_schema::{DataType, FieldRef};
+use async_trait::async_trait;
+use millstream_model::{
+    StreamType,
+    ids::{JobId, OperatorId, SubtaskIndex, TenantId},
+    state::{Clock, StateScope, TimerDescriptor},
+    types::{check_crossing_type, type_text},
+};
+use millstream_state::row::resolve_compatible;
+use millstream_wasm::{Component, Descriptor, Error, InputSchema, InstanceContext, OperatorInstance, OperatorPlan as GuestPlan, Silent, TracedLog};
+use serde_json::Value;
+
+use super::{layout::OutputLayout, run::ComponentOperator};
+use crate::operator::{Operator, OperatorContext, OperatorError, OperatorPlan};
+
+/// What a component is planned with.
+pub struct ComponentRequest<'a> {
+    /// The operator's id in the job file.
+    pub operator: OperatorId,
+    /// The settings of the component.
+    pub settings: Value,
+    /// The streams of its input ports.
+    pub inputs: &'a [StreamType],
+    /// The key columns of each port; none: not keyed, so a keyed component has one key for all rows.
+    pub keys: Option<&'a [Vec<usize>]>,
+}
+
+/// Why a component cannot be planned.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// Its settings do not fit the schema that it publishes.
+    #[error("the settings do not fit: {}", .0.iter().map(|mistake| mistake.message.as_str()).collect::<Vec<_>>().join("; "))]
+    Settings(Vec<SettingsMistake>),
+    /// It could not be run, or said no.
+    #[error(transparent)]
+    Component(#[from] Error),
+    /// It asks for what this host or this job cannot give; one clause.
+    #[error("{0}")]
+    Unsupported(String),
+}
+
+/// One mistake in the settings of a component.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SettingsMistake {
+    /// Where, as a path of keys that begins with `settings`.
+    pub path: String,
+    /// One clause.
+    pub message: String,
+}
+
+/// A planned component: creates one instance per subtask.
+#[derive(Clone)]
+pub struct ComponentOperatorPlan {
+    pub(super) component: Component,
+    pub(super) descriptor: Descriptor,
+    pub(super) settings: Value,
+    pub(super) guest: Arc<GuestPlan>,
+    /// The inputs as the guest was offered them: the columns that cross.
+    pub(super) offered: Vec<InputSchema>,
+    pub(super) inputs: Vec<PlannedInput>,
+    pub(super) layouts: Vec<OutputLayout>,
+    /// The types of the key columns, the same on every keyed port.
+    pub(super) key_fields: Vec<FieldRef>,
+    streams: Vec<StreamType>,
+    outputs: Vec<(String, StreamType)>,
+}
+
+/// One input port.
+#[derive(Clone, Debug)]
+pub(super) struct PlannedInput {
+    /// The columns that the guest reads, by number in the stream, in its order.
+    pub(super) reads: Vec<usize>,
+    /// The types in which it reads them, where they differ from the stream's.
+    pub(super) casts: Vec<Option<DataType>>,
+    /// The key columns, by number in the stream; none: rows come without keys.
+    pub(super) keys: Option<Vec<usize>>,
+}
+
+/// What a component says of itself.
+pub(super) async fn describe(component: &Component) -> Result<Descriptor, Error> {
+    component.operator(planning_context("".into())).await?.describe().await
+}
+
+fn planning_context(operator: OperatorId) -> InstanceContext {
+    InstanceContext {
+        tenant: TenantId::local(),
+        job: JobId::from("plan"),
+        operator,
+        subtask: SubtaskIndex(0),
+        log: Arc::new(Silent),
+        metrics: Arc::new(Silent),
+    }
+}
+
+impl ComponentOperatorPlan {
+    /// Asks the component what it does with these settings and inputs, and checks that it can be done.
+    ///
+    /// # Errors
+    /// The settings do not fit its schema, it says no, or it asks for what cannot be given.
+    pub async fn plan(component: Component, request: ComponentRequest<'_>) -> Result<Self, PlanError> {
+        let mut instance = component.operator(planning_context(request.operator.clone())).await?;
+        let descriptor = instance.describe().await?;
+        check_settings(&descriptor.settings_schema, &request.settings)?;
+        let columns: Vec<Vec<usize>> = request.inputs.iter().map(crossing_columns).collect();
+        let offered = offer(&request, &columns)?;
+        let guest = instance.plan(&request.settings, &offered).await?;
+        refuse_unsupported(&guest, request.inputs)?;
+        let inputs = plan_inputs(&guest, &request, &columns);
+        let key_fields = key_fields(&inputs, request.inputs)?;
+        let schemas: Vec<_> = request.inputs.iter().map(|stream| stream.schema.clone()).collect();
+        let layout = |output| OutputLayout::new(output, &schemas, has_event_times(output, request.inputs));
+        let layouts: Vec<OutputLayout> = guest.outputs.iter().map(layout).collect();
+        let stream = |layout: &OutputLayout| StreamType { schema: layout.schema.clone(), event_times: layout.event_times, changes: layout.changes };
+        let outputs = descriptor.outputs.iter().cloned().zip(layouts.iter().map(stream)).collect();
+        Ok(Self {
+            component,
+            descriptor,
+            settings: request.settings,
+            guest: Arc::new(guest),
+            offered,
+            inputs,
+            layouts,
+            key_fields,
+            streams: request.inputs.to_vec(),
+            outputs,
+        })
+    }
+
+    /// The streams that it was planned for: what a new version must be planned with to take its place.
+    pub fn inputs(&self) -> &[StreamType] {
+        &self.streams
+    }
+
+    /// The key columns of each port, as the guest sees them.
+    pub fn keys(&self) -> Option<Vec<Vec<usize>>> {
+        self.inputs.iter().map(|input| input.keys.clone()).collect()
+    }
+
+    /// What the component says of itself.
+    pub fn descriptor(&self) -> &Descriptor {
+        &self.descriptor
+    }
+
+    /// A new instance, opened.
+    pub(super) async fn instantiate(&self, context: &OperatorContext) -> Result<OperatorInstance, Error> {
+        let OperatorContext { tenant, job, operator, subtask, .. } = context.clone();
+        let log = Arc::new(TracedLog::new(tenant.clone(), job.clone(), operator.clone(), subtask));
+        let context = InstanceContext { tenant, job, operator, subtask, log, metrics: Arc::new(Silent) };
+        let mut instance = self.component.operator(context).await?;
+        instance.open(&self.settings, &self.offered, self.guest.clone()).await?;
+        Ok(instance)
+    }
+
+    /// Whether a timer of this clock is declared.
+    pub(super) fn has_timers(&self, clock: Clock) -> bool {
+        self.guest.timers.iter().any(|timer: &TimerDescriptor| timer.clock == clock)
+    }
+
+    pub(super) fn is_stateful(&self) -> bool {
+        !self.guest.states.is_empty() || !self.guest.timers.is_empty()
+    }
+}
+
+/// The columns of a stream that may be offered to a guest.
+fn crossing_columns(stream: &StreamType) -> Vec<usize> {
+    let crosses = |(_, field): &(usize, &FieldRef)| check_crossing_type(field.data_type()).is_ok();
+    stream.schema.fields().iter().enumerate().filter(crosses).map(|(number, _)| number).collect()
+}
+
+fn offer(request: &ComponentRequest<'_>, columns: &[Vec<usize>]) -> Result<Vec<InputSchema>, PlanError> {
+    let offer_one = |(port, (stream, columns)): (usize, (&StreamType, &Vec<usize>))| {
+        let offered_key = |key: &usize| {
+            let at = columns.iter().position(|column| column == key).map(|at| at as u32);
+            at.ok_or_else(|| PlanError::Unsupported(format!("key column `{}` has a type that does not cross to operators", stream.schema.field(*key).name())))
+        };
+        let keys = request.keys.map_or(&[][..], |keys| &keys[port]);
+        Ok(InputSchema {
+            fields: columns.iter().map(|&column| stream.schema.fields()[column].clone()).collect(),
+            keys: keys.iter().map(offered_key).collect::<Result<_, _>>()?,
+            event_times: stream.event_times,
+            changes: stream.changes,
+        })
+    };
+    request.inputs.iter().zip(columns).enumerate().map(offer_one).collect()
+}
+
+fn refuse_unsupported(guest: &GuestPlan, inputs: &[StreamType]) -> Result<(), PlanError> {
+    if let Some(state) = guest.states.iter().find(|state| state.scope == StateScope::Broadcast) {
+        return Err(PlanError::Unsupported(format!("state `{}` is broadcast, which this version of the host does not offer: declare it keyed", state.name)));
+    }
+    if (!guest.states.is_empty() || !guest.timers.is_empty()) && !guest.inputs.iter().any(|input| input.keyed) {
+        return Err(PlanError::Unsupported("it declares state or timers, but none of its inputs is keyed".into()));
+    }
+    let refuses_changes = |(input, stream): (&millstream_wasm::InputPlan, &StreamType)| stream.changes && !input.changes;
+    if let Some(port) = guest.inputs.iter().zip(inputs).position(refuses_changes) {
+        return Err(PlanError::Unsupported(format!("input {port} carries updates and deletions, which the component does not understand")));
+    }
+    let asks_for_times = |(input, stream): (&millstream_wasm::InputPlan, &StreamType)| input.event_times && !stream.event_times;
+    if let Some(port) = guest.inputs.iter().zip(inputs).position(asks_for_times) {
+        return Err(PlanError::Unsupported(format!("the component wants event times, but input {port} has none: give its source an `event-time`")));
+    }
+    Ok(())
+}
+
+fn plan_inputs(guest: &GuestPlan, request: &ComponentRequest<'_>, columns: &[Vec<usize>]) -> Vec<PlannedInput> {
+    let plan_one = |(port, input): (usize, &millstream_wasm::InputPlan)| {
+        let reads: Vec<usize> = input.columns.iter().map(|&offered| columns[port][offered]).collect();
+        let schema = &request.inputs[port].schema;
+        let cast = |(&column, read): (&usize, &FieldRef)| (schema.field(column).data_type() != read.data_type()).then(|| read.data_type().clone());
+        PlannedInput {
+            casts: reads.iter().zip(&input.reads).map(cast).collect(),
+            keys: input.keyed.then(|| request.keys.map_or_else(Vec::new, |keys| keys[port].clone())),
+            reads,
+        }
+    };
+    guest.inputs.iter().enumerate().map(plan_one).collect()
+}
+
+/// The fields of the key; state is shared by all keyed ports, so they must agree.
+fn key_fields(inputs: &[PlannedInput], streams: &[StreamType]) -> Result<Vec<FieldRef>, PlanError> {
+    let fields_of = |(input, stream): (&PlannedInput, &StreamType)| -> Option<Vec<FieldRef>> {
+        Some(input.keys.as_ref()?.iter().map(|&column| stream.schema.fields()[column].clone()).collect())
+    };
+    let mut all = inputs.iter().zip(streams).filter_map(fields_of);
+    let first = all.next().unwrap_or_default();
+    let types = |fields: &[FieldRef]| fields.iter().map(|field| type_text(field.data_type())).collect::<Vec<_>>();
+    for other in all {
+        if types(&first) != types(&other) {
+            let (first, other) = (types(&first).join(", "), types(&other).join(", "));
+            return Err(PlanError::Unsupported(format!("its keyed inputs have keys of different types: ({first}) and ({other})")));
+        }
+    }
+    Ok(first)
+}
+
+/// Rows keep the event times of the rows they come from, unless the guest sets them.
+fn has_event_times(output: &millstream_wasm::OutputPlan, inputs: &[StreamType]) -> bool {
+    output.sets_event_times
+        || match output.keeps {
+            Some(input) => inputs[input as usize].event_times,
+            None => !inputs.is_empty() && inputs.iter().all(|stream| stream.event_times),
+        }
+}
+
+fn check_settings(schema: &Value, settings: &Value) -> Result<(), PlanError> {
+    if schema.is_null() {
+        return Ok(());
+    }
+    let validator = jsonschema::validator_for(schema)
+        .map_err(|error| PlanError::Unsupported(format!("the component publishes a broken schema of its settings: {error}")))?;
+    let nothing = Value::Object(serde_json::Map::new());
+    let settings = if settings.is_null() { &nothing } else { settings };
+    let mistakes: Vec<SettingsMistake> = validator.iter_errors(settings).map(|error| SettingsMistake { path: path_of(&error.instance_path().to_string()), message: error.to_string() }).collect();
+    if mistakes.is_empty() { Ok(()) } else { Err(PlanError::Settings(mistakes)) }
+}
+
+/// A JSON pointer below `settings` as a path with dots.
+fn path_of(pointer: &str) -> String {
+    format!("settings{}", pointer.replace('/', "."))
+}
+
+#[async_trait]
+impl OperatorPlan for ComponentOperatorPlan {
+    fn outputs(&self) -> &[(String, StreamType)] {
+        &self.outputs
+    }
+
+    fn explain(&self) -> Vec<String> {
+        let Descriptor { name, version, inputs, .. } = &self.descriptor;
+        let mut lines = vec![format!("{name} {version} ({})", self.component.name())];
+        for (port, input) in self.guest.inputs.iter().enumerate() {
+            let reads: Vec<&str> = input.reads.iter().map(|field| field.name().as_str()).collect();
+            let of = if inputs.len() > 1 { format!(" of {}", inputs[port]) } else { String::new() };
+            lines.push(format!("reads {}{of}", if reads.is_empty() { "no column".to_owned() } else { reads.join(", ") }));
+        }
+        lines.extend(self.guest.states.iter().map(|state| format!("state {}: {:?} of {}, version {}", state.name, state.kind, type_text(&state.value_type), state.version)));
+        lines.extend(self.guest.timers.iter().map(|timer| format!("timer {} in {}", timer.name, if timer.clock == Clock::EventTime { "event time" } else { "processing time" })));
+        lines
+    }
+
+    fn reads(&self, input: usize) -> Option<Vec<usize>> {
+        Some(self.inputs[input].reads.clone())
+    }
+
+    fn accepts_changes(&self, input: usize) -> bool {
+        self.guest.inputs[input].changes
+    }
+
+    fn keeps_state(&self) -> bool {
+        self.inputs.iter().any(|input| input.keys.is_some())
+    }
+
+    fn keeps(&self, output: usize) -> Option<usize> {
+        self.layouts[output].kept.as_ref().map(|kept| kept.input)
+    }
+
+    fn uses_watermarks(&self) -> bool {
+        let expires = self.guest.states.iter().any(|state| state.ttl.is_some_and(|ttl| ttl.clock == Clock::EventTime));
+        expires || self.has_timers(Clock::EventTime) || self.guest.inputs.iter().any(|input| input.event_times)
+    }
+
+    fn check_replacement(&self, new: &dyn OperatorPlan) -> Result<(), Vec<String>> {
+        let Some(new) = new.as_any().downcast_ref::<Self>() else {
+            return Err(vec!["only a component can take the place of a component".into()]);
+        };
+        let differences = self.differences(new);
+        if differences.is_empty() { Ok(()) } else { Err(differences) }
+    }
+
+    async fn create_replacement(self: Arc<Self>, context: OperatorContext) -> Result<Box<dyn Any + Send>, OperatorError> {
+        let instance = self.instantiate(&context).await.map_err(opening_failed)?;
+        Ok(Box::new(Replacement { plan: self, instance }))
+    }
+
+    async fn create(&self, context: OperatorContext) -> Result<Box<dyn Operator>, OperatorError> {
+        Ok(Box::new(ComponentOperator::create(Arc::new(self.clone()), context).await?))
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+pub(super) fn opening_failed(error: Error) -> OperatorError {
+    OperatorError::user("the component cannot be opened").because(error)
+}
+
+/// An opened instance of a new version, on its way to a running operator.
+pub(super) struct Replacement {
+    pub(super) plan: Arc<ComponentOperatorPlan>,
+    pub(super) instance: OperatorInstance,
+}
+
+impl ComponentOperatorPlan {
+    /// What stands against `new` taking the place of a running instance of this plan.
+    fn differences(&self, new: &Self) -> Vec<String> {
+        let mut differences = Vec::new();
+        if self.descriptor.inputs != new.descriptor.inputs {
+            differences.push(format!("its inputs are {}, not {}", list(&new.descriptor.inputs), list(&self.descriptor.inputs)));
+        } else if self.streams != new.streams {
+            differences.push("it was planned for other input streams".into());
+        } else if self.keys() != new.keys() {
+            differences.push("it keys its inputs differently".into());
+        }
+        if self.descriptor.outputs != new.descriptor.outputs {
+            differences.push(format!("its outputs are {}, not {}", list(&new.descriptor.outputs), list(&self.descriptor.outputs)));
+        } else {
+            differences.extend(self.outputs.iter().zip(&new.outputs).flat_map(|((name, old), (_, new))| stream_differences(name, old, new)));
+        }
+        differences.extend(self.state_differences(new));
+        for timer in &self.guest.timers {
+            match new.guest.timers.iter().find(|other| other.name == timer.name) {
+                None => differences.push(format!("timer `{}` is missing", timer.name)),
+                Some(other) if other.clock != timer.clock => differences.push(format!("timer `{}` is of another clock", timer.name)),
+                Some(_) => {}
+            }
+        }
+        differences
+    }
+
+    fn state_differences(&self, new: &Self) -> Vec<String> {
+        let mut differences = Vec::new();
+        for state in &self.guest.states {
+            let Some(other) = new.guest.states.iter().find(|other| other.name == state.name) else {
+                differences.push(format!("state `{}` is missing", state.name));
+                continue;
+            };
+            if other.kind != state.kind || other.map_key_type != state.map_key_type {
+                differences.push(format!("state `{}` is of another kind", state.name));
+            } else if let Err(reason) = resolve_compatible(&state.value_type, &other.value_type) {
+                let (old, new) = (type_text(&state.value_type), type_text(&other.value_type));
+                differences.push(format!("state `{}` cannot change from {old} to {new}: {}", state.name, reason.0));
+            }
+        }
+        differences
+    }
+}
+
+fn list(names: &[String]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
+fn stream_differences(name: &str, old: &StreamType, new: &StreamType) -> Vec<String> {
+    let mut differences = Vec::new();
+    let text = |field: &FieldRef| format!("{}{}", type_text(field.data_type()), if field.is_nullable() { "?" } else { "" });
+    for field in old.schema.fields() {
+        match new.schema.fields().iter().find(|other| other.name() == field.name()) {
+            None => differences.push(format!("output `{name}` has no column `{}`", field.name())),
+            Some(other) if text(other) != text(field) => {
+                differences.push(format!("column `{}` of output `{name}` is {}, not {}", field.name(), text(other), text(field)));
+            }
+            Some(_) => {}
+        }
+    }
+    for field in new.schema.fields().iter().filter(|field| old.schema.column_with_name(field.name()).is_none()) {
+        differences.push(format!("output `{name}` has a new column `{}`", field.name()));
+    }
+    if differences.is_empty() && old.schema.fields() != new.schema.fields() {
+        differences.push(format!("output `{name}` has its columns in another order"));
+    }
+    if (old.event_times, old.changes) != (new.event_times, new.changes) {
+        differences.push(format!("output `{name}` differs in whether it has event times or changes"));
+    }
+    differences
+}

@@ -1,0 +1,84 @@
+//! What happens when a guest fails: one rule.
+//!
+//! `retry`: the same call again after 100 ms … 10 s, five times, then as any other failure. Trap, limit, refused answer or `fatal`: a new
+//! instance and the whole call once more, then in halves, in row order; a single row that fails twice is rejected. A repeated call gets the
+//! same clocks. Since a failed call applied nothing, nothing is lost or done twice.
+
+use super::{
+    call::{Failed, Work},
+    plan::opening_failed,
+    run::ComponentOperator,
+};
+use crate::operator::{Moment, OperatorError, Output};
+
+/// Waits before the tries that a guest asks for, in ms.
+const RETRY_WAITS_MS: [i64; 5] = [100, 320, 1_000, 3_200, 10_000];
+
+/// A part of a call that is still to be done.
+struct Piece {
+    start: usize,
+    end: usize,
+    /// It failed once already and is repeated with a new instance.
+    is_repeated: bool,
+}
+
+impl ComponentOperator {
+    /// Calls the guest, and deals with its failures.
+    pub(super) async fn call(&mut self, work: Work, now: Moment, out: &mut Output) -> Result<(), OperatorError> {
+        let mut retries = RETRY_WAITS_MS.iter();
+        let whole = work.len();
+        let mut pieces = vec![Piece { start: 0, end: whole, is_repeated: false }];
+        while let Some(piece) = pieces.pop() {
+            let part;
+            let current = if piece.end - piece.start == whole {
+                &work
+            } else {
+                part = work.part(piece.start..piece.end);
+                &part
+            };
+            let reason = match self.attempt_until_done(current, now, out, &mut retries).await {
+                Ok(()) => continue,
+                Err(Failed::Host(error)) => return Err(error),
+                Err(Failed::Guest { reason } | Failed::Retry { reason }) => reason,
+            };
+            self.renew().await?;
+            let count = piece.end - piece.start;
+            if !piece.is_repeated && (count == whole || count == 1) {
+                pieces.push(Piece { is_repeated: true, ..piece });
+            } else if count == 1 {
+                out.reject(self.rejection_of(current, 0, reason));
+                self.drop_timers(current);
+            } else {
+                let middle = piece.start + count / 2;
+                pieces.push(Piece { start: middle, end: piece.end, is_repeated: false });
+                pieces.push(Piece { start: piece.start, end: middle, is_repeated: false });
+            }
+        }
+        Ok(())
+    }
+
+    /// Repeats a call as often as the guest asks for it, within what is left of the retries of the batch.
+    async fn attempt_until_done(
+        &mut self,
+        work: &Work,
+        now: Moment,
+        out: &mut Output,
+        retries: &mut std::slice::Iter<'_, i64>,
+    ) -> Result<(), Failed> {
+        loop {
+            match self.attempt(work, now, out).await {
+                Err(Failed::Retry { reason }) => match retries.next() {
+                    Some(wait_ms) => self.context.clock.sleep_until(self.context.clock.now_ms().saturating_add(*wait_ms)).await,
+                    None => return Err(Failed::Retry { reason }),
+                },
+                done => return done,
+            }
+        }
+    }
+
+    async fn renew(&mut self) -> Result<(), OperatorError> {
+        self.context.metrics.traps.add(1);
+        self.instance = self.plan.instantiate(&self.context).await.map_err(opening_failed)?;
+        Ok(())
+    }
+}

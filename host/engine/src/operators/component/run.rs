@@ -1,0 +1,212 @@
+//! One instance of a component in one subtask: which calls a batch, a watermark and the end of input become.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use hashbrown::HashMap;
+use millstream_model::{Batch, Watermark, state::Clock};
+use millstream_state::{Backend, DueTimers, KeyedStore, StoreSettings};
+use millstream_wasm::OperatorInstance;
+
+use super::{
+    call::{Timers, Work},
+    collections::SharedStore,
+    plan::{ComponentOperatorPlan, Replacement, opening_failed},
+    size::CallSize,
+};
+use crate::{
+    operator::{Control, Moment, NextRows, Operator, OperatorContext, OperatorError, Output},
+    run::row_bytes,
+};
+
+/// Calls for due timers after which what they emitted flows on before the next ones.
+const TIMER_CALLS_AT_ONCE: usize = 16;
+/// Most due timers of one call.
+const TIMERS_PER_CALL_MAX: usize = 8_192;
+/// Most rows of one call, whatever the guest's speed.
+const ROWS_PER_CALL_MAX: usize = 65_536;
+/// After the end of input a key may set so many timers from timers; its chain is cut then.
+const REARMED_AFTER_END_MAX: u32 = 1_000;
+
+/// A running component.
+pub(super) struct ComponentOperator {
+    pub(super) plan: Arc<ComponentOperatorPlan>,
+    pub(super) context: OperatorContext,
+    pub(super) instance: OperatorInstance,
+    /// None if it declares neither state nor timers.
+    pub(super) store: Option<SharedStore>,
+    /// Per input port, then one for timers.
+    pub(super) sizes: Vec<CallSize>,
+    /// How many timers each key has set from timers after the end of input, by the hash of the key.
+    pub(super) rearmed: HashMap<u64, u32, std::hash::BuildHasherDefault<std::hash::DefaultHasher>>,
+    has_more: bool,
+}
+
+impl ComponentOperator {
+    pub(super) async fn create(plan: Arc<ComponentOperatorPlan>, context: OperatorContext) -> Result<Self, OperatorError> {
+        let instance = plan.instantiate(&context).await.map_err(opening_failed)?;
+        let store = if plan.is_stateful() { Some(open_store(&plan, &context)?) } else { None };
+        let sizes = call_sizes(&plan);
+        Ok(Self { plan, context, instance, store, sizes, rearmed: HashMap::default(), has_more: false })
+    }
+
+    /// Fires timers of `clock` up to `up_to` until none is due or enough was emitted. True: more are due.
+    async fn fire(&mut self, clock: Clock, up_to: i64, now: Moment, out: &mut Output) -> Result<bool, OperatorError> {
+        for _ in 0..TIMER_CALLS_AT_ONCE {
+            let Some(due) = self.due(clock, up_to)? else { return Ok(false) };
+            self.call(Work::Timers(Timers::new(&self.plan, due)?), now, out).await?;
+        }
+        Ok(true)
+    }
+
+    fn due(&self, clock: Clock, up_to: i64) -> Result<Option<DueTimers>, OperatorError> {
+        let Some(store) = &self.store else { return Ok(None) };
+        let mut store = store.lock();
+        if store.next_timer(clock).is_none_or(|next| next > up_to) {
+            return Ok(None);
+        }
+        let limit = self.sizes[self.plan.inputs.len()].rows();
+        store.due(clock, up_to, limit).map_err(state_failed)
+    }
+
+    /// Rows whose columns fit into one call. State values come on top, so half of the limit is left to them; a call that is too large all the
+    /// same is bisected.
+    fn rows_by_bytes(&self, input: usize, batch: &Batch) -> usize {
+        let most = usize::try_from(self.plan.component.limits().bytes_into_call / 2).unwrap_or(usize::MAX);
+        if batch.memory_bytes() <= most {
+            return usize::MAX;
+        }
+        let bytes = row_bytes(&batch.project(&self.plan.inputs[input].reads));
+        if bytes <= most { usize::MAX } else { (batch.num_rows().saturating_mul(most) / bytes).max(1) }
+    }
+
+    fn next_timer(&self, clock: Clock) -> Option<i64> {
+        self.store.as_ref().and_then(|store| store.lock().next_timer(clock))
+    }
+
+    fn switch(&mut self, replacement: Replacement) -> Result<(), OperatorError> {
+        let Replacement { plan, instance } = replacement;
+        if let Some(store) = &self.store {
+            let declared = store.lock().redeclare(plan.guest.states.clone(), plan.guest.timers.clone());
+            declared.map_err(state_failed)?;
+        } else if plan.is_stateful() {
+            self.store = Some(open_store(&plan, &self.context)?);
+        }
+        self.sizes = call_sizes(&plan);
+        self.plan = plan;
+        self.instance = instance;
+        Ok(())
+    }
+
+    pub(super) fn is_cut(&mut self, hash: u64) -> bool {
+        let count = self.rearmed.entry(hash).or_default();
+        *count += 1;
+        *count > REARMED_AFTER_END_MAX
+    }
+}
+
+fn open_store(plan: &ComponentOperatorPlan, context: &OperatorContext) -> Result<SharedStore, OperatorError> {
+    let backend = match (&context.state.directory, &context.state.shared) {
+        (Some(directory), Some(shared)) => Backend::RocksDb { directory: directory.clone(), shared: shared.clone() },
+        _ => Backend::Memory,
+    };
+    let settings = StoreSettings { backend, memory_budget_bytes: context.state.memory_budget_bytes };
+    let store = KeyedStore::open(&settings, context.key_groups.clone(), plan.guest.states.clone(), plan.guest.timers.clone());
+    Ok(SharedStore::new(store.map_err(state_failed)?))
+}
+
+fn call_sizes(plan: &ComponentOperatorPlan) -> Vec<CallSize> {
+    let aim = plan.component.limits().yield_interval;
+    let hinted = plan.guest.rows_max().map_or(ROWS_PER_CALL_MAX, |rows| (rows.get() as usize).min(ROWS_PER_CALL_MAX));
+    let mut sizes = vec![CallSize::new(aim, hinted); plan.inputs.len()];
+    sizes.push(CallSize::new(aim, hinted.min(TIMERS_PER_CALL_MAX)));
+    sizes
+}
+
+pub(super) fn state_failed(error: millstream_state::Error) -> OperatorError {
+    use millstream_model::ErrorKind;
+    let failed = match error.kind() {
+        ErrorKind::Invalid | ErrorKind::Conflict => OperatorError::user("state cannot be kept"),
+        ErrorKind::Unavailable | ErrorKind::Corrupt => OperatorError::outside("the state backend failed"),
+        ErrorKind::NotFound | ErrorKind::Guest | ErrorKind::Internal => OperatorError::internal("state was used wrongly"),
+    };
+    failed.because(error)
+}
+
+#[async_trait]
+impl Operator for ComponentOperator {
+    async fn on_batch(&mut self, input: usize, batch: Batch, now: Moment, out: &mut Output) -> Result<(), OperatorError> {
+        let rows = batch.num_rows();
+        let most_by_bytes = self.rows_by_bytes(input, &batch);
+        let mut start = 0;
+        while start < rows {
+            let end = rows.min(start + self.sizes[input].rows().min(most_by_bytes));
+            let part = if end - start == rows { batch.clone() } else { batch.slice(start..end) };
+            self.call(Work::Rows { port: input, batch: part }, now, out).await?;
+            start = end;
+        }
+        Ok(())
+    }
+
+    async fn on_watermark(&mut self, now: Moment, out: &mut Output) -> Result<(), OperatorError> {
+        self.has_more = match now.watermark {
+            Some(watermark) => self.fire(Clock::EventTime, watermark.0, now, out).await?,
+            None => false,
+        };
+        Ok(())
+    }
+
+    fn has_more(&self) -> bool {
+        self.has_more
+    }
+
+    fn fires_event_timers(&self) -> bool {
+        self.plan.has_timers(Clock::EventTime)
+    }
+
+    async fn on_timers_between_rows(&mut self, next_rows: &NextRows, now: Moment, out: &mut Output) -> Result<(), OperatorError> {
+        let up_to = now.watermark.map_or(i64::MIN, |watermark| watermark.0);
+        while self.next_timer(Clock::EventTime).is_some_and(|next| next <= up_to) {
+            let Some(store) = &self.store else { return Ok(()) };
+            // All that are due are looked at: those held back by rows must not hide the others.
+            let Some(due) = store.lock().due(Clock::EventTime, up_to, usize::MAX).map_err(state_failed)? else { return Ok(()) };
+            let fires = |&number: &u32| next_rows.of(due.keys.key_bytes(number as usize)).is_none_or(|next| due.at[number as usize] < next);
+            let firing: Vec<u32> = (0..due.len() as u32).filter(fires).collect();
+            if firing.is_empty() {
+                return Ok(());
+            }
+            for firing in firing.chunks(TIMERS_PER_CALL_MAX) {
+                let due = due.select(firing);
+                let latest = due.at.iter().copied().max().unwrap_or(up_to);
+                let now = Moment { watermark: Some(Watermark(latest)), ..now };
+                self.call(Work::Timers(Timers::new(&self.plan, due)?), now, out).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn next_processing_time(&self) -> Option<i64> {
+        if self.plan.has_timers(Clock::ProcessingTime) { self.next_timer(Clock::ProcessingTime) } else { None }
+    }
+
+    async fn on_processing_time(&mut self, now: Moment, out: &mut Output) -> Result<(), OperatorError> {
+        self.has_more = self.fire(Clock::ProcessingTime, now.processing_time, now, out).await?;
+        Ok(())
+    }
+
+    /// Nobody will wait for the remaining timers, so they fire now, in order.
+    async fn on_end(&mut self, now: Moment, out: &mut Output) -> Result<(), OperatorError> {
+        self.has_more = self.fire(Clock::ProcessingTime, i64::MAX, now, out).await? || self.fire(Clock::EventTime, i64::MAX, now, out).await?;
+        // Each may have set timers of the other.
+        self.has_more |= self.next_timer(Clock::ProcessingTime).is_some();
+        Ok(())
+    }
+
+    async fn on_control(&mut self, control: Control) -> Result<(), OperatorError> {
+        let Control::Switch(replacement) = control;
+        match replacement.downcast::<Replacement>() {
+            Ok(replacement) => self.switch(*replacement),
+            Err(_other) => Err(OperatorError::internal("only a component can take the place of a component")),
+        }
+    }
+}
