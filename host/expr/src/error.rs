@@ -6,17 +6,27 @@ use millstream_model::ErrorKind;
 
 /// An expression that cannot be parsed or typed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
+#[error("{message}{}", .help.iter().map(|help| format!("; {help}")).collect::<String>())]
 pub struct ExprError {
-    /// One clause that says cause and fix.
+    /// One clause that says what is wrong.
     pub message: String,
+    /// What to do about it.
+    pub help: Option<String>,
     /// Where in the text, in bytes, if known.
     pub offset: Option<usize>,
 }
 
 impl ExprError {
     pub(crate) fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), offset: None }
+        Self { message: message.into(), help: None, offset: None }
+    }
+
+    pub(crate) fn help(self, help: impl Into<String>) -> Self {
+        Self { help: Some(help.into()), ..self }
+    }
+
+    pub(crate) fn at(self, offset: Option<usize>) -> Self {
+        Self { offset, ..self }
     }
 
     /// What a caller may do about it.
@@ -29,7 +39,16 @@ impl ExprError {
         match error.find_root() {
             DataFusionError::SchemaError(schema_error, _) => Self::from_schema_error(schema_error, text),
             DataFusionError::SQL(parser_error, _) => Self::from_parser_error(&parser_error.to_string(), text),
-            root => Self::new(clause(&root.message())),
+            root => {
+                // A suggestion comes on a line of its own.
+                let message = root.message();
+                match message.split_once("\nDid you mean ") {
+                    Some((message, suggested)) => {
+                        Self::new(clause(message)).help(format!("did you mean {}", suggested.trim().replace('\'', "`")))
+                    }
+                    None => Self::new(clause(&message)),
+                }
+            }
         }
     }
 
@@ -39,7 +58,7 @@ impl ExprError {
         };
         let name = field.name();
         let known: Vec<&str> = valid_fields.iter().map(datafusion_common::Column::name).collect();
-        Self { message: format!("unknown column `{name}`; {}", one_of(name, &known)), offset: text.find(name) }
+        Self::new(format!("unknown column `{name}`")).help(one_of(name, &known)).at(text.find(name))
     }
 
     fn from_parser_error(message: &str, text: &str) -> Self {
@@ -48,7 +67,7 @@ impl ExprError {
             Some((message, position)) => (message, offset_of(position, text)),
             None => (message, None),
         };
-        Self { message: clause(message), offset }
+        Self::new(clause(message)).at(offset)
     }
 }
 

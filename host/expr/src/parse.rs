@@ -57,16 +57,15 @@ fn logical(text: &str, schema: &DFSchemaRef) -> Result<Expr, ExprError> {
     let mut parsed = DFParser::parse_sql_into_expr(text).map_err(in_our_words)?;
     let ControlFlow::Continue(()) = ast::visit_expressions_mut(&mut parsed.expr, |part| ControlFlow::<std::convert::Infallible>::Continue(plain_substring(part)));
     if let Some(alias) = parsed.alias {
-        return Err(ExprError { message: format!("unexpected `{alias}` after the expression"), offset: text.rfind(&alias.value) });
+        return Err(ExprError::new(format!("unexpected `{alias}` after the expression")).at(text.rfind(&alias.value)));
     }
     let functions = Functions::new();
     let options = ParserOptions { enable_ident_normalization: false, map_string_types_to_utf8view: false, ..ParserOptions::default() };
     let planned = SqlToRel::new_with_options(&functions, options).sql_to_expr(parsed.expr, schema, &mut PlannerContext::new());
     let planned = planned.map_err(|error| match functions.take_refused() {
-        Some(name) => ExprError {
-            message: format!("`{name}` gives another answer at every call, so the job could not be repeated; use a column of the row"),
-            offset: text.to_lowercase().find(&name),
-        },
+        Some(name) => ExprError::new(format!("`{name}` gives another answer at every call, so the job could not be repeated"))
+            .help("use a column of the row")
+            .at(text.to_lowercase().find(&name)),
         None => in_our_words(error),
     })?;
     simplifier(schema).coerce(planned, schema).map_err(in_our_words)
@@ -118,7 +117,7 @@ fn check_depth(logical: &Expr) -> Result<(), ExprError> {
     if depth(logical) <= DEPTH_MAX {
         return Ok(());
     }
-    Err(ExprError::new(format!("nested deeper than {DEPTH_MAX}; split it over several operators, or use IN for many alternatives")))
+    Err(ExprError::new(format!("nested deeper than {DEPTH_MAX}")).help("split it over several operators, or use IN for many alternatives"))
 }
 
 /// The same values in a type that crosses to guests.
@@ -128,7 +127,7 @@ fn crossing(physical: Arc<dyn PhysicalExpr>, schema: &DFSchema) -> Result<Parsed
     let nullable = physical.nullable(schema).map_err(in_our_words)?;
     let data_type = physical.data_type(schema).map_err(in_our_words)?;
     if data_type == DataType::Null {
-        return Err(ExprError::new("NULL has no type; write for example CAST(NULL AS BIGINT)"));
+        return Err(ExprError::new("NULL has no type").help("write for example CAST(NULL AS BIGINT)"));
     }
     let plain = plain_type(&data_type);
     millstream_model::types::check_crossing_type(&plain).map_err(|error| ExprError::new(error.to_string()))?;

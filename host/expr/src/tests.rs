@@ -54,7 +54,7 @@ fn failures(text: &str) -> Vec<String> {
 fn mistake(text: &str) -> String {
     match Expression::parse(text, &schema()) {
         Ok(expression) => panic!("{expression:?} is accepted"),
-        Err(ExprError { message, offset }) => format!("{message} @{}", offset.map_or("-".into(), |offset| offset.to_string())),
+        Err(error) => format!("{error} @{}", error.offset.map_or("-".into(), |offset| offset.to_string())),
     }
 }
 
@@ -120,8 +120,8 @@ fn mistakes_are_named() {
     assert!(mistake("flights > zzzzzz").starts_with("unknown column `zzzzzz`; the columns are `origin`, `dep_delay`"));
     assert_eq!(mistake("flights >"), "expected: an expression, found: EOF @-");
     assert_eq!(mistake("flights > 1 please"), "expected: end of expression, found: please @12");
-    assert!(mistake("uper(origin)").contains("Did you mean 'upper'"), "{}", mistake("uper(origin)"));
-    assert!(mistake("origin + 1 > bid").len() > 10);
+    assert_eq!(mistake("uper(origin)"), "invalid function 'uper'; did you mean `upper`? @-");
+    assert!(mistake("origin + 1 > bid").contains("coerce"), "{}", mistake("origin + 1 > bid"));
     assert_eq!(mistake("NULL"), "NULL has no type; write for example CAST(NULL AS BIGINT) @-");
     let condition = Expression::parse_condition("flights + 1", &schema()).expect_err("not a condition");
     assert_eq!(condition.message, "a condition is true or false, but this is a Int64");

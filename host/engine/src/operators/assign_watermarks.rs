@@ -58,7 +58,7 @@ impl AssignWatermarks {
                 checked.map(|()| EventTimeFrom::Column(column)).map_err(|message| Problem::at("column", message))
             }
             (None, Some(text)) => {
-                let expression = Expression::parse(text, &input.schema).map_err(|error| Problem::at("expression", error.to_string()))?;
+                let expression = Expression::parse(text, &input.schema).map_err(|error| Problem::in_expression("expression", error))?;
                 let checked = event_time::check_type(expression.data_type());
                 checked.map(|()| EventTimeFrom::Expression(expression)).map_err(|message| Problem::at("expression", message))
             }

@@ -48,12 +48,12 @@ impl OperatorSpec for Compute {
         let mut computed = Vec::new();
         let mut problems = Vec::new();
         for (name, text) in &self.0 {
-            match text.as_str().ok_or_else(|| "an expression is a text".to_owned()).and_then(|text| expression(text, &input)) {
+            match expression(name, text, &input) {
                 Ok(expression) => {
                     let field = Arc::new(Field::new(name, expression.data_type().clone(), expression.nullable()));
                     computed.push(Computed { column: place(&mut fields, field), expression });
                 }
-                Err(message) => problems.push(Problem::at(name, message)),
+                Err(problem) => problems.push(problem),
             }
         }
         if !problems.is_empty() {
@@ -65,8 +65,9 @@ impl OperatorSpec for Compute {
     }
 }
 
-fn expression(text: &str, input: &StreamType) -> Result<Expression, String> {
-    Expression::parse(text, &input.schema).map_err(|error| error.to_string())
+fn expression(name: &str, text: &Value, input: &StreamType) -> Result<Expression, Problem> {
+    let text = text.as_str().ok_or_else(|| Problem::at(name, "an expression is a text"))?;
+    Expression::parse(text, &input.schema).map_err(|error| Problem::in_expression(name, error))
 }
 
 /// Puts a field over the one of its name, or at the end; returns where it is.

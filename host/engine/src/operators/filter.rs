@@ -27,7 +27,7 @@ impl OperatorSpec for Filter {
 
     async fn plan(&self, request: PlanRequest<'_>) -> Result<Planned, Vec<Problem>> {
         let input = request.inputs[0].clone();
-        let condition = Expression::parse_condition(&self.0, &input.schema).map_err(|error| vec![Problem::at("", error.to_string())])?;
+        let condition = Expression::parse_condition(&self.0, &input.schema).map_err(|error| vec![Problem::in_expression("", error)])?;
         Ok(Planned::new(FilterPlan { outputs: [(super::OUTPUT.into(), input)], condition }))
     }
 }

@@ -114,12 +114,15 @@ fn event_time(planner: &mut Planner<'_, '_>, pointer: &str, settings: &EventTime
             From::Column(name.clone())
         }
         (None, Some(text)) => {
-            let parsed = Expression::parse(text, &schema).map_err(|error| error.to_string());
-            let checked = parsed.and_then(|expression| event_time::check_type(expression.data_type()).map(|()| expression));
+            let parsed = Expression::parse(text, &schema).map_err(|error| (error.message, error.help));
+            let checked = parsed.and_then(|expression| match event_time::check_type(expression.data_type()) {
+                Ok(()) => Ok(expression),
+                Err(message) => Err((message, None)),
+            });
             match checked {
                 Ok(expression) => From::Expression { text: text.clone(), columns: names(&schema, expression.columns()) },
-                Err(message) => {
-                    planner.report.value(&child(pointer, "expression"), message, None);
+                Err((message, help)) => {
+                    planner.report.value(&child(pointer, "expression"), message, help);
                     return None;
                 }
             }
