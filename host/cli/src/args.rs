@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{build, completions, doctor, explain, inspect, new, run, schema, terminal::Colors, validate};
+use crate::{build, completions, doctor, explain, inspect, new, run, schema, terminal::Colors, test, validate};
 
 /// Runs jobs on streams of rows whose logic is WebAssembly.
 #[derive(Parser)]
@@ -38,6 +38,7 @@ pub enum Command {
     Schema(schema::Arguments),
     New(new::Arguments),
     Build(build::Arguments),
+    Test(test::Arguments),
     Inspect(inspect::Arguments),
     Doctor(doctor::Arguments),
     Completions(completions::Arguments),
@@ -51,7 +52,7 @@ impl Command {
             Self::Validate(arguments) => arguments.json,
             Self::Inspect(arguments) => arguments.json,
             Self::Doctor(arguments) => arguments.json,
-            Self::Explain(_) | Self::Schema(_) | Self::New(_) | Self::Build(_) | Self::Completions(_) => false,
+            Self::Explain(_) | Self::Schema(_) | Self::New(_) | Self::Build(_) | Self::Test(_) | Self::Completions(_) => false,
         }
     }
 }

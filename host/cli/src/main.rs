@@ -25,6 +25,7 @@ mod schema;
 mod signals;
 mod summary;
 mod terminal;
+mod test;
 mod validate;
 
 use std::process::ExitCode;
@@ -58,6 +59,7 @@ fn execute(command: Command) -> Result<Exit, Failure> {
         Command::Schema(arguments) => schema::execute(arguments),
         Command::New(arguments) => new::execute(arguments),
         Command::Build(arguments) => build::execute(arguments),
+        Command::Test(arguments) => test::execute(arguments),
         Command::Inspect(arguments) => inspect::execute(arguments),
         Command::Doctor(arguments) => doctor::execute(arguments),
         Command::Completions(arguments) => completions::execute(arguments),

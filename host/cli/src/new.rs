@@ -1,7 +1,7 @@
 //! `millstream new`: a Rust operator that builds, tests and runs at once.
 //!
 //! The files are those of `new/templates/`: one set for all kinds, and one directory per kind with the operator and its part of the job.
-//! Placeholders are `{{name}}`, `{{function}}`, `{{sdk}}` and, in the shared files, `{{operator}}` and `{{about}}`.
+//! Placeholders are `{{name}}`, `{{function}}` and `{{type}}` (the name as Rust writes it), `{{sdk}}` and, in the shared files, `{{operator}}` and `{{about}}`.
 
 use std::{
     fs,
@@ -146,10 +146,16 @@ fn checked_name(directory: &Path) -> Result<&str, Failure> {
 fn files(kind: Kind, name: &str, sdk: &Sdk) -> Vec<(String, String)> {
     let fill = |text: &str| {
         let text = text.replace("{{operator}}", kind.operator().trim_end()).replace("{{about}}", kind.about());
-        text.replace("{{name}}", name).replace("{{function}}", &name.replace('-', "_")).replace("{{sdk}}", &sdk.dependency())
+        text.replace("{{name}}", name).replace("{{function}}", &name.replace('-', "_")).replace("{{type}}", &camel_case(name)).replace("{{sdk}}", &sdk.dependency())
     };
     let own = [("src/lib.rs", kind.library()), ("tests/readings.json", kind.case())];
     SHARED.into_iter().chain(own).map(|(path, text)| (path.to_owned(), fill(text))).collect()
+}
+
+/// `hot-readings` → `HotReadings`.
+fn camel_case(name: &str) -> String {
+    let capital = |part: &str| part.chars().next().into_iter().flat_map(char::to_uppercase).chain(part.chars().skip(1)).collect::<String>();
+    name.split('-').map(capital).collect()
 }
 
 /// Where the Rust SDK comes from.

@@ -4,21 +4,22 @@ use millstream::{Out, Row};
 
 /// The columns that the operator reads.
 #[derive(Row)]
-pub struct Reading {
-    pub sensor: String,
-    pub note: Option<String>,
+pub struct Reading<'a> {
+    pub sensor: &'a str,
+    pub note: Option<&'a str>,
 }
 
 /// The rows that it makes.
 #[derive(Row)]
-pub struct Word {
-    pub sensor: String,
-    pub word: String,
+pub struct Word<'a> {
+    pub sensor: &'a str,
+    pub word: &'a str,
 }
 
+/// Makes one row of every word in the notes.
 #[millstream::flat_map]
-pub fn {{function}}(reading: Reading, out: &mut Out<Word>) {
-    for word in reading.note.iter().flat_map(|note| note.split_whitespace()) {
-        out.emit(Word { sensor: reading.sensor.clone(), word: word.to_owned() });
+pub fn {{function}}(reading: Reading<'_>, out: &mut Out<Word<'_>>) {
+    for word in reading.note.unwrap_or_default().split_whitespace() {
+        out.push(Word { sensor: reading.sensor, word });
     }
 }

@@ -14,6 +14,7 @@ pub struct Added {
     pub fahrenheit: Option<f64>,
 }
 
+/// Adds the temperature in Fahrenheit to every reading.
 #[millstream::map]
 pub fn {{function}}(reading: Reading) -> Added {
     Added { fahrenheit: reading.celsius.map(|celsius| celsius * 9.0 / 5.0 + 32.0) }
