@@ -225,12 +225,12 @@ impl<S: OperatorSpec> AnyOperatorSpec for S {
 /// Every kind of operator that a job file may name, in the order of the documentation.
 pub fn registry() -> &'static [OperatorKind] {
     const REGISTRY: &[OperatorKind] = &[
+        kind::<component::Component>(),
         kind::<filter::Filter>(),
         kind::<compute::Compute>(),
         kind::<project::Project>(),
         kind::<union::Union>(),
         kind::<assign_watermarks::AssignWatermarks>(),
-        kind::<component::Component>(),
         kind::<window::Window>(),
     ];
     REGISTRY

@@ -383,6 +383,10 @@ impl OperatorPlan for WindowPlan {
         Some(self.core.reads.clone())
     }
 
+    fn keeps_state(&self) -> bool {
+        true
+    }
+
     fn uses_watermarks(&self) -> bool {
         self.kind.needs_event_time()
     }
