@@ -64,7 +64,10 @@ fn measure(label: &str, keys: u64, column: fn(&[u64]) -> ArrayRef) {
     let all: Vec<u64> = (0..keys).collect();
     all.chunks(BATCH).for_each(|chunk| drop(step(&mut store, &column(chunk))));
     let batches: Vec<ArrayRef> = uniform(keys, 256);
-    let batches: Vec<ArrayRef> = batches.iter().map(|numbers| column(&numbers.as_primitive::<Int64Type>().values().iter().map(|&key| key as u64).collect::<Vec<_>>())).collect();
+    let batches: Vec<ArrayRef> = batches
+        .iter()
+        .map(|numbers| column(&numbers.as_primitive::<Int64Type>().values().iter().map(|&key| key as u64).collect::<Vec<_>>()))
+        .collect();
     let rows = (batches.len() * BATCH) as f64;
     let mut runs: Vec<Costs> = (0..RUNS).map(|_| run(&mut store, &batches)).collect();
     runs.sort_by_key(|costs| costs.encode + costs.resolve + costs.load + costs.update);

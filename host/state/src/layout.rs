@@ -187,12 +187,7 @@ impl Node {
 /// Word, shift and width of a leaf.
 type LeafPlace = (usize, u32, usize);
 
-fn gather_leaf(
-    data_type: &DataType,
-    rows: &Rows,
-    records: Records<'_>,
-    (word, shift, width): LeafPlace,
-) -> Buffer {
+fn gather_leaf(data_type: &DataType, rows: &Rows, records: Records<'_>, (word, shift, width): LeafPlace) -> Buffer {
     let read = |at: usize| records.word(rows, at, word) >> shift;
     let all = 0..records.len();
     match width {

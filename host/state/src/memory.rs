@@ -3,7 +3,10 @@
 /// Asks for the cache line of `words[at]`; out of range is harmless.
 #[inline(always)]
 #[cfg(target_arch = "x86_64")]
-#[expect(unsafe_code, reason = "the intrinsic is unsafe as it takes a raw pointer, but a prefetch never faults and reads nothing into the program")]
+#[expect(
+    unsafe_code,
+    reason = "the intrinsic is unsafe as it takes a raw pointer, but a prefetch never faults and reads nothing into the program"
+)]
 pub(crate) fn prefetch<T>(words: &[T], at: usize) {
     use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
     // SAFETY: `wrapping_add` makes an address without claiming that it is inside the slice; the processor ignores addresses it cannot read.

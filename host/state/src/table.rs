@@ -346,7 +346,10 @@ impl KeyTable {
             out.extend_from_slice(self.long_keys.get(row[1] as u32, long_length(row)));
         } else {
             let mut bytes = [0; 24];
-            row[1..ROW_HEAD_WORDS].iter().zip(bytes.chunks_exact_mut(8)).for_each(|(word, chunk)| chunk.copy_from_slice(&word.to_le_bytes()));
+            row[1..ROW_HEAD_WORDS]
+                .iter()
+                .zip(bytes.chunks_exact_mut(8))
+                .for_each(|(word, chunk)| chunk.copy_from_slice(&word.to_le_bytes()));
             out.extend_from_slice(&bytes[..length as usize]);
         }
         KeyGroup((row[3] >> 40) as u16)

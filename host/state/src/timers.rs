@@ -195,21 +195,24 @@ impl Timers {
         self.names.iter().map(|name| name.buckets.len()).sum()
     }
 
+    /// The first bucket at or after a time and, at that time, a name.
+    fn next_bucket(&self, clock: Clock, (from, from_name): (i64, usize)) -> Option<(i64, usize)> {
+        let first = |(number, name): (usize, &Name)| {
+            let from = if number < from_name { from.checked_add(1)? } else { from };
+            name.buckets.range(from..).next().map(|(&time, _)| (time, number))
+        };
+        self.of_clock(clock).filter_map(first).min()
+    }
+
     fn pick(&mut self, clock: Clock, up_to: i64, limit: usize) -> Due {
         // What comes after the horizon of one name may be preceded by timers of that name on disk.
         let up_to = self.of_clock(clock).filter_map(|(_, name)| name.horizon_time()).min().map_or(up_to, |horizon| horizon.min(up_to));
-        let mut times: Vec<(i64, usize)> = Vec::new();
-        for (number, name) in self.of_clock(clock) {
-            times.extend(name.buckets.range(..=up_to).map(|(&time, _)| (time, number)).take(limit));
-        }
-        times.sort_unstable();
         let mut picked = Picked { due: Due::default(), seen: HashTable::new(), passed_over: 0, limit };
-        for (time, number) in times {
-            if picked.is_full() {
-                break;
-            }
+        let mut next = self.next_bucket(clock, (i64::MIN, 0));
+        while let Some((time, number)) = next.filter(|(time, _)| *time <= up_to && !picked.is_full()) {
             self.names[number].settle(time);
             self.names[number].pick(time, number, &mut picked);
+            next = self.next_bucket(clock, (time, number + 1));
         }
         picked.due
     }

@@ -191,8 +191,7 @@ impl ValueState {
 
     /// Asks the disk for the values that memory does not know.
     fn fetch_unknown(&mut self, slots: &[Slot], context: &mut Context<'_>) -> Result<(), Error> {
-        let unknown: Vec<Slot> =
-            slots.iter().copied().filter(|&slot| self.head(context.table, slot) & KNOWN == 0).collect();
+        let unknown: Vec<Slot> = slots.iter().copied().filter(|&slot| self.head(context.table, slot) & KNOWN == 0).collect();
         let Some(disk) = context.disk.filter(|_| !unknown.is_empty()) else { return Ok(()) };
         let mut wanted: Vec<(Vec<u8>, Slot)> = unknown.iter().map(|&slot| (self.disk_key(slot, context.table), slot)).collect();
         wanted.sort_unstable();

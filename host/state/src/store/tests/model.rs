@@ -291,3 +291,10 @@ proptest! {
         replay(Kind::TinyRocksDb, &steps);
     }
 }
+
+/// Found by the histories above: a bucket whose timers cancel each other must not hide the next.
+#[test]
+fn an_emptied_bucket_does_not_hide_the_next() {
+    let timers = vec![(0, 17, 7, false), (1, 17, 1, false), (1, 0, 0, false)];
+    KINDS.iter().for_each(|&kind| replay(kind, &[Step::Timers(timers.clone()), Step::Fire(7, 1)]));
+}
