@@ -205,6 +205,12 @@ impl Sub<std::time::Duration> for EventTime {
     }
 }
 
+impl From<i64> for EventTime {
+    fn from(ms: i64) -> Self {
+        Self(ms)
+    }
+}
+
 impl<Z: Zone> From<Timestamp<value::Ms, Z>> for EventTime {
     fn from(time: Timestamp<value::Ms, Z>) -> Self {
         Self(time.value)

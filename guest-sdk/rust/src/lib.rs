@@ -22,8 +22,8 @@
 //! }
 //!
 //! let mut split = millstream::testing::Harness::<split>::new();
-//! split.rows(&[Line { text: "to be or" }]);
-//! assert_eq!(split.output::<Word<'_>, _>(|words| words.len()), 3);
+//! split.rows([Line { text: "to be" }]);
+//! assert_eq!(split.output::<Word<'_>>(), [Word { word: "to" }, Word { word: "be" }]);
 //! ```
 //!
 //! One crate is one operator is one component. `README.md` shows the other forms; the modules, in reading order:

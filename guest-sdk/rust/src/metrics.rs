@@ -3,9 +3,7 @@
 //! ```
 //! use millstream::metrics::Counter;
 //! static RETRIES: Counter = Counter::new("retries", "1");
-//! # millstream::testing::with_host(|| {
 //! RETRIES.add(1.0);
-//! # });
 //! ```
 
 use std::cell::Cell;

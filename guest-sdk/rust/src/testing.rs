@@ -1,9 +1,42 @@
-//! x
-pub mod imports {
-    use crate::bindings::{Column, operator::millstream::operator::{collections::{Found, Span}, log::Level, metrics::Kind}};
-    pub fn emit(_: Level, _: &str) {}
-    pub fn define(_: &str, _: Kind, _: &str) -> u32 { 0 }
-    pub fn add(_: u32, _: f64) {}
-    pub fn get(_: u32, _: &[u8], _: &Column) -> Result<Column, String> { Err(String::new()) }
-    pub fn scan(_: u32, _: &[Span], _: u32) -> Result<Found, String> { Err(String::new()) }
-}
+//! Running operators natively, in `cargo test`: rows, watermarks, timers and state in; outputs out.
+//!
+//! ```
+//! use millstream::{Out, Row, State, testing::Harness};
+//!
+//! #[derive(Row)]
+//! struct Word {
+//!     word: String,
+//! }
+//!
+//! #[derive(Row, Debug, PartialEq)]
+//! struct Count {
+//!     word: String,
+//!     count: u64,
+//! }
+//!
+//! #[millstream::operator(keyed)]
+//! fn count(word: Word, seen: &mut u64, out: &mut Out<Count>) {
+//!     *seen += 1;
+//!     out.push(Count { word: word.word, count: *seen });
+//! }
+//!
+//! let mut counter = Harness::<count>::new().key_by(["word"]);
+//! counter.rows([Word { word: "be".into() }, Word { word: "or".into() }, Word { word: "be".into() }]);
+//! let last = counter.output::<Count>().pop();
+//! assert_eq!(last, Some(Count { word: "be".into(), count: 2 }));
+//! ```
+//!
+//! The code that runs is the code of the component, down to the columns; only the host is another one: [`Harness`] keeps state in memory,
+//! fires timers by the rules of `wit/README.md`, and panics with a clear message when the contract is broken. [`json`] is the form in which
+//! rows are written in files. `millstream test` runs the same component in the real host.
+
+mod harness;
+mod host;
+pub mod json;
+mod kinds;
+mod window;
+
+pub use harness::{Emitted, Harness, Rejection, TestRow};
+pub(crate) use host::imports;
+pub use kinds::DataType;
+pub use window::AggregateHarness;

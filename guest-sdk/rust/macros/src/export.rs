@@ -10,7 +10,8 @@ pub fn operator(ident: &Ident) -> TokenStream {
         type __Component = ::millstream::__rt::Exported<#ident>;
         ::millstream::bindings::operator::__export_operator!(__Component with_types_in ::millstream::bindings::operator);
     };
-    component(ident, &instance, &exports)
+    let used = quote!(const _: fn(&str) -> ::core::result::Result<#ident, ::std::string::String> = <#ident as ::millstream::operator::Operator>::open;);
+    component(ident, &instance, &exports, &used)
 }
 
 /// Exports an aggregate.
@@ -20,11 +21,15 @@ pub fn aggregate(ident: &Ident) -> TokenStream {
         type __Component = ::millstream::__rt::ExportedAggregate<#ident>;
         ::millstream::bindings::aggregate::__export_aggregate!(__Component with_types_in ::millstream::bindings::aggregate);
     };
-    component(ident, &instance, &exports)
+    let used = quote!(const _: fn(&mut ::millstream::__rt::Reads) = <#ident as ::millstream::aggregate::Aggregate>::declare;);
+    component(ident, &instance, &exports, &used)
 }
 
-fn component(ident: &Ident, instance: &TokenStream, exports: &TokenStream) -> TokenStream {
+/// `used` keeps the compiler from calling an operator unused where nothing exports it.
+fn component(ident: &Ident, instance: &TokenStream, exports: &TokenStream, used: &TokenStream) -> TokenStream {
     quote! {
+        #used
+
         #[cfg(target_family = "wasm")]
         const _: () = {
             ::std::thread_local! {

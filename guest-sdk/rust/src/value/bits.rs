@@ -58,11 +58,6 @@ impl BitBuilder {
         self.bytes[index >> 3] |= 1 << (index & 7);
     }
 
-    /// Number of bits.
-    pub(crate) fn len(&self) -> usize {
-        self.length
-    }
-
     /// The bytes; bits beyond the length are zero.
     pub(crate) fn into_bytes(self) -> Vec<u8> {
         self.bytes
