@@ -86,6 +86,7 @@ pub fn context() -> OperatorContext {
         key_groups: 0..KEY_GROUPS,
         state: StateContext { directory: None, shared: None, memory_budget_bytes: 256 << 20 },
         metrics: Arc::default(),
+        clock: Arc::new(ManualClock::at(0)),
     }
 }
 
