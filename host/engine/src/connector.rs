@@ -5,6 +5,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
+use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 use async_trait::async_trait;
 use millstream_model::{
@@ -66,6 +67,27 @@ pub trait SinkConnector: Send + Sync {
     fn plan(&self, request: ConnectorRequest<'_>) -> Result<Arc<dyn Sink>, Vec<SettingsProblem>>;
 }
 
+/// A small table that is read whole, such as the file of a `lookup-join`.
+#[derive(Clone, Debug)]
+pub struct TableRequest {
+    /// The file, already joined to the job file's directory.
+    pub path: PathBuf,
+    /// The name of its format; none: by the ending of its name.
+    pub format: Option<String>,
+    /// Its columns; none: what the format itself says, or what its first rows look like.
+    pub schema: Option<SchemaRef>,
+}
+
+/// Reads small tables whole.
+#[async_trait]
+pub trait TableLoader: Send + Sync {
+    /// Reads a table.
+    ///
+    /// # Errors
+    /// All mistakes at once; paths are those of [`TableRequest`]: `file`, `format`, `schema`.
+    async fn load(&self, request: TableRequest) -> Result<RecordBatch, Vec<SettingsProblem>>;
+}
+
 /// All connectors that a job file may name.
 #[derive(Default)]
 pub struct Connectors {
@@ -73,12 +95,20 @@ pub struct Connectors {
     pub sources: BTreeMap<&'static str, Box<dyn SourceConnector>>,
     /// Sinks by key.
     pub sinks: BTreeMap<&'static str, Box<dyn SinkConnector>>,
+    /// Reads the tables of lookup joins; none: there can be no lookup join.
+    pub tables: Option<Box<dyn TableLoader>>,
 }
 
 impl Connectors {
     /// Adds a source.
     pub fn with_source(mut self, connector: impl SourceConnector + 'static) -> Self {
         self.sources.insert(connector.name(), Box::new(connector));
+        self
+    }
+
+    /// Sets what reads tables.
+    pub fn with_tables(mut self, tables: impl TableLoader + 'static) -> Self {
+        self.tables = Some(Box::new(tables));
         self
     }
 

@@ -63,7 +63,7 @@ fn all_supported(times: &[i64]) -> bool {
 }
 
 /// Values in ms since epoch, rounded down; what does not fit becomes an absurd time. Null rows have any value.
-fn to_ms(values: &ArrayRef) -> Result<ScalarBuffer<i64>, OperatorError> {
+pub(crate) fn to_ms(values: &ArrayRef) -> Result<ScalarBuffer<i64>, OperatorError> {
     Ok(match values.data_type() {
         DataType::Int64 => values.as_primitive::<Int64Type>().values().clone(),
         DataType::Timestamp(TimeUnit::Millisecond, _) => values.as_primitive::<TimestampMillisecondType>().values().clone(),

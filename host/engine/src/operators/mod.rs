@@ -21,6 +21,7 @@ use serde_json::Value;
 
 use crate::{
     clock::Clock,
+    connector::TableLoader,
     graph::RowOrder,
     operator::OperatorPlan,
 };
@@ -113,6 +114,8 @@ pub struct PlanRequest<'a> {
     pub order: RowOrder,
     /// What else it may use.
     pub environment: &'a Environment<'a>,
+    /// What reads small tables; none: nothing does.
+    pub tables: Option<&'a dyn TableLoader>,
 }
 
 /// A planned operator, and what the planner must wire around it.

@@ -95,6 +95,8 @@ impl Planner<'_, '_> {
                 let (spec, ports) = spec.as_ref()?;
                 self.plan_operator(entry, spec.as_ref(), ports, &inputs).await?
             }
+            // An operator that could not be planned may have named this sink.
+            DraftKind::Sink(_) if inputs.is_empty() && typed.iter().any(Option::is_none) => return None,
             DraftKind::Sink(entry) => self.plan_sink(entry, &inputs)?,
         };
         Some(Typed { kind, inputs })
@@ -166,7 +168,7 @@ impl Planner<'_, '_> {
         let order = entry.common.order.unwrap_or_default();
         let settings_fit = self.check_keyed_settings(entry, keys.is_some(), order, &inputs);
         let id = entry.id.as_str().into();
-        let request = PlanRequest { id: &id, inputs: &inputs, keys: keys.as_deref(), order, environment: self.environment };
+        let request = PlanRequest { id: &id, inputs: &inputs, keys: keys.as_deref(), order, environment: self.environment, tables: self.connectors.tables.as_deref() };
         let Planned { plan, late } = match spec.plan(request).await {
             Ok(planned) => planned,
             Err(problems) => {
