@@ -290,7 +290,8 @@ fn reader_of_rejected(nodes: &[DraftNode<'_>], from: usize) -> Option<(usize, St
 pub(super) fn add_edge_to_sink(planner: &mut Planner<'_, '_>, nodes: &mut [DraftNode<'_>], from: usize, output: OutputName, sink: &str, pointer: String) {
     let Some(to) = nodes.iter().position(|node| node.id == sink && node.is_sink()) else {
         let sinks = nodes.iter().filter(|node| node.is_sink()).map(|node| node.id);
-        let help = suggest::help("choices", sink, ["fail", "drop"].into_iter().chain(sinks));
+        let policies: &[&str] = if output == OutputName::Late { &["drop"] } else { &["fail", "drop"] };
+        let help = suggest::help("choices", sink, policies.iter().copied().chain(sinks));
         planner.report.value(&pointer, format!("unknown sink `{sink}`"), Some(help));
         return;
     };

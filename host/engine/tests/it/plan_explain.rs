@@ -62,6 +62,22 @@ sinks:
 }
 
 #[test]
+fn windows_say_what_they_remember_and_where_late_rows_go() {
+    assert_snapshot!(explained(&job(r#"
+operators:
+  hourly:
+    input: flights
+    key-by: [origin]
+    window: { tumbling: 1h, late: late, aggregates: { flights: { count: "*" }, mean_delay: { avg: dep_delay } } }
+  total: { input: hourly, window: { tumbling: 1d, aggregates: { flights: { sum: flights } } } }
+sinks:
+  out: { input: total, shelf: {} }
+  late: { shelf: {} }
+  bad: { shelf: {} }
+"#)));
+}
+
+#[test]
 fn one_subtask_needs_no_exchange() {
     let plan = planned(&format!("parallelism: 1{}", job("
 operators: { keyed: { input: flights, key-by: [origin], filter: dep_delay > 1 } }

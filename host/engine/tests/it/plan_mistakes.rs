@@ -145,3 +145,41 @@ fn a_sink_has_no_more_writers_than_it_can() {
 fn a_component_that_is_not_there_is_named() {
     assert_snapshot!(mistakes(&job("operators:\n  a: { inputs: [flights, airports], component: { path: nowhere.wasm } }\nsinks: { out: { input: a, shelf: {} } }\n")));
 }
+
+#[test]
+fn a_window_needs_event_time() {
+    assert_snapshot!(mistakes(&job(r#"operators:
+  hourly: { input: airports, key-by: [code], window: { tumbling: 1h, aggregates: { rows: { count: "*" } } } }
+sinks:
+  out: { input: hourly, shelf: {} }
+  more: { input: flights, shelf: {} }
+"#)));
+}
+
+#[test]
+fn a_changelog_goes_only_where_it_is_taken() {
+    assert_snapshot!(mistakes(&job(r#"operators:
+  hourly: { input: flights, key-by: [origin], window: { tumbling: 1h, early: 10m, aggregates: { rows: { count: "*" } } } }
+  big: { input: hourly, filter: rows > 100 }
+  daily: { input: big, key-by: [origin], window: { tumbling: 1d, aggregates: { hours: { count: "*" } } } }
+sinks:
+  taken: { input: big, shelf: { changes: true } }
+  refused: { input: hourly, shelf: {} }
+  days: { input: daily, shelf: {} }
+  more: { input: airports, shelf: {} }
+"#)));
+}
+
+#[test]
+fn late_rows_go_to_a_sink_that_is_there() {
+    assert_snapshot!(mistakes(&job(r#"operators:
+  hourly: { input: flights, key-by: [origin], window: { tumbling: 1h, late: bin, aggregates: { rows: { count: "*" }, mean: { avg: dep_dely } } } }
+  daily: { input: flights, key-by: [origin], parallelism: 2, window: { tumbling: 1d, late: trash, aggregates: { rows: { count: "*" } } } }
+  all: { input: flights, parallelism: 2, window: { tumbling: 1d, aggregates: { rows: { count: "*" } } } }
+sinks:
+  out: { inputs: [hourly, daily], shelf: {} }
+  whole: { input: all, shelf: {} }
+  bin: { shelf: {} }
+  more: { input: airports, shelf: {} }
+"#)));
+}
