@@ -33,6 +33,7 @@
 //! The crate itself is the smaller half of a component: it neither depends on Arrow nor copies a batch into anything else than the
 //! columns of the answer.
 
+#![cfg_attr(doctest, doc = include_str!("../README.md"))]
 // Generated bindings call the component's imports; everything else is safe.
 #![deny(unsafe_code)]
 #![warn(missing_docs)]

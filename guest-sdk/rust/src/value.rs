@@ -74,15 +74,13 @@ pub trait ReadValue<'a>: Value {
     /// Whether this value is what row `row` holds; numbers are compared by their bits.
     fn same(&self, reader: &Self::Reader, row: usize) -> bool;
 
-    /// A reader over all buffers of a column. Nulls are refused here, since only `Option` can hold them.
+    /// A reader over all buffers of a column. Inside of nested types, values may be null where what is around them is null; nobody reads
+    /// those, so only `Option` looks at the validity.
     ///
     /// # Errors
-    /// As for [`Self::reader_of_values`], or the column has nulls.
+    /// As for [`Self::reader_of_values`].
     fn reader(buffers: &mut Buffers<'a>, length: usize) -> Result<Self::Reader, Malformed> {
-        let validity = buffers.take()?;
-        if !validity.is_empty() && bits::count_ones(validity, length)? != length {
-            return Err(Malformed("null in a column that has none"));
-        }
+        buffers.take()?;
         Self::reader_of_values(buffers, length)
     }
 }
@@ -133,6 +131,10 @@ impl<'a> Buffers<'a> {
 pub fn read_column<'a, T: ReadValue<'a>>(column: &'a Column, length: usize) -> Result<T::Reader, Malformed> {
     if column.length as usize != length {
         return Err(Malformed("a column has another length than its batch"));
+    }
+    let validity = column.buffers.first().map_or(&[][..], Vec::as_slice);
+    if !T::NULLABLE && !validity.is_empty() && bits::count_ones(validity, length)? != length {
+        return Err(Malformed("null in a column that has none"));
     }
     T::reader(&mut Buffers::of(column), length)
 }

@@ -16,6 +16,9 @@ mod parameters;
 mod rows;
 mod settings;
 
+#[cfg(test)]
+mod tests;
+
 use proc_macro::TokenStream;
 use syn::{DeriveInput, Error, parse_macro_input};
 

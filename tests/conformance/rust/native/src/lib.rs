@@ -60,7 +60,8 @@ enum Step {
     Rows(BTreeMap<String, Vec<RowCase>>),
     Watermark(i64),
     ProcessingTime(i64),
-    End(bool),
+    /// Always `true`.
+    End(#[expect(dead_code, reason = "there is nothing to choose")] bool),
 }
 
 #[derive(Deserialize)]
