@@ -2,7 +2,7 @@
 //!
 //! In reading order: [`spec`] (the job file) → [`plan`] (checked and typed) → [`graph`] (the planned job) → [`run`] (subtasks, exchange,
 //! alignment, the job handle). What the parts agree on: [`operator`], [`connector`], [`element`], [`rejected`], [`clock`], [`metrics`].
-//! The built-in operators are one file each under [`operators`].
+//! The built-in operators are one file each under [`operators`]. [`testing`] is a source and a sink in memory.
 
 #![forbid(unsafe_code)]
 
@@ -18,3 +18,4 @@ pub mod plan;
 pub mod rejected;
 pub mod run;
 pub mod spec;
+pub mod testing;

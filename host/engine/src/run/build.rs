@@ -269,7 +269,7 @@ impl Builder<'_> {
         }
     }
 
-    async fn splits(&self, chain: &graph::Chain) -> Result<Option<SourceSplits>, BuildError> {
+    async fn splits(&mut self, chain: &graph::Chain) -> Result<Option<SourceSplits>, BuildError> {
         let node = self.node(chain.head());
         let NodeKind::Source(source) = &node.kind else { return Ok(None) };
         let found = source.source.splits(chain.parallelism).await.map_err(|error| (node.id.clone(), error))?;

@@ -174,7 +174,7 @@ pub struct BarrierReport {
 }
 
 /// A prepared swap.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct SwapId(pub u64);
 
 /// How a swap went.

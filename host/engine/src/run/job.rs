@@ -381,8 +381,13 @@ fn job_error(operator: Option<OperatorId>, subtask: Option<SubtaskIndex>, error:
 }
 
 fn causes(error: &OperatorError) -> Vec<String> {
-    let first: &dyn Error = error;
-    std::iter::successors(Some(first), |error| error.source()).map(ToString::to_string).collect()
+    let mut causes = Vec::new();
+    let mut next: Option<&dyn Error> = Some(error);
+    while let Some(error) = next {
+        causes.push(error.to_string());
+        next = error.source();
+    }
+    causes
 }
 
 fn status(plan: &JobPlan, board: &Board, phase: Phase) -> JobStatus {

@@ -64,7 +64,7 @@ impl SourceDriver {
         }
         while self.discovers || !self.splits.all_ended() {
             let asked_ms = self.clock.now_ms();
-            match self.wait(chain, commands, asked_ms).await {
+            match self.wait(chain.next_processing_time(), commands, asked_ms).await {
                 Woken::Commanded(Some(Command::Drain) | None) => break,
                 Woken::Commanded(Some(Command::Assign(splits))) => self.on_assigned(splits),
                 Woken::Commanded(Some(Command::Barrier(barrier))) => chain.accept(0, Element::Barrier(barrier)).await?,
@@ -91,13 +91,13 @@ impl SourceDriver {
         chain.accept(0, Element::End).await
     }
 
-    async fn wait(&mut self, chain: &Chain, commands: &mut mpsc::Receiver<Command>, asked_ms: i64) -> Woken {
+    async fn wait(&mut self, links_wake_ms: Option<i64>, commands: &mut mpsc::Receiver<Command>, asked_ms: i64) -> Woken {
         let Self { plan, node, splits, clock, drift, .. } = self;
         let source = source_node(plan, *node);
         let limit = limit(source, drift.as_mut());
         let idle_at = source.event_time.as_ref().and_then(|times| times.idle_timeout).and_then(|timeout| splits.until_idle(timeout, limit));
         let idle_at_ms = idle_at.map(|wait| asked_ms.saturating_add(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX)));
-        let wake_ms = [idle_at_ms, chain.next_processing_time()].into_iter().flatten().min();
+        let wake_ms = [idle_at_ms, links_wake_ms].into_iter().flatten().min();
         tokio::select! {
             biased;
             command = commands.recv() => Woken::Commanded(command),
@@ -169,7 +169,7 @@ impl SourceDriver {
         chain.accept(0, Element::Batch(leaving)).await
     }
 
-    async fn on_progress(&self, chain: &mut Chain, progress: Option<Progress>) -> Result<(), Stop> {
+    async fn on_progress(&mut self, chain: &mut Chain, progress: Option<Progress>) -> Result<(), Stop> {
         if self.source().event_time.is_none() {
             return Ok(());
         }
@@ -233,11 +233,13 @@ fn limit(source: &SourceNode, drift: Option<&mut DriftSlot>) -> Option<Watermark
 }
 
 async fn moved(drift: Option<&mut DriftSlot>, limit: Option<Watermark>) {
-    match (drift, limit) {
-        // The sender lives as long as the job, so an error never comes while this is awaited.
-        (Some(slot), Some(_)) if slot.moved.changed().await.is_ok() => {}
-        _ => std::future::pending().await,
+    if let (Some(slot), Some(_)) = (drift, limit)
+        && slot.moved.changed().await.is_ok()
+    {
+        return;
     }
+    // Nothing is held, or (never while this is awaited) nobody moves any more.
+    std::future::pending().await
 }
 
 /// Returns at `at_ms`; none: never.

@@ -96,8 +96,8 @@ impl Splits {
             };
         }
         self.cursor = (self.cursor + 1) % self.splits.len().max(1);
-        let (before, after) = self.splits.split_at_mut(self.cursor.min(self.splits.len()));
-        let from = before.len();
+        let from = self.cursor.min(self.splits.len());
+        let (before, after) = self.splits.split_at_mut(from);
         let numbered = after.iter_mut().enumerate().map(|(at, split)| (from + at, split)).chain(before.iter_mut().enumerate());
         let wanted = numbered.filter(|(_, split)| split.may_be_read(limit));
         let reads: Vec<BoxFuture<'_, _>> = wanted.map(|(number, split)| async move { (number, split.read(source, rows_max).await) }.boxed()).collect();

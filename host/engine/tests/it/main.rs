@@ -3,5 +3,6 @@
 mod plan_explain;
 mod plan_mistakes;
 mod plan_table;
+mod run;
 mod spec_mistakes;
 mod spec_schema;

@@ -79,10 +79,13 @@ sinks:
 
 #[test]
 fn one_subtask_needs_no_exchange() {
-    let plan = planned(&format!("parallelism: 1{}", job("
+    let plan = planned(&format!(
+        "parallelism: 1{}",
+        job("
 operators: { keyed: { input: flights, key-by: [origin], filter: dep_delay > 1 } }
 sinks: { out: { input: keyed, shelf: {} }, bad: { shelf: {} } }
-")))
+")
+    ))
     .expect("a job");
     let chains: Vec<Vec<usize>> = chains(&plan).into_iter().map(|chain| chain.nodes).collect();
     assert_eq!(chains, [vec![0, 1, 2, 3]]);

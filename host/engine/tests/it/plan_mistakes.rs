@@ -138,12 +138,16 @@ sinks:
 
 #[test]
 fn a_sink_has_no_more_writers_than_it_can() {
-    assert_snapshot!(mistakes(&job("sinks:\n  out: { input: flights, parallelism: 4, shelf: { writers: 1 } }\n  b: { input: airports, shelf: {}, parallelism: 5000 }\n")));
+    assert_snapshot!(mistakes(&job(
+        "sinks:\n  out: { input: flights, parallelism: 4, shelf: { writers: 1 } }\n  b: { input: airports, shelf: {}, parallelism: 5000 }\n"
+    )));
 }
 
 #[test]
 fn a_component_that_is_not_there_is_named() {
-    assert_snapshot!(mistakes(&job("operators:\n  a: { inputs: [flights, airports], component: { path: nowhere.wasm } }\nsinks: { out: { input: a, shelf: {} } }\n")));
+    assert_snapshot!(mistakes(&job(
+        "operators:\n  a: { inputs: [flights, airports], component: { path: nowhere.wasm } }\nsinks: { out: { input: a, shelf: {} } }\n"
+    )));
 }
 
 #[test]

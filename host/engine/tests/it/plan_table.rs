@@ -6,7 +6,10 @@ use arrow_schema::{Schema, SchemaRef};
 use async_trait::async_trait;
 use millstream_engine::{
     clock::ManualClock,
-    connector::{Connectors, ConnectorRequest, SettingsProblem, Sink, SinkConnector, SinkContext, SinkWriter, Source, SourceConnector, Split, SplitReader},
+    connector::{
+        ConnectorRequest, Connectors, SettingsProblem, Sink, SinkConnector, SinkContext, SinkWriter, Source, SourceConnector, Split,
+        SplitReader,
+    },
     graph::JobPlan,
     operator::OperatorError,
     operators::{ComponentLoader, Environment},

@@ -81,10 +81,14 @@ fn durations_and_sizes_say_how_they_are_written() {
 
 #[test]
 fn connectors_point_at_their_own_settings() {
-    assert_snapshot!(mistakes(&format!("job: j\n{SOURCE}\nsinks:\n  out:\n    input: t\n    shelf:\n      room: cellar\n      changes: true\n")));
+    assert_snapshot!(mistakes(&format!(
+        "job: j\n{SOURCE}\nsinks:\n  out:\n    input: t\n    shelf:\n      room: cellar\n      changes: true\n"
+    )));
 }
 
 #[test]
 fn json_is_read_too_and_keeps_its_lines() {
-    assert_snapshot!(mistakes("{\n\t\"job\": \"j\",\n\t\"sources\": { \"t\": { \"table\": {}, \"schema\": { \"n\": \"Int6\" } } },\n\t\"sinks\": { \"out\": { \"input\": \"t\", \"shelf\": {} } }\n}\n"));
+    assert_snapshot!(mistakes(
+        "{\n\t\"job\": \"j\",\n\t\"sources\": { \"t\": { \"table\": {}, \"schema\": { \"n\": \"Int6\" } } },\n\t\"sinks\": { \"out\": { \"input\": \"t\", \"shelf\": {} } }\n}\n"
+    ));
 }

@@ -1,0 +1,40 @@
+//! Components of the guests in `host/engine/guests`, built once per test run.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    sync::LazyLock,
+};
+
+use millstream_engine::operators::component::{ComponentOperatorPlan, ComponentRequest};
+use millstream_model::StreamType;
+use millstream_wasm::{Component, Runtime, RuntimeSettings, encode};
+use serde_json::Value;
+
+static MODULES: LazyLock<PathBuf> = LazyLock::new(|| {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("guests/Cargo.toml");
+    let output = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target"), PathBuf::from);
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["build", "--release", "--target", "wasm32-unknown-unknown", "--examples", "--manifest-path"]).arg(manifest);
+    assert!(cargo.status().expect("cargo runs").success(), "the guests build");
+    output.join("wasm32-unknown-unknown/release/examples")
+});
+
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
+    let settings = RuntimeSettings { pooled_instances: 64, ..RuntimeSettings::default() };
+    Runtime::new(settings).expect("there are addresses for the instances")
+});
+
+/// A guest, compiled and loaded.
+pub async fn component(name: &str) -> Component {
+    let module = std::fs::read(MODULES.join(format!("{name}.wasm"))).expect("it was built");
+    let encoded = encode::component(&module, &[], name).expect("it becomes a component");
+    RUNTIME.load(encoded.bytes.into(), name).await.expect("it loads")
+}
+
+/// A guest planned for one input; `key`: the number of its key column.
+pub async fn planned(name: &str, input: &StreamType, key: Option<usize>) -> ComponentOperatorPlan {
+    let keys = key.map(|key| vec![vec![key]]);
+    let request = ComponentRequest { operator: name.into(), settings: Value::Null, inputs: std::slice::from_ref(input), keys: keys.as_deref() };
+    ComponentOperatorPlan::plan(component(name).await, request).await.expect("it plans")
+}
