@@ -10,6 +10,8 @@ mod compression;
 pub mod files;
 pub mod formats;
 pub mod nexmark;
+mod pace;
+pub mod sequence;
 mod settings;
 #[cfg(test)]
 mod testing;
@@ -18,5 +20,9 @@ use millstream_engine::connector::Connectors;
 
 /// All connectors.
 pub fn all() -> Connectors {
-    Connectors::default().with_source(files::FilesSource).with_source(nexmark::Nexmark).with_sink(files::FilesSink)
+    Connectors::default()
+        .with_source(files::FilesSource)
+        .with_source(nexmark::Nexmark)
+        .with_source(sequence::Sequence)
+        .with_sink(files::FilesSink)
 }

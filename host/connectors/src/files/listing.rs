@@ -34,13 +34,12 @@ impl Pattern {
         if text.is_empty() {
             return Err("the path is empty".into());
         }
+        let text = text.strip_prefix("./").filter(|rest| !rest.is_empty()).unwrap_or(text);
         let written = PathBuf::from(text);
         let is_glob = text.contains(['*', '?', '[', '{']) && !base.join(text).exists();
         let glob = if is_glob {
-            let glob = GlobBuilder::new(text.trim_start_matches("./"))
-                .literal_separator(true)
-                .build()
-                .map_err(|error| format!("`{text}` is no glob: {}", error.kind()))?;
+            let glob =
+                GlobBuilder::new(text).literal_separator(true).build().map_err(|error| format!("`{text}` is no glob: {}", error.kind()))?;
             Some(glob.compile_matcher())
         } else {
             None

@@ -2,7 +2,7 @@
 //!
 //! Reading: records end with `\n` or `\r\n`; a quoted field may hold line ends, delimiters and doubled quotes; a quote in the middle of an
 //! unquoted field is an ordinary character. An unquoted field that is empty or one of `null-values` is null; so is a quoted empty field,
-//! except in text columns. An empty field in a text column declared without `?` is the empty text. Blank lines are skipped, but in a file of
+//! except in text and binary columns. An empty field in such a column declared without `?` is the empty value. Blank lines are skipped, but in a file of
 //! one column an empty line is a null if the column is nullable. Values are read as [`super::values`] says; fields of columns that nobody
 //! reads are not looked at.
 //!
@@ -191,6 +191,7 @@ struct ColumnReader {
     field: usize,
     name: String,
     data_type: DataType,
+    /// Its values may be empty.
     is_text: bool,
     nullable: bool,
     values: Box<dyn ColumnBuilder>,
@@ -225,7 +226,7 @@ impl Reader {
                 field: column.field,
                 name: field.name().clone(),
                 data_type: field.data_type().clone(),
-                is_text: matches!(field.data_type(), DataType::Utf8 | DataType::LargeUtf8),
+                is_text: matches!(field.data_type(), DataType::Utf8 | DataType::LargeUtf8 | DataType::Binary | DataType::LargeBinary),
                 nullable: field.is_nullable(),
                 values,
             });

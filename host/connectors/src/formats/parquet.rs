@@ -269,6 +269,8 @@ impl Writer {
     /// # Errors
     /// The file cannot be written.
     pub fn finish(self) -> Result<File, ParquetError> {
-        self.file.into_inner()
+        let file = self.file.inner().try_clone()?;
+        self.file.close()?;
+        Ok(file)
     }
 }

@@ -18,7 +18,10 @@ use super::{
     generate::{Column, Generator, TURN},
     settings::{Settings, Stream},
 };
-use crate::settings::{problem, read};
+use crate::{
+    pace::Pace,
+    settings::{problem, read},
+};
 
 /// The factor that shuffles a group, from Beam's generator; a prime.
 const SHUFFLE: u64 = 953;
@@ -200,44 +203,20 @@ struct Reader {
     pace: Option<Pace>,
 }
 
-/// When reading began, and with which event.
-#[derive(Clone, Copy)]
-struct Pace {
-    start_ms: i64,
-    first_event: u64,
-    rate: u64,
-}
-
-impl Pace {
-    /// Events of all kinds that are due at a time.
-    fn due(self, now_ms: i64) -> u64 {
-        let elapsed_ms = u128::from(now_ms.saturating_sub(self.start_ms).max(0).unsigned_abs());
-        let events = u64::try_from(elapsed_ms * u128::from(self.rate) / 1_000).unwrap_or(u64::MAX);
-        self.first_event.saturating_add(events).min(EVENTS_MAX)
-    }
-
-    /// When an event is due.
-    fn time_ms(self, event: u64) -> i64 {
-        let events = u128::from(event.saturating_sub(self.first_event)) + 1;
-        let elapsed_ms = (events * 1_000).div_ceil(u128::from(self.rate));
-        self.start_ms.saturating_add(i64::try_from(elapsed_ms).unwrap_or(i64::MAX))
-    }
-}
-
 impl Reader {
     /// The places that may be read now, at least one; waits for the first to be due.
     async fn due(&mut self, rows_max: usize) -> std::ops::Range<u64> {
         let end = self.end.min(self.next.saturating_add(rows_max.max(1) as u64));
         let Some(rate) = self.shared.settings.rate else { return self.next..end };
         let next_event = self.rows.event(self.next);
-        let clock = &self.shared.clock;
-        let pace = *self.pace.get_or_insert_with(|| Pace { start_ms: clock.now_ms(), first_event: next_event, rate: rate.get() });
+        let clock = &*self.shared.clock;
+        let pace = *self.pace.get_or_insert_with(|| Pace::starting(clock, next_event, rate.get()));
         loop {
-            let due = self.rows.before(pace.due(clock.now_ms()));
+            let due = self.rows.before(pace.due(clock).min(EVENTS_MAX));
             if due > self.next {
                 return self.next..end.min(due);
             }
-            clock.sleep_until(pace.time_ms(next_event)).await;
+            pace.wait_for(clock, next_event).await;
         }
     }
 

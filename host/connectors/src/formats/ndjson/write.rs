@@ -21,7 +21,7 @@ pub enum Nulls {
     /// As members with the value `null`: every line has all members.
     #[default]
     Write,
-    /// Left out.
+    /// Left out, also in structs and maps.
     Omit,
 }
 
