@@ -2,15 +2,15 @@
 //!
 //! Operators never need this module: the macros and the rest of the crate stand in front of it.
 
-#[allow(missing_docs, unsafe_code, unsafe_op_in_unsafe_fn, clippy::all)]
+#[allow(missing_docs, unsafe_code, unsafe_op_in_unsafe_fn, unused_qualifications, clippy::all, clippy::restriction, reason = "generated")]
 #[rustfmt::skip]
 #[doc(hidden)]
 pub mod aggregate;
-#[allow(missing_docs, unsafe_code, unsafe_op_in_unsafe_fn, clippy::all)]
+#[allow(missing_docs, unsafe_code, unsafe_op_in_unsafe_fn, unused_qualifications, clippy::all, clippy::restriction, reason = "generated")]
 #[rustfmt::skip]
 #[doc(hidden)]
 pub mod migration;
-#[allow(missing_docs, unsafe_code, unsafe_op_in_unsafe_fn, clippy::all)]
+#[allow(missing_docs, unsafe_code, unsafe_op_in_unsafe_fn, unused_qualifications, clippy::all, clippy::restriction, reason = "generated")]
 #[rustfmt::skip]
 #[doc(hidden)]
 pub mod operator;

@@ -56,11 +56,13 @@ pub(crate) struct Request<'k, K> {
     pub limit: usize,
 }
 
-/// Panics with what the host said: the call fails, and the host decides what becomes of it.
+/// A call whose reads fail cannot go on; it traps with what the host said, and the host decides what becomes of it.
+#[expect(clippy::panic, reason = "handlers have no way to fail a call")]
 fn granted<T>(answer: Result<T, String>) -> T {
     answer.unwrap_or_else(|error| panic!("the host refused a read of state: {error}"))
 }
 
+#[expect(clippy::panic, reason = "as above")]
 fn well_formed<T>(read: Result<T, crate::value::Malformed>) -> T {
     read.unwrap_or_else(|malformed| panic!("the host sent malformed state: {}", malformed.0))
 }

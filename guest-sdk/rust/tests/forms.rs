@@ -104,7 +104,7 @@ mod declaring {
         }
 
         #[input]
-        #[allow(clippy::too_many_arguments)]
+        #[expect(clippy::too_many_arguments, reason = "it declares everything")]
         fn right(
             &self,
             number: Option<i64>,

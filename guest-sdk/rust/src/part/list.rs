@@ -13,43 +13,54 @@ use crate::{
 pub struct ListState<V: State> {
     state: u32,
     key: u32,
-    /// Keys whose list this call cleared.
-    cleared: Vec<bool>,
-    /// What this call appended: key and value.
-    appended: Vec<(u32, V)>,
-    undo: Undo<V>,
+    /// Per key of the call.
+    keys: Vec<List<V>>,
+    /// The list of the current key before the row, as far as the row changed it.
+    before: Before<V>,
+    undoable: bool,
 }
 
-/// What the current row replaced.
-struct Undo<V> {
-    mark: usize,
-    /// The row cleared the list: whether it had been cleared before, and all that had been appended.
-    cleared: Option<(bool, Vec<(u32, V)>)>,
-    wanted: bool,
+/// What this call did to one list.
+struct List<V> {
+    cleared: bool,
+    /// Appended since, or to what there was.
+    appended: Vec<V>,
+}
+
+/// How to undo the current row.
+enum Before<V> {
+    /// The list had so many appended values.
+    Length(usize),
+    /// The row cleared this list.
+    Whole(List<V>),
 }
 
 impl<V: State> ListState<V> {
     /// Appends a value.
     pub fn push(&mut self, value: V) {
-        self.appended.push((self.key, value));
+        self.list().appended.push(value);
     }
 
     /// Removes all values.
     pub fn clear(&mut self) {
-        let was_cleared = self.cleared[self.key as usize];
-        if self.undo.wanted && self.undo.cleared.is_none() {
-            let before = self.appended[..self.undo.mark].iter().map(|(key, value)| (*key, value.duplicate())).collect();
-            self.undo.cleared = Some((was_cleared, before));
+        let cleared = List { cleared: true, appended: Vec::new() };
+        let mut was = std::mem::replace(self.list(), cleared);
+        if let (true, Before::Length(length)) = (self.undoable, &self.before) {
+            was.appended.truncate(*length);
+            self.before = Before::Whole(was);
         }
-        self.cleared[self.key as usize] = true;
-        self.appended.retain(|(key, _)| *key != self.key);
     }
 
     /// All values, oldest first.
     pub fn values(&self) -> Vec<V> {
-        let mut values = if self.cleared[self.key as usize] { Vec::new() } else { host::list_read::<V>(self.state, self.key) };
-        values.extend(self.appended.iter().filter(|(key, _)| *key == self.key).map(|(_, value)| value.duplicate()));
+        let list = &self.keys[self.key as usize];
+        let mut values = if list.cleared { Vec::new() } else { host::list_read::<V>(self.state, self.key) };
+        values.extend(list.appended.iter().map(V::duplicate));
         values
+    }
+
+    fn list(&mut self) -> &mut List<V> {
+        &mut self.keys[self.key as usize]
     }
 }
 
@@ -61,14 +72,15 @@ impl<V: State> Part for ListState<V> {
     }
 
     fn begin(call: &Call<'_>, index: usize) -> Result<Self, Malformed> {
-        let undo = Undo { mark: 0, cleared: None, wanted: false };
-        Ok(Self { state: index as u32, key: 0, cleared: vec![false; call.key_count()], appended: Vec::new(), undo })
+        let keys = (0..call.key_count()).map(|_| List { cleared: false, appended: Vec::new() }).collect();
+        Ok(Self { state: index as u32, key: 0, keys, before: Before::Length(0), undoable: false })
     }
 
     #[inline]
     fn enter(list: &mut Self, at: At, undoable: bool) {
         list.key = at.key as u32;
-        list.undo = Undo { mark: list.appended.len(), cleared: None, wanted: undoable };
+        list.undoable = undoable;
+        list.before = Before::Length(list.list().appended.len());
     }
 
     #[inline]
@@ -76,31 +88,31 @@ impl<V: State> Part for ListState<V> {
         list
     }
 
-    fn undo(list: &mut Self, at: At) {
-        match list.undo.cleared.take() {
-            Some((was_cleared, before)) => {
-                list.cleared[at.key] = was_cleared;
-                list.appended = before;
-            }
-            None => list.appended.truncate(list.undo.mark),
+    fn undo(list: &mut Self, _: At) {
+        match std::mem::replace(&mut list.before, Before::Length(0)) {
+            Before::Length(length) => list.list().appended.truncate(length),
+            Before::Whole(whole) => *list.list() = whole,
         }
     }
 
     fn finish(list: Self, index: usize, _: &Call<'_>, answer: &mut Answer) -> Result<(), Malformed> {
-        let any_cleared = list.cleared.iter().any(|cleared| *cleared);
-        if !any_cleared && list.appended.is_empty() {
-            return Ok(());
-        }
+        let any_cleared = list.keys.iter().any(|key| key.cleared);
         let mut cleared = BitBuilder::default();
-        list.cleared.iter().for_each(|key| cleared.push(*key));
+        list.keys.iter().for_each(|key| cleared.push(key.cleared));
         let mut values = V::Builder::default();
-        list.appended.iter().for_each(|(_, value)| value.append(&mut values));
-        answer.turn.updates.lists.push(ListUpdate {
-            state: index as u32,
-            cleared: if any_cleared { cleared.into_bytes() } else { Vec::new() },
-            values: value::finish_column(values, list.appended.len()),
-            keys: pack_u32(list.appended.iter().map(|(key, _)| *key)),
-        });
+        let mut keys = Vec::new();
+        for (number, key) in list.keys.iter().enumerate() {
+            key.appended.iter().for_each(|value| value.append(&mut values));
+            keys.extend(key.appended.iter().map(|_| number as u32));
+        }
+        if any_cleared || !keys.is_empty() {
+            answer.turn.updates.lists.push(ListUpdate {
+                state: index as u32,
+                cleared: if any_cleared { cleared.into_bytes() } else { Vec::new() },
+                values: value::finish_column(values, keys.len()),
+                keys: pack_u32(keys),
+            });
+        }
         Ok(())
     }
 }
