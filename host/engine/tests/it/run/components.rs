@@ -155,6 +155,7 @@ async fn a_swap_in_the_middle_keeps_the_state_and_loses_no_row() {
         let report = handle.switch(swap).await.expect("it switches");
         assert_eq!((report.pauses.len(), report.ended), (parallelism as usize, 0));
         source.feed(batch(7));
+        sink.wait_for_rows(60).await;
         handle.drain().await;
         finished(&handle).await;
         let expected = keys.iter().flat_map(|&key| [vec![key, 5, 1], vec![key, 12, 2]]).collect();
