@@ -3,11 +3,15 @@
 //! Each file holds the whole ladder: its settings (what stands under its key in the job file), its plan, its instance. To add one: write the
 //! file, implement [`OperatorSpec`] for its settings, add a line to [`registry`].
 
+mod arrays;
 mod assign_watermarks;
 pub mod component;
 mod compute;
 mod filter;
+mod keyed;
+mod lookup_join;
 mod project;
+mod temporal_join;
 mod union;
 mod window;
 
@@ -235,6 +239,8 @@ pub fn registry() -> &'static [OperatorKind] {
         kind::<union::Union>(),
         kind::<assign_watermarks::AssignWatermarks>(),
         kind::<window::Window>(),
+        kind::<temporal_join::TemporalJoin>(),
+        kind::<lookup_join::LookupJoin>(),
     ];
     REGISTRY
 }

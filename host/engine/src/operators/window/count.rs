@@ -15,14 +15,19 @@ use millstream_state::{KeySet, TimerUpdate, Updates, ValueUpdate};
 use super::{
     aggregate::{
         Grouping, Run,
-        arrays::{take_or_null, take_rows},
         component::RefusedRow,
         set::value_state,
     },
-    core::{Core, CorePlan, TIMER, accumulator_updates, state_error, state_moment},
+    core::{Core, CorePlan, TIMER, accumulator_updates},
     results::Spans,
 };
-use crate::operator::{Moment, Operator, OperatorContext, OperatorError, Output};
+use crate::{
+    operator::{Moment, Operator, OperatorContext, OperatorError, Output},
+    operators::{
+        arrays::{take_or_null, take_rows},
+        keyed::{state_error, state_moment},
+    },
+};
 
 /// Most left-over windows emitted in one call.
 const PORTION: usize = 8_192;

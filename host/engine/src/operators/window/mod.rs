@@ -30,4 +30,5 @@ mod state_key;
 #[cfg(test)]
 mod tests;
 
+pub(super) use aggregate::Collect;
 pub use settings::Window;

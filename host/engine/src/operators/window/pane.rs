@@ -20,7 +20,7 @@ use millstream_state::{TimerUpdate, Updates, ValueUpdate};
 use super::{
     aggregate::{Grouping, component::RefusedRow, set::value_state},
     assign::Windows,
-    core::{Core, CorePlan, TIMER, accumulator_updates, state_error, state_moment, without_late},
+    core::{Core, CorePlan, TIMER, accumulator_updates},
     early::Early,
     gather::{Gathered, Gathering},
     group::{Groups, Grouper, runs},
@@ -28,7 +28,10 @@ use super::{
     results::Spans,
     state_key::{self, Part},
 };
-use crate::operator::{Moment, Operator, OperatorContext, OperatorError, Output};
+use crate::{
+    operator::{Moment, Operator, OperatorContext, OperatorError, Output},
+    operators::keyed::{state_error, state_moment, without_late},
+};
 
 /// Most timers handled in one call.
 const PORTION: usize = 8_192;

@@ -8,9 +8,10 @@ use arrow_ord::ord::{DynComparator, make_comparator};
 use arrow_schema::{DataType, Field, Fields, SchemaRef, SortOptions, TimeUnit};
 use millstream_model::{Batch, ChangeKind, key::decode_keys};
 
-use super::aggregate::{NoResult, arrays::take_rows, set::Finished};
+use super::aggregate::{NoResult, set::Finished};
 use crate::{
     operator::{OperatorError, Output},
+    operators::arrays::take_rows,
     rejected::Rejection,
 };
 

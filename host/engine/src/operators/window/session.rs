@@ -19,16 +19,21 @@ use millstream_state::{KeySet, TimerUpdate, Updates, ValueUpdate};
 use super::{
     aggregate::{
         Grouping, Run,
-        arrays::{take_or_null, take_rows},
         component::RefusedRow,
         set::value_state,
     },
-    core::{Core, CorePlan, TIMER, state_error, state_moment, without_late},
+    core::{Core, CorePlan, TIMER},
     early::Early,
     results::Spans,
     session_assign::{Assigned, Rows, Session, assign},
 };
-use crate::operator::{Moment, Operator, OperatorContext, OperatorError, Output};
+use crate::{
+    operator::{Moment, Operator, OperatorContext, OperatorError, Output},
+    operators::{
+        arrays::{items_of, take_or_null, take_rows},
+        keyed::{state_error, state_moment, without_late},
+    },
+};
 
 /// Most timers handled in one call.
 const PORTION: usize = 8_192;
@@ -341,20 +346,6 @@ fn item_field(data_type: DataType) -> FieldRef {
 
 fn list_of(item: DataType) -> DataType {
     DataType::List(item_field(item))
-}
-
-/// The items of all lists, in order, and the number of the list of each.
-fn items_of(lists: &ListArray) -> (ArrayRef, Vec<u32>) {
-    let offsets = lists.value_offsets();
-    let (mut numbers, mut list_of_item) = (Vec::with_capacity(lists.values().len()), Vec::with_capacity(lists.values().len()));
-    for list in (0..lists.len()).filter(|&list| lists.is_valid(list)) {
-        numbers.extend(offsets[list] as u32..offsets[list + 1] as u32);
-        list_of_item.resize(numbers.len(), list as u32);
-    }
-    if numbers.len() == lists.values().len() {
-        return (Arc::clone(lists.values()), list_of_item);
-    }
-    (take_rows(lists.values(), &numbers), list_of_item)
 }
 
 #[async_trait]

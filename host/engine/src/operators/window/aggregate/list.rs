@@ -29,6 +29,17 @@ impl Collect {
     pub fn new(column: usize, data_type: &DataType, nullable: bool) -> Self {
         Self { column, item: Arc::new(Field::new("item", data_type.clone(), nullable)) }
     }
+
+    /// The lists `into` after each item was appended to that of its group; a null list is an empty one.
+    ///
+    /// # Panics
+    /// `into` is no list, or of another type than `items`.
+    pub fn append(into: &ArrayRef, items: &ArrayRef, group_of_item: &[u32]) -> ArrayRef {
+        let DataType::List(item) = into.data_type() else { panic!("items are appended to lists") };
+        let mut lists = Lists::of(into.as_list());
+        group_of_item.iter().enumerate().for_each(|(number, &group)| lists.append(group as usize, number));
+        lists.build(item, items)
+    }
 }
 
 impl BuiltIn for Collect {

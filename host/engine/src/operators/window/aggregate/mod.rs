@@ -7,7 +7,6 @@
 //! Laws: results do not depend on how rows are cut into batches (floats are added in order of arrival), and merging two accumulators
 //! equals accumulating the rows of the first, then those of the second.
 
-pub mod arrays;
 mod average;
 pub mod component;
 mod count;
