@@ -1,13 +1,15 @@
 //! Where snapshots live: immutable objects under paths, created once.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    fs,
+    io::ErrorKind,
+    path::{Component, Path, PathBuf},
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::TryStreamExt;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, local::LocalFileSystem, path::Path as ObjectPath};
 
-use crate::Error;
+use crate::{Error, durable};
 
 /// Immutable objects under paths such as `<job>/<incarnation>/<n>-<uuid>` (design §7, R1).
 #[async_trait]
@@ -37,61 +39,86 @@ pub trait CheckpointStorage: Send + Sync {
     async fn delete(&self, path: &str) -> Result<(), Error>;
 }
 
-/// Objects in an object store.
-pub struct ObjectCheckpointStorage {
-    store: Arc<dyn ObjectStore>,
+/// Objects as files below a directory, every one synced.
+pub struct LocalCheckpointStorage {
+    directory: PathBuf,
 }
 
-impl ObjectCheckpointStorage {
-    /// Objects as files below `directory`, which is created; every write is synced.
+impl LocalCheckpointStorage {
+    /// Objects below `directory`, which is created.
     ///
     /// # Errors
     /// The directory cannot be made.
-    pub fn in_directory(directory: &Path) -> Result<Self, Error> {
-        let failed = |source: Box<dyn std::error::Error + Send + Sync>| Error::Io { what: "opening", path: directory.display().to_string(), source };
-        std::fs::create_dir_all(directory).map_err(|error| failed(error.into()))?;
-        let store = LocalFileSystem::new_with_prefix(directory).map_err(|error| failed(error.into()))?.with_fsync(true);
-        Ok(Self { store: Arc::new(store) })
+    pub fn open(directory: &Path) -> Result<Self, Error> {
+        fs::create_dir_all(directory).map_err(|source| failed("opening", &directory.display().to_string(), source))?;
+        Ok(Self { directory: directory.to_owned() })
+    }
+
+    /// The file of an object; paths are relative and stay below the directory.
+    fn file(&self, path: &str) -> Result<PathBuf, Error> {
+        let stays_below = !path.is_empty() && Path::new(path).components().all(|part| matches!(part, Component::Normal(_)));
+        if stays_below { Ok(self.directory.join(path)) } else { Err(Error::Path(path.to_owned())) }
     }
 }
 
-fn object_path(path: &str) -> Result<ObjectPath, Error> {
-    ObjectPath::parse(path).map_err(|_| Error::Path(path.to_owned()))
+fn failed(what: &'static str, path: &str, error: std::io::Error) -> Error {
+    match error.kind() {
+        ErrorKind::NotFound => Error::NotFound(path.to_owned()),
+        ErrorKind::AlreadyExists => Error::Exists(path.to_owned()),
+        _ => Error::Io { what, path: path.to_owned(), source: error.into() },
+    }
 }
 
-fn failed(what: &'static str, path: &str, error: object_store::Error) -> Error {
-    match error {
-        object_store::Error::NotFound { .. } => Error::NotFound(path.to_owned()),
-        object_store::Error::AlreadyExists { .. } => Error::Exists(path.to_owned()),
-        other => Error::Io { what, path: path.to_owned(), source: other.into() },
+/// Runs file work where it may block.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work).await.expect("file work does not panic")
+}
+
+/// Adds the paths of all files below `directory`, relative to `root`.
+fn files_below(directory: &Path, root: &Path, paths: &mut Vec<String>) -> std::io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            files_below(&entry.path(), root, paths)?;
+        } else if let Some(path) = entry.path().strip_prefix(root).ok().and_then(Path::to_str) {
+            paths.push(path.to_owned());
+        }
     }
+    Ok(())
 }
 
 #[async_trait]
-impl CheckpointStorage for ObjectCheckpointStorage {
+impl CheckpointStorage for LocalCheckpointStorage {
     async fn create(&self, path: &str, bytes: Bytes) -> Result<(), Error> {
-        let created = self.store.put_opts(&object_path(path)?, bytes.into(), PutMode::Create.into()).await;
-        created.map(drop).map_err(|error| failed("creating", path, error))
+        let (file, path) = (self.file(path)?, path.to_owned());
+        blocking(move || durable::create_file(&file, &bytes).map_err(|error| failed("creating", &path, error))).await
     }
 
     async fn read(&self, path: &str) -> Result<Bytes, Error> {
-        let found = self.store.get(&object_path(path)?).await.map_err(|error| failed("reading", path, error))?;
-        found.bytes().await.map_err(|error| failed("reading", path, error))
+        let (file, path) = (self.file(path)?, path.to_owned());
+        blocking(move || fs::read(&file).map(Bytes::from).map_err(|error| failed("reading", &path, error))).await
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<String>, Error> {
-        let prefix_path = object_path(prefix)?;
-        let listed = self.store.list(Some(&prefix_path)).map_ok(|object| object.location.to_string());
-        let mut paths: Vec<String> = listed.try_collect().await.map_err(|error| failed("listing", prefix, error))?;
-        paths.sort();
-        Ok(paths)
+        let (below, root, prefix) = (self.file(prefix)?, self.directory.clone(), prefix.to_owned());
+        blocking(move || {
+            let mut paths = Vec::new();
+            match files_below(&below, &root, &mut paths) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed("listing", &prefix, error)),
+                _ => paths.sort(),
+            }
+            Ok(paths)
+        })
+        .await
     }
 
     async fn delete(&self, path: &str) -> Result<(), Error> {
-        match self.store.delete(&object_path(path)?).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(error) => Err(failed("deleting", path, error)),
-        }
+        let (file, path) = (self.file(path)?, path.to_owned());
+        blocking(move || match fs::remove_file(&file) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(failed("deleting", &path, error)),
+            _ => Ok(()),
+        })
+        .await
     }
 }
 
@@ -99,9 +126,9 @@ impl CheckpointStorage for ObjectCheckpointStorage {
 mod tests {
     use super::*;
 
-    fn storage() -> (tempfile::TempDir, ObjectCheckpointStorage) {
+    fn storage() -> (tempfile::TempDir, LocalCheckpointStorage) {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let storage = ObjectCheckpointStorage::in_directory(directory.path()).expect("writable");
+        let storage = LocalCheckpointStorage::open(directory.path()).expect("writable");
         (directory, storage)
     }
 

@@ -25,6 +25,21 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     })
 }
 
+/// Creates `path` with `bytes`, durable when this returns; nothing is overwritten.
+///
+/// # Errors
+/// There is a file already (`AlreadyExists`), or a write fails.
+pub fn create_file(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(directory)?;
+    let temporary = temporary_beside(path);
+    // A link fails where a rename would overwrite.
+    let created = write_synced(&temporary, bytes).and_then(|()| fs::hard_link(&temporary, path)).and_then(|()| File::open(directory)?.sync_all());
+    // The first failure is the one to report; a leftover is harmless and named so that it can be told apart.
+    drop(fs::remove_file(&temporary));
+    created
+}
+
 /// A name beside `path` that no other writer of this machine uses at the same time.
 fn temporary_beside(path: &Path) -> PathBuf {
     use std::sync::atomic::{AtomicU64, Ordering};

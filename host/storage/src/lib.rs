@@ -1,10 +1,8 @@
 //! Bytes at rest: files written durably, objects that are created once and never changed, and the log that decides.
 //!
 //! - [`durable`]: one file appears whole or not at all.
-//! - [`CheckpointStorage`]: immutable objects under paths; [`ObjectCheckpointStorage`] keeps them in a local directory (an object store later).
+//! - [`CheckpointStorage`]: immutable objects under paths; [`LocalCheckpointStorage`] keeps them in a local directory.
 //! - [`CommitLog`]: the seam of the commit decision (design §7, §9). Its embedded backend comes with checkpoints, Kafka's with Kafka.
-//!
-//! The only room that names object_store.
 
 #![forbid(unsafe_code)]
 
@@ -12,7 +10,7 @@ pub mod checkpoint;
 pub mod commit;
 pub mod durable;
 
-pub use checkpoint::{CheckpointStorage, ObjectCheckpointStorage};
+pub use checkpoint::{CheckpointStorage, LocalCheckpointStorage};
 pub use commit::{CommitLog, CommitRecord};
 
 use millstream_model::ErrorKind;

@@ -73,6 +73,5 @@ pub fn median(mut samples: Vec<f64>) -> f64 {
 
 /// User and system time of this process, all threads, in seconds.
 pub fn process_cpu_seconds() -> f64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+    cpu_time::ProcessTime::now().as_duration().as_secs_f64()
 }
