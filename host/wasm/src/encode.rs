@@ -4,6 +4,7 @@
 //! which world it is for (its bindings embed that), imports of WASI preview 1 are met by the adapters given (languages whose runtime
 //! cannot do without bring one), the result is encoded, and any import outside of the contract is refused.
 
+use wasmparser::{Parser, Payload};
 use wit_component::ComponentEncoder;
 
 use crate::{
@@ -35,7 +36,7 @@ pub struct Encoded {
 /// # Errors
 /// The module does not fit a world of the contract, or imports what operators are not granted.
 pub fn component(module: &[u8], adapters: &[Adapter<'_>], name: &str) -> Result<Encoded, Error> {
-    let bytes = if wasmparser::Parser::is_component(module) { module.to_vec() } else { encode(module, adapters, name)? };
+    let bytes = if Parser::is_component(module) { module.to_vec() } else { encode(module, adapters, name)? };
     let inspection = inspect::inspect(&bytes, name)?;
     inspect::check_imports(&inspection, &name.into())?;
     inspect::check_world(&inspection, &name.into())?;
@@ -43,11 +44,28 @@ pub fn component(module: &[u8], adapters: &[Adapter<'_>], name: &str) -> Result<
 }
 
 fn encode(module: &[u8], adapters: &[Adapter<'_>], name: &str) -> Result<Vec<u8>, Error> {
-    let mut encoder = ComponentEncoder::default().validate(true).module(module).map_err(|error| unfit(name, &error))?;
+    let module = without_debug_information(module).map_err(|error| unfit(name, &error))?;
+    let mut encoder = ComponentEncoder::default().validate(true).module(&module).map_err(|error| unfit(name, &error))?;
     for adapter in adapters {
         encoder = encoder.adapter(adapter.imports, adapter.module).map_err(|error| unfit(name, &error))?;
     }
     encoder.encode().map_err(|error| unfit(name, &error))
+}
+
+/// The module without its debug information, which is several times its code. Names of functions stay, for traps.
+fn without_debug_information(module: &[u8]) -> Result<Vec<u8>, wasmparser::BinaryReaderError> {
+    let mut slim = wasm_encoder::Module::new();
+    for payload in Parser::new(0).parse_all(module) {
+        match payload? {
+            Payload::CustomSection(section) if section.name().starts_with(".debug_") => {}
+            payload => {
+                if let Some((id, range)) = payload.as_section() {
+                    slim.section(&wasm_encoder::RawSection { id, data: module.get(range).unwrap_or_default() });
+                }
+            }
+        }
+    }
+    Ok(slim.finish())
 }
 
 fn unfit(name: &str, error: &dyn std::fmt::Display) -> Error {

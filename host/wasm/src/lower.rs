@@ -29,7 +29,7 @@ impl Lowered {
     pub(crate) fn of<'a>(columns: impl IntoIterator<Item = &'a ArrayRef>) -> Self {
         let mut lowered = Self::default();
         for column in columns {
-            push(column, &mut lowered.pieces);
+            push(column, true, &mut lowered.pieces);
             let length = u32::try_from(column.len()).expect("a batch has fewer than 2^32 rows");
             lowered.columns.push((length, lowered.pieces.len()));
         }
@@ -61,7 +61,7 @@ impl Lowered {
 /// A column that answers an import: owned, so copied.
 pub(crate) fn owned(column: &ArrayRef) -> ColumnResult {
     let mut pieces = Vec::new();
-    push(column, &mut pieces);
+    push(column, true, &mut pieces);
     ColumnResult { length: u32::try_from(column.len()).unwrap_or(u32::MAX), buffers: pieces.iter().map(|piece| piece.to_vec()).collect() }
 }
 
@@ -75,8 +75,9 @@ pub(crate) fn bytes<T: ArrowNativeType>(numbers: Option<&ScalarBuffer<T>>) -> &[
     numbers.map_or(&[], |numbers| numbers.inner().as_slice())
 }
 
-fn push(array: &dyn Array, out: &mut Vec<Buffer>) {
-    out.push(validity(array));
+/// A child that is not nullable has no validity of its own: what lies under a null of its parent means nothing.
+fn push(array: &dyn Array, nullable: bool, out: &mut Vec<Buffer>) {
+    out.push(if nullable { validity(array) } else { Buffer::default() });
     downcast_primitive_array!(
         array => out.push(array.values().inner().clone()),
         DataType::Boolean => out.push(bits(array.as_boolean().values())),
@@ -90,19 +91,18 @@ fn push(array: &dyn Array, out: &mut Vec<Buffer>) {
             // The values of a slice begin where it begins.
             out.push(Buffer::from(fixed.value_data()).slice_with_length(0, fixed.len() * width));
         }
-        DataType::Struct(_) => array.as_struct().columns().iter().for_each(|child| push(child, out)),
-        DataType::List(_) => {
+        DataType::Struct(fields) => {
+            array.as_struct().columns().iter().zip(fields).for_each(|(child, field)| push(child, field.is_nullable(), out));
+        }
+        DataType::List(item) => {
             let list = array.as_list::<i32>();
-            push_items(list.offsets(), list.values(), out);
+            push_items(list.offsets(), list.values(), item.is_nullable(), out);
         }
         DataType::Map(_, _) => {
             let map: &MapArray = array.as_map();
-            push_items(map.offsets(), map.entries(), out);
+            push_items(map.offsets(), map.entries(), false, out);
         }
-        DataType::FixedSizeList(_, _) => {
-            let list = array.as_fixed_size_list();
-            push(list.values(), out);
-        }
+        DataType::FixedSizeList(item, _) => push(array.as_fixed_size_list().values(), item.is_nullable(), out),
         other => unreachable!("{other} does not cross, and plans name only types that do"),
     );
 }
@@ -129,10 +129,10 @@ fn push_bytes<T: ByteArrayType>(array: &GenericByteArray<T>, out: &mut Vec<Buffe
     out.push(array.values().slice_with_length(begin, end - begin));
 }
 
-fn push_items(offsets: &OffsetBuffer<i32>, items: &dyn Array, out: &mut Vec<Buffer>) {
+fn push_items(offsets: &OffsetBuffer<i32>, items: &dyn Array, nullable: bool, out: &mut Vec<Buffer>) {
     let (begin, end) = bounds(offsets);
     out.push(from_zero(offsets));
-    push(items.slice(begin, end - begin).as_ref(), out);
+    push(items.slice(begin, end - begin).as_ref(), nullable, out);
 }
 
 fn bounds<O: arrow_array::OffsetSizeTrait>(offsets: &OffsetBuffer<O>) -> (usize, usize) {

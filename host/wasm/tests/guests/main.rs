@@ -9,6 +9,7 @@ mod contract;
 mod hostile;
 mod loading;
 mod puppet;
+mod toolchain;
 
 use std::sync::{Arc, Mutex};
 

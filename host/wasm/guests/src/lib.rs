@@ -1,0 +1,1 @@
+//! Operators for the tests and the benchmark of `host/wasm`: see `examples/`.
