@@ -58,8 +58,8 @@ pub fn assign(batch: Batch, from: &EventTimeFrom, shown: &[usize], rejections: &
 }
 
 fn all_supported(times: &[i64]) -> bool {
-    let within = |&time: &i64| (time >= EventTime::EARLIEST.0) & (time <= EventTime::LATEST.0);
-    times.iter().fold(true, |all, time| all & within(time))
+    // No branch per row: the loop becomes vector instructions.
+    times.iter().fold(true, |all, &time| all & EventTime(time).is_supported())
 }
 
 /// Values in ms since epoch, rounded down; what does not fit becomes an absurd time. Null rows have any value.

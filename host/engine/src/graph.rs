@@ -173,8 +173,13 @@ pub struct Edge {
 pub enum Exchange {
     /// Subtask i to subtask i; both nodes have the same parallelism. No channel and no copy where [`chains`] fuses them into one chain.
     Forward,
-    /// By the hash of these columns (numbers in the rows that cross) to the owner of the key group.
-    Hash { keys: Vec<usize>, null_keys: NullKeys },
+    /// By the hash of the key to the owner of its key group.
+    Hash {
+        /// The key columns, by their numbers in the rows that cross.
+        keys: Vec<usize>,
+        /// What becomes of rows whose key is null.
+        null_keys: NullKeys,
+    },
     /// Every row to every subtask.
     Broadcast,
     /// Batches in turn to every subtask.

@@ -101,7 +101,9 @@ fn clause(message: &str) -> String {
     let message = message.trim_end_matches('.');
     let mut chars = message.chars();
     match (chars.next(), chars.next()) {
-        (Some(first), Some(second)) if first.is_uppercase() && !second.is_uppercase() => first.to_lowercase().chain(message.chars().skip(1)).collect(),
+        (Some(first), Some(second)) if first.is_uppercase() && !second.is_uppercase() => {
+            first.to_lowercase().chain(message.chars().skip(1)).collect()
+        }
         _ => message.to_owned(),
     }
 }
@@ -117,7 +119,6 @@ impl EvaluationError {
         ErrorKind::Invalid
     }
 
-    #[expect(clippy::needless_pass_by_value, reason = "it is the argument of map_err")]
     pub(crate) fn from_datafusion(error: DataFusionError) -> Self {
         Self(match error.find_root() {
             DataFusionError::ArrowError(error, _) => arrow_clause(error),

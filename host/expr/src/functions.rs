@@ -12,7 +12,9 @@ use datafusion_expr::{
     AggregateUDF, GetFieldAccess, HigherOrderUDF, ScalarUDF, TableSource, Volatility, WindowUDF, lit,
     planner::{ContextProvider, ExprPlanner, PlannerResult, RawFieldAccessExpr},
 };
-use datafusion_functions::{core::planner::CoreFunctionPlanner, datetime::planner::DatetimeFunctionPlanner, unicode::planner::UnicodeFunctionPlanner};
+use datafusion_functions::{
+    core::planner::CoreFunctionPlanner, datetime::planner::DatetimeFunctionPlanner, unicode::planner::UnicodeFunctionPlanner,
+};
 
 /// Functions that know about DataFusion itself, or about metadata that streams do not have.
 const REFUSED: [&str; 8] =
@@ -39,8 +41,12 @@ pub(crate) struct Functions {
 
 impl Functions {
     pub(crate) fn new() -> Self {
-        let planners: Vec<Arc<dyn ExprPlanner>> =
-            vec![Arc::new(StructFields), Arc::new(CoreFunctionPlanner::default()), Arc::new(DatetimeFunctionPlanner), Arc::new(UnicodeFunctionPlanner)];
+        let planners: Vec<Arc<dyn ExprPlanner>> = vec![
+            Arc::new(StructFields),
+            Arc::new(CoreFunctionPlanner::default()),
+            Arc::new(DatetimeFunctionPlanner),
+            Arc::new(UnicodeFunctionPlanner),
+        ];
         Self { options: ConfigOptions::default(), planners, refused: RefCell::new(None) }
     }
 

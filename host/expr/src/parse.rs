@@ -5,7 +5,9 @@ use std::{ops::ControlFlow, sync::Arc};
 
 use arrow_schema::{DataType, Field, FieldRef, SchemaRef};
 use datafusion_common::{DFSchema, DFSchemaRef, DataFusionError, tree_node::TreeNode, tree_node::TreeNodeRecursion};
-use datafusion_expr::{Expr, execution_props::ExecutionProps, physical_planning_context::PhysicalPlanningContext, simplify::SimplifyContext};
+use datafusion_expr::{
+    Expr, execution_props::ExecutionProps, physical_planning_context::PhysicalPlanningContext, simplify::SimplifyContext,
+};
 use datafusion_optimizer::simplify_expressions::ExprSimplifier;
 use datafusion_physical_expr::{PhysicalExpr, create_physical_expr, expressions::cast};
 use datafusion_sql::{
@@ -31,7 +33,8 @@ pub(crate) fn parse(text: &str, schema: &SchemaRef) -> Result<Parsed, ExprError>
         return Err(ExprError::new(format!("an expression has at most {TEXT_BYTES_MAX} bytes, this one has {}", text.len())));
     }
     std::thread::scope(|scope| {
-        let parser = std::thread::Builder::new().name("expression".into()).stack_size(STACK_BYTES).spawn_scoped(scope, || parse_here(text, schema));
+        let parser =
+            std::thread::Builder::new().name("expression".into()).stack_size(STACK_BYTES).spawn_scoped(scope, || parse_here(text, schema));
         match parser.map(std::thread::ScopedJoinHandle::join) {
             Ok(Ok(parsed)) => parsed,
             Ok(Err(_panic)) => Err(ExprError::new("the expression cannot be planned")),
@@ -55,7 +58,10 @@ fn parse_here(text: &str, schema: &SchemaRef) -> Result<Parsed, ExprError> {
 fn logical(text: &str, schema: &DFSchemaRef) -> Result<Expr, ExprError> {
     let in_our_words = |error: DataFusionError| ExprError::from_datafusion(&error, text);
     let mut parsed = DFParser::parse_sql_into_expr(text).map_err(in_our_words)?;
-    let ControlFlow::Continue(()) = ast::visit_expressions_mut(&mut parsed.expr, |part| ControlFlow::<std::convert::Infallible>::Continue(plain_substring(part)));
+    let _: ControlFlow<()> = ast::visit_expressions_mut(&mut parsed.expr, |part| {
+        plain_substring(part);
+        ControlFlow::Continue(())
+    });
     if let Some(alias) = parsed.alias {
         return Err(ExprError::new(format!("unexpected `{alias}` after the expression")).at(text.rfind(&alias.value)));
     }
@@ -82,7 +88,11 @@ fn plain_substring(part: &mut ast::Expr) {
         name: ast::ObjectName::from(vec![ast::Ident::new("substr")]),
         uses_odbc_syntax: false,
         parameters: ast::FunctionArguments::None,
-        args: ast::FunctionArguments::List(ast::FunctionArgumentList { duplicate_treatment: None, args: arguments.collect(), clauses: Vec::new() }),
+        args: ast::FunctionArguments::List(ast::FunctionArgumentList {
+            duplicate_treatment: None,
+            args: arguments.collect(),
+            clauses: Vec::new(),
+        }),
         filter: None,
         null_treatment: None,
         over: None,

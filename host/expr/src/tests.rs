@@ -42,7 +42,9 @@ fn parsed(text: &str) -> Expression {
 
 fn values(text: &str) -> Vec<String> {
     let values = parsed(text).evaluate(&batch()).unwrap_or_else(|error| panic!("{text}: {error}"));
-    (0..values.len()).map(|row| if values.is_null(row) { "null".into() } else { array_value_to_string(&values, row).expect("printable") }).collect()
+    (0..values.len())
+        .map(|row| if values.is_null(row) { "null".into() } else { array_value_to_string(&values, row).expect("printable") })
+        .collect()
 }
 
 fn failures(text: &str) -> Vec<String> {
@@ -130,7 +132,11 @@ fn mistakes_are_named() {
 #[test]
 fn what_changes_from_call_to_call_is_refused() {
     for function in ["now()", "random()", "uuid()", "current_date()", "current_timestamp"] {
-        assert!(mistake(&format!("{function} IS NULL")).contains("gives another answer at every call"), "{function}: {}", mistake(function));
+        assert!(
+            mistake(&format!("{function} IS NULL")).contains("gives another answer at every call"),
+            "{function}: {}",
+            mistake(function)
+        );
     }
 }
 

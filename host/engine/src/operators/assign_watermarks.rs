@@ -113,7 +113,14 @@ impl OperatorPlan for AssignWatermarksPlan {
 
     async fn create(&self, _context: OperatorContext) -> Result<Box<dyn Operator>, OperatorError> {
         let shown = self.columns();
-        Ok(Box::new(AssignWatermarksRun { from: self.from.clone(), bound_ms: self.bound_ms, shown, rows: 0, max_seen: None, assigned: None }))
+        Ok(Box::new(AssignWatermarksRun {
+            from: self.from.clone(),
+            bound_ms: self.bound_ms,
+            shown,
+            rows: 0,
+            max_seen: None,
+            assigned: None,
+        }))
     }
 
     fn as_any(&self) -> &dyn Any {
@@ -141,7 +148,7 @@ impl AssignWatermarksRun {
             let (seen, rest) = times.split_at(times.len().min(usize::try_from(until_watermark).unwrap_or(usize::MAX)));
             self.max_seen = self.max_seen.max(seen.iter().copied().max().map(EventTime));
             self.rows += seen.len() as u64;
-            if self.rows % ROWS_PER_WATERMARK == 0 {
+            if self.rows.is_multiple_of(ROWS_PER_WATERMARK) {
                 self.assigned = self.max_seen.map(|max_seen| Watermark::after(max_seen, self.bound_ms));
             }
             times = rest;

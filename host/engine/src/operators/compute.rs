@@ -158,7 +158,8 @@ impl ComputeRun {
         }
         let mut good = vec![true; batch.num_rows()];
         for (computed, evaluated) in self.computed.iter().zip(&evaluated) {
-            let first_failures: Vec<_> = evaluated.failed.iter().filter(|failed| std::mem::replace(&mut good[failed.row], false)).cloned().collect();
+            let first_failures: Vec<_> =
+                evaluated.failed.iter().filter(|failed| std::mem::replace(&mut good[failed.row], false)).cloned().collect();
             reject_failed(&batch, &first_failures, &computed.expression, out);
         }
         let batch = keep(batch, &BooleanArray::from(good))?;

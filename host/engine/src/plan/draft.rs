@@ -35,7 +35,9 @@ pub(super) enum DraftKind<'a> {
     },
     Sink(&'a Entry<SinkEntry>),
     /// Its entry could not be read, which is reported.
-    Broken { is_sink: bool },
+    Broken {
+        is_sink: bool,
+    },
 }
 
 /// A stream into a port.
@@ -156,7 +158,9 @@ fn ports_help(ports: &Ports) -> String {
     match ports {
         Ports::Union => "write `inputs: [first, second]`".into(),
         Ports::Named(names) if names.len() == 1 => "write `input: <stream>`".into(),
-        Ports::Named(names) => format!("write `inputs: {{ {} }}`", names.iter().map(|name| format!("{name}: <stream>")).collect::<Vec<_>>().join(", ")),
+        Ports::Named(names) => {
+            format!("write `inputs: {{ {} }}`", names.iter().map(|name| format!("{name}: <stream>")).collect::<Vec<_>>().join(", "))
+        }
     }
 }
 
@@ -167,15 +171,28 @@ fn streams_in_order(planner: &mut Planner<'_, '_>, pointer: &str, list: &[String
     };
     if list.len() != expected {
         let help = if expected == 1 { "several streams of one type become one by the operator `union`".into() } else { ports_help(ports) };
-        planner.report.value(pointer, format!("expected {expected} {}, found {}", if expected == 1 { "stream" } else { "streams" }, list.len()), Some(help));
+        planner.report.value(
+            pointer,
+            format!("expected {expected} {}, found {}", if expected == 1 { "stream" } else { "streams" }, list.len()),
+            Some(help),
+        );
         return None;
     }
     let port = |index| if *ports == Ports::Union { 0 } else { index };
     let streams = list.iter().enumerate();
-    Some(streams.map(|(index, text)| StreamName { text: text.clone(), pointer: child(pointer, &index.to_string()), port: port(index) }).collect())
+    Some(
+        streams
+            .map(|(index, text)| StreamName { text: text.clone(), pointer: child(pointer, &index.to_string()), port: port(index) })
+            .collect(),
+    )
 }
 
-fn streams_by_port(planner: &mut Planner<'_, '_>, pointer: &str, map: &serde_json::Map<String, Value>, ports: &Ports) -> Option<Vec<StreamName>> {
+fn streams_by_port(
+    planner: &mut Planner<'_, '_>,
+    pointer: &str,
+    map: &serde_json::Map<String, Value>,
+    ports: &Ports,
+) -> Option<Vec<StreamName>> {
     let Ports::Named(names) = ports else {
         planner.report.value(pointer, "the inputs have no names", Some(ports_help(ports)));
         return None;
@@ -216,7 +233,11 @@ fn sink_streams(planner: &mut Planner<'_, '_>, entry: &Entry<SinkEntry>) -> Opti
         (Some(input), None) => Some(vec![StreamName { text: input.clone(), pointer: at_input, port: 0 }]),
         (None, Some(list)) => {
             let named = list.iter().enumerate();
-            Some(named.map(|(index, text)| StreamName { text: text.clone(), pointer: child(&at_inputs, &index.to_string()), port: 0 }).collect())
+            Some(
+                named
+                    .map(|(index, text)| StreamName { text: text.clone(), pointer: child(&at_inputs, &index.to_string()), port: 0 })
+                    .collect(),
+            )
         }
         (None, None) => Some(Vec::new()),
     }
@@ -287,7 +308,14 @@ fn reader_of_rejected(nodes: &[DraftNode<'_>], from: usize) -> Option<(usize, St
 }
 
 /// Adds an edge to the sink of this id, unless it reads the stream already.
-pub(super) fn add_edge_to_sink(planner: &mut Planner<'_, '_>, nodes: &mut [DraftNode<'_>], from: usize, output: OutputName, sink: &str, pointer: String) {
+pub(super) fn add_edge_to_sink(
+    planner: &mut Planner<'_, '_>,
+    nodes: &mut [DraftNode<'_>],
+    from: usize,
+    output: OutputName,
+    sink: &str,
+    pointer: String,
+) {
     let Some(to) = nodes.iter().position(|node| node.id == sink && node.is_sink()) else {
         let sinks = nodes.iter().filter(|node| node.is_sink()).map(|node| node.id);
         let policies: &[&str] = if output == OutputName::Late { &["drop"] } else { &["fail", "drop"] };
@@ -295,10 +323,10 @@ pub(super) fn add_edge_to_sink(planner: &mut Planner<'_, '_>, nodes: &mut [Draft
         planner.report.value(&pointer, format!("unknown sink `{sink}`"), Some(help));
         return;
     };
-    if let Some(inputs) = &mut nodes[to].inputs {
-        if !inputs.iter().any(|edge| edge.from == from && edge.output == output) {
-            inputs.push(DraftEdge { from, output, port: 0, pointer });
-        }
+    if let Some(inputs) = &mut nodes[to].inputs
+        && !inputs.iter().any(|edge| edge.from == from && edge.output == output)
+    {
+        inputs.push(DraftEdge { from, output, port: 0, pointer });
     }
 }
 

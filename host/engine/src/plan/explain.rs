@@ -2,15 +2,13 @@
 
 use std::fmt::Write;
 
-use millstream_model::{
-    StreamType,
-    ids::SubtaskIndex,
-    key::KeyGroup,
-    types::type_text,
-};
+use millstream_model::{StreamType, ids::SubtaskIndex, key::KeyGroup, types::type_text};
 
 use crate::{
-    graph::{Chain, Edge, EventTimeFrom, EventTimePlan, Exchange, JobPlan, Node, NodeIndex, NodeKind, NullKeys, OperatorNode, RowOrder, SourceNode, chains},
+    graph::{
+        Chain, Edge, EventTimeFrom, EventTimePlan, Exchange, JobPlan, Node, NodeIndex, NodeKind, NullKeys, OperatorNode, RowOrder,
+        SourceNode, chains,
+    },
     operator::OutputPort,
     rejected::RejectedPolicy,
     spec::{ByteSize, DurationMs},
@@ -206,8 +204,9 @@ fn stream_name(node: &Node, output: OutputPort) -> String {
 /// `(origin Utf8, dep_delay Float64?) with event times`.
 fn stream_text(stream: &StreamType) -> String {
     let fields = stream.schema.fields().iter();
-    let fields: Vec<String> =
-        fields.map(|field| format!("{} {}{}", field.name(), type_text(field.data_type()), if field.is_nullable() { "?" } else { "" })).collect();
+    let fields: Vec<String> = fields
+        .map(|field| format!("{} {}{}", field.name(), type_text(field.data_type()), if field.is_nullable() { "?" } else { "" }))
+        .collect();
     let time = if stream.event_times { " with event times" } else { "" };
     let changes = if stream.changes { ", updates and deletions" } else { "" };
     format!("({}){time}{changes}", fields.join(", "))

@@ -46,7 +46,12 @@ pub struct PlanOptions {
 ///
 /// # Errors
 /// All mistakes at once.
-pub async fn plan(spec: &JobSpec, connectors: &Connectors, environment: &Environment<'_>, options: &PlanOptions) -> Result<JobPlan, Problems> {
+pub async fn plan(
+    spec: &JobSpec,
+    connectors: &Connectors,
+    environment: &Environment<'_>,
+    options: &PlanOptions,
+) -> Result<JobPlan, Problems> {
     let loader = LoadedOnce { loader: environment.components, loaded: Mutex::default() };
     let environment = Environment { components: &loader, ..environment.clone() };
     let mut report = Report { document: &spec.document, problems: spec.problems.clone() };
@@ -65,11 +70,15 @@ pub async fn plan(spec: &JobSpec, connectors: &Connectors, environment: &Environ
 }
 
 /// The nodes planned again with only the columns that are read. A component that turns out to need more than it said gets everything.
-async fn pruned(planner: &mut typed::Planner<'_, '_>, draft: &mut draft::Draft<'_>, whole: &[Option<typed::Typed>]) -> Vec<Option<typed::Typed>> {
+async fn pruned(
+    planner: &mut typed::Planner<'_, '_>,
+    draft: &mut draft::Draft<'_>,
+    whole: &[Option<typed::Typed>],
+) -> Vec<Option<typed::Typed>> {
     let mut wants_everything = vec![false; draft.nodes.len()];
     loop {
         let needs = needs::needs(whole, &wants_everything);
-        let pruned = planner.plan_all(draft, Some(&needs)).await;
+        let pruned = planner.plan_all(draft, Some(typed::FirstPass { needs: &needs, nodes: whole })).await;
         planner.report.problems.problems.clear();
         let Some(failed) = pruned.iter().position(|node| node.is_none()) else { return pruned };
         let culprit = if wants_everything[failed] { wants_everything.iter().position(|wants| !wants) } else { Some(failed) };

@@ -33,11 +33,19 @@ pub(super) fn check(planner: &mut Planner<'_, '_>, draft: &Draft<'_>, typed: &[O
             planner.report.value(&at, format!("parallelism is at most {PARALLELISM_MAX}, the number of key groups"), None);
         }
         if typed.as_ref().is_some_and(has_one_key) && own.get() > 1 {
-            planner.report.value(&at, "all rows have one key, so one subtask does all the work", Some("say by which columns rows are grouped: `key-by`".into()));
+            planner.report.value(
+                &at,
+                "all rows have one key, so one subtask does all the work",
+                Some("say by which columns rows are grouped: `key-by`".into()),
+            );
         }
         let Some(Typed { kind: TypedKind::Sink(sink), .. }) = typed else { continue };
         if let Some(max) = sink.parallelism_max().filter(|&max| own.get() > max) {
-            planner.report.value(&at, format!("this sink has at most {max} parallel {}", if max == 1 { "writer" } else { "writers" }), None);
+            planner.report.value(
+                &at,
+                format!("this sink has at most {max} parallel {}", if max == 1 { "writer" } else { "writers" }),
+                None,
+            );
         }
     }
 }
@@ -58,7 +66,7 @@ fn parallelism(node: &DraftNode<'_>, typed: &Typed, job: NonZeroU32) -> u32 {
     match &typed.kind {
         TypedKind::Operator { .. } if has_one_key(typed) => 1,
         TypedKind::Sink(sink) => sink.parallelism_max().unwrap_or(u32::MAX).min(job.get()),
-        TypedKind::Source { .. } | TypedKind::Operator { .. } => job.get(),
+        TypedKind::Source(_) | TypedKind::Operator { .. } => job.get(),
     }
 }
 
@@ -79,7 +87,7 @@ pub(super) fn place(spec: &JobSpec, draft: &Draft<'_>, typed: Vec<Option<Typed>>
         let parallelism = parallelism(draft, &typed, job);
         let inputs = typed.inputs.iter().map(|edge| place_edge(edge, &typed.kind, nodes[edge.from].parallelism, parallelism)).collect();
         let kind = match typed.kind {
-            TypedKind::Source { node, .. } => NodeKind::Source(node),
+            TypedKind::Source(source) => NodeKind::Source(source.node),
             TypedKind::Operator { node, .. } => NodeKind::Operator(node),
             TypedKind::Sink(sink) => NodeKind::Sink(sink),
         };
@@ -95,17 +103,23 @@ pub(super) fn place(spec: &JobSpec, draft: &Draft<'_>, typed: Vec<Option<Typed>>
 }
 
 fn place_edge(edge: &TypedEdge, to: &TypedKind, producers: u32, consumers: u32) -> Edge {
-    Edge { from: edge.from, output: edge.output, port: edge.port, exchange: exchange(edge, to, producers, consumers), columns: edge.columns.clone() }
+    Edge {
+        from: edge.from,
+        output: edge.output,
+        port: edge.port,
+        exchange: exchange(edge, to, producers, consumers),
+        columns: edge.columns.clone(),
+    }
 }
 
 fn exchange(edge: &TypedEdge, to: &TypedKind, producers: u32, consumers: u32) -> Exchange {
-    if let TypedKind::Operator { node, null_keys, .. } = to {
-        if let Some(keys) = node.keys.as_ref().map(|keys| &keys[edge.port]) {
-            let always_has_key = keys.iter().any(|&column| !edge.stream.schema.field(column).is_nullable());
-            let drops_rows = *null_keys != NullKeys::Keep && !always_has_key && !keys.is_empty();
-            if producers != 1 || consumers != 1 || drops_rows {
-                return Exchange::Hash { keys: keys.clone(), null_keys: *null_keys };
-            }
+    if let TypedKind::Operator { node, null_keys, .. } = to
+        && let Some(keys) = node.keys.as_ref().map(|keys| &keys[edge.port])
+    {
+        let always_has_key = keys.iter().any(|&column| !edge.stream.schema.field(column).is_nullable());
+        let drops_rows = *null_keys != NullKeys::Keep && !always_has_key && !keys.is_empty();
+        if producers != 1 || consumers != 1 || drops_rows {
+            return Exchange::Hash { keys: keys.clone(), null_keys: *null_keys };
         }
     }
     if producers == consumers { Exchange::Forward } else { Exchange::Rebalance }

@@ -83,7 +83,18 @@ fn declared(planner: &mut Planner<'_, '_>, pointer: &str, columns: &Map<String, 
         match parse_type(plain) {
             Ok(data_type) => fields.push(Field::new(name, data_type, nullable)),
             Err(error) => {
-                let types = ["Boolean", "Int32", "Int64", "UInt64", "Float64", "Utf8", "Binary", "Date32", "Timestamp(ms)", "Timestamp(ms, \"UTC\")"];
+                let types = [
+                    "Boolean",
+                    "Int32",
+                    "Int64",
+                    "UInt64",
+                    "Float64",
+                    "Utf8",
+                    "Binary",
+                    "Date32",
+                    "Timestamp(ms)",
+                    "Timestamp(ms, \"UTC\")",
+                ];
                 let help = suggest::closest(plain, types).map(|closest| format!("did you mean `{closest}`?"));
                 planner.report.value(&at, error.to_string(), help);
             }
@@ -92,7 +103,12 @@ fn declared(planner: &mut Planner<'_, '_>, pointer: &str, columns: &Map<String, 
     (fields.len() == columns.len()).then(|| Arc::new(Schema::new(fields)))
 }
 
-fn event_time(planner: &mut Planner<'_, '_>, pointer: &str, settings: &EventTimeSettings, source: &Arc<dyn Source>) -> Option<PlannedEventTime> {
+fn event_time(
+    planner: &mut Planner<'_, '_>,
+    pointer: &str,
+    settings: &EventTimeSettings,
+    source: &Arc<dyn Source>,
+) -> Option<PlannedEventTime> {
     let schema = source.schema();
     let from = match (&settings.column, &settings.expression) {
         (Some(_), Some(_)) => {
@@ -129,7 +145,11 @@ fn event_time(planner: &mut Planner<'_, '_>, pointer: &str, settings: &EventTime
         }
         (None, None) if source.has_event_times() => From::Source,
         (None, None) => {
-            planner.report.key(pointer, "nothing says where event times come from", Some("write `column: <name>` or `expression: <SQL>`".into()));
+            planner.report.key(
+                pointer,
+                "nothing says where event times come from",
+                Some("write `column: <name>` or `expression: <SQL>`".into()),
+            );
             return None;
         }
     };
@@ -144,7 +164,8 @@ impl PlannedSource {
     /// The node that produces only these columns; none: all.
     pub(super) fn node(&self, needed: Option<&[String]>) -> SourceNode {
         let is_needed = |name: &String| needed.is_none_or(|needed| needed.contains(name));
-        let mut columns: Vec<usize> = (0..self.schema.fields().len()).filter(|&column| is_needed(self.schema.field(column).name())).collect();
+        let mut columns: Vec<usize> =
+            (0..self.schema.fields().len()).filter(|&column| is_needed(self.schema.field(column).name())).collect();
         let columns_out = columns.len();
         for name in self.event_time.iter().flat_map(|event_time| event_time.from.columns()) {
             let column = self.schema.index_of(name).expect("the column was found when the source was planned");

@@ -32,9 +32,22 @@ pub(super) struct Typed {
 }
 
 pub(super) enum TypedKind {
-    Source { planned: PlannedSource, node: SourceNode },
+    Source(Box<TypedSource>),
     Operator { node: OperatorNode, null_keys: NullKeys, late: Option<LatePolicy> },
     Sink(Arc<dyn Sink>),
+}
+
+/// A source with all its columns, and the node that produces some of them.
+pub(super) struct TypedSource {
+    planned: PlannedSource,
+    pub(super) node: SourceNode,
+}
+
+/// What the first pass found: what is needed, and the nodes with all columns.
+#[derive(Clone, Copy)]
+pub(super) struct FirstPass<'a> {
+    pub(super) needs: &'a Needs,
+    pub(super) nodes: &'a [Option<Typed>],
 }
 
 /// A stream into a port, with what crosses.
@@ -55,8 +68,8 @@ impl Typed {
         match (&self.kind, output) {
             (TypedKind::Sink(_), _) => None,
             (_, OutputPort::Rejected) => Some(StreamType { schema: rejected::schema(), event_times: false, changes: false }),
-            (TypedKind::Source { node, .. }, OutputPort::Port(0)) => Some(node.output.clone()),
-            (TypedKind::Source { .. }, _) => None,
+            (TypedKind::Source(source), OutputPort::Port(0)) => Some(source.node.output.clone()),
+            (TypedKind::Source(_), _) => None,
             (TypedKind::Operator { node, .. }, OutputPort::Port(port)) => node.plan.outputs().get(port).map(|(_, stream)| stream.clone()),
             (TypedKind::Operator { node, .. }, OutputPort::Late) => node.inputs.first().cloned(),
         }
@@ -64,11 +77,11 @@ impl Typed {
 }
 
 impl Planner<'_, '_> {
-    /// Plans every node; none where a mistake (reported) stands in the way.
-    pub(super) async fn plan_all(&mut self, draft: &mut Draft<'_>, needs: Option<&Needs>) -> Vec<Option<Typed>> {
+    /// Plans every node; none where a mistake (reported) stands in the way. After a first pass, with only the columns that are needed.
+    pub(super) async fn plan_all(&mut self, draft: &mut Draft<'_>, first: Option<FirstPass<'_>>) -> Vec<Option<Typed>> {
         let mut typed: Vec<Option<Typed>> = Vec::with_capacity(draft.nodes.len());
         for number in 0..draft.nodes.len() {
-            let node = self.plan_node(&draft.nodes[number], number, &typed, needs).await;
+            let node = self.plan_node(&draft.nodes[number], number, &typed, first).await;
             if let Some(Typed { kind: TypedKind::Operator { late: Some(LatePolicy::Sink(sink)), .. }, .. }) = &node {
                 let at = late_pointer(self.report, draft.nodes[number].pointer);
                 add_edge_to_sink(self, &mut draft.nodes, number, OutputName::Late, sink, at);
@@ -78,26 +91,37 @@ impl Planner<'_, '_> {
         typed
     }
 
-    async fn plan_node(&mut self, node: &DraftNode<'_>, number: usize, typed: &[Option<Typed>], needs: Option<&Needs>) -> Option<Typed> {
-        let kind = match &node.kind {
-            DraftKind::Source(entry) => {
-                let planned = sources::plan(self, entry)?;
-                let source = planned.node(needs.map(|needs| needs.of_output(number, OutputPort::Port(0))));
-                return Some(Typed { kind: TypedKind::Source { planned, node: source }, inputs: Vec::new() });
-            }
-            kind => kind,
-        };
+    async fn plan_node(
+        &mut self,
+        node: &DraftNode<'_>,
+        number: usize,
+        typed: &[Option<Typed>],
+        first: Option<FirstPass<'_>>,
+    ) -> Option<Typed> {
+        let needs = first.map(|first| first.needs);
         let edges: Vec<Option<TypedEdge>> = node.inputs.as_ref()?.iter().map(|edge| self.typed_edge(edge, typed, needs, number)).collect();
         let inputs: Vec<TypedEdge> = edges.into_iter().collect::<Option<_>>()?;
-        let kind = match kind {
-            DraftKind::Source(_) | DraftKind::Broken { .. } => return None,
-            DraftKind::Operator { entry, spec } => {
+        // Sources and sinks are planned once; the second pass only narrows what sources produce.
+        let before = first.and_then(|first| first.nodes[number].as_ref()).map(|node| &node.kind);
+        let kind = match (&node.kind, before) {
+            (DraftKind::Broken { .. }, _) => return None,
+            (DraftKind::Source(_), Some(TypedKind::Source(source))) => {
+                let node = source.planned.node(needs.map(|needs| needs.of_output(number, OutputPort::Port(0))));
+                TypedKind::Source(Box::new(TypedSource { planned: source.planned.clone(), node }))
+            }
+            (DraftKind::Source(entry), _) => {
+                let planned = sources::plan(self, entry)?;
+                let node = planned.node(None);
+                TypedKind::Source(Box::new(TypedSource { planned, node }))
+            }
+            (DraftKind::Sink(_), Some(TypedKind::Sink(sink))) => TypedKind::Sink(sink.clone()),
+            (DraftKind::Operator { entry, spec }, _) => {
                 let (spec, ports) = spec.as_ref()?;
                 self.plan_operator(entry, spec.as_ref(), ports, &inputs).await?
             }
             // An operator that could not be planned may have named this sink.
-            DraftKind::Sink(_) if inputs.is_empty() && typed.iter().any(Option::is_none) => return None,
-            DraftKind::Sink(entry) => self.plan_sink(entry, &inputs)?,
+            (DraftKind::Sink(_), _) if inputs.is_empty() && typed.iter().any(Option::is_none) => return None,
+            (DraftKind::Sink(entry), _) => self.plan_sink(entry, &inputs)?,
         };
         Some(Typed { kind, inputs })
     }
@@ -110,7 +134,8 @@ impl Planner<'_, '_> {
         let columns = match needs {
             None => None,
             Some(needs) => {
-                let columns: Option<Vec<usize>> = needs.of_edge(to, edge.from, output).iter().map(|name| whole.schema.index_of(name).ok()).collect();
+                let columns: Option<Vec<usize>> =
+                    needs.of_edge(to, edge.from, output).iter().map(|name| whole.schema.index_of(name).ok()).collect();
                 let columns = columns?;
                 let is_whole = columns.len() == whole.schema.fields().len() && columns.is_sorted();
                 (!is_whole).then_some(columns)
@@ -127,7 +152,7 @@ impl Planner<'_, '_> {
     fn output_port(&mut self, producer: &Typed, edge: &DraftEdge) -> Option<OutputPort> {
         let outputs: Vec<&str> = match &producer.kind {
             TypedKind::Operator { node, .. } => node.plan.outputs().iter().map(|(name, _)| name.as_str()).collect(),
-            TypedKind::Source { .. } | TypedKind::Sink(_) => Vec::new(),
+            TypedKind::Source(_) | TypedKind::Sink(_) => Vec::new(),
         };
         match (&edge.output, &producer.kind) {
             (OutputName::First, TypedKind::Operator { .. }) if outputs.is_empty() => {
@@ -146,7 +171,7 @@ impl Planner<'_, '_> {
                 let port = outputs.iter().position(|output| output == name).map(OutputPort::Port);
                 if port.is_none() {
                     let help = match producer.kind {
-                        TypedKind::Source { .. } => "a source is one stream, named by its id alone".to_owned(),
+                        TypedKind::Source(_) => "a source is one stream, named by its id alone".to_owned(),
                         _ => suggest::help("outputs", name, outputs.iter().copied()),
                     };
                     self.report.value(&edge.pointer, format!("unknown output `{name}`"), Some(help));
@@ -168,7 +193,14 @@ impl Planner<'_, '_> {
         let order = entry.common.order.unwrap_or_default();
         let settings_fit = self.check_keyed_settings(entry, keys.is_some(), order, &inputs);
         let id = entry.id.as_str().into();
-        let request = PlanRequest { id: &id, inputs: &inputs, keys: keys.as_deref(), order, environment: self.environment, tables: self.connectors.tables.as_deref() };
+        let request = PlanRequest {
+            id: &id,
+            inputs: &inputs,
+            keys: keys.as_deref(),
+            order,
+            environment: self.environment,
+            tables: self.connectors.tables.as_deref(),
+        };
         let Planned { plan, late } = match spec.plan(request).await {
             Ok(planned) => planned,
             Err(problems) => {
@@ -204,7 +236,11 @@ impl Planner<'_, '_> {
             match merge(&merged, &edge.stream, lenient) {
                 Ok(both) => merged = both,
                 Err(difference) => {
-                    self.report.value(&edge.pointer, format!("not of one type with the first stream: {difference}"), Some("`project` and `compute` can make it so".into()));
+                    self.report.value(
+                        &edge.pointer,
+                        format!("not of one type with the first stream: {difference}"),
+                        Some("`project` and `compute` can make it so".into()),
+                    );
                     return None;
                 }
             }
@@ -213,7 +249,6 @@ impl Planner<'_, '_> {
     }
 
     /// The key columns of each port; `Some(None)`: not keyed.
-    #[expect(clippy::option_option, reason = "the outer one is a reported mistake")]
     fn keys(&mut self, entry: &Entry<OperatorEntry>, ports: &Ports, inputs: &[StreamType]) -> Option<Option<Vec<Vec<usize>>>> {
         let Some(key_by) = &entry.common.key_by else { return Some(None) };
         let pointer = child(&entry.pointer, "key-by");
@@ -265,11 +300,17 @@ impl Planner<'_, '_> {
 
     /// Rows of all inputs meet by key, so the keys have the same types.
     fn check_keys_agree(&mut self, pointer: &str, keys: &[Vec<usize>], inputs: &[StreamType]) -> bool {
-        let types = |port: usize| -> Vec<String> { keys[port].iter().map(|&column| type_text(inputs[port].schema.field(column).data_type())).collect() };
+        let types = |port: usize| -> Vec<String> {
+            keys[port].iter().map(|&column| type_text(inputs[port].schema.field(column).data_type())).collect()
+        };
         let odd = (1..keys.len()).find(|&port| types(port) != types(0));
         if let Some(port) = odd {
             let (first, other) = (types(0).join(", "), types(port).join(", "));
-            self.report.value(pointer, format!("keys of different types never meet: ({first}) and ({other})"), Some("`compute` with CAST can make them equal".into()));
+            self.report.value(
+                pointer,
+                format!("keys of different types never meet: ({first}) and ({other})"),
+                Some("`compute` with CAST can make them equal".into()),
+            );
         }
         odd.is_none()
     }
@@ -283,7 +324,11 @@ impl Planner<'_, '_> {
         if order == RowOrder::EventTime {
             let at = child(&entry.pointer, "order");
             if !keyed {
-                self.report.value(&at, "rows are ordered per key, so `order: event-time` needs `key-by`", Some("`key-by: []` is one key for all rows".into()));
+                self.report.value(
+                    &at,
+                    "rows are ordered per key, so `order: event-time` needs `key-by`",
+                    Some("`key-by: []` is one key for all rows".into()),
+                );
                 fits = false;
             }
             if inputs.iter().any(|input| !input.event_times) {
@@ -298,7 +343,11 @@ impl Planner<'_, '_> {
         let mut fits = true;
         for (name, stream) in outputs {
             if name == "rejected" || name == "late" {
-                self.report.key(&entry.pointer, format!("the operator has an output `{name}`, which every operator has for other rows"), None);
+                self.report.key(
+                    &entry.pointer,
+                    format!("the operator has an output `{name}`, which every operator has for other rows"),
+                    None,
+                );
                 fits = false;
             }
             let mut seen = BTreeSet::new();
@@ -343,7 +392,11 @@ impl Planner<'_, '_> {
 
     fn report_changelog(&mut self, edge: &TypedEdge, taker: &str) {
         let message = format!("the stream carries updates and deletions, but {taker} takes only new rows");
-        self.report.value(&edge.pointer, message, Some("early or late firing of a window makes updates; without it the stream has only new rows".into()));
+        self.report.value(
+            &edge.pointer,
+            message,
+            Some("early or late firing of a window makes updates; without it the stream has only new rows".into()),
+        );
     }
 
     /// Reports sources and operators that nobody reads.

@@ -104,7 +104,7 @@ impl Document {
         while !rest.is_empty() {
             let here = self.value.pointer(&pointer);
             let ends = rest.match_indices(['.', '[']).map(|(end, _)| end).chain([rest.len()]);
-            let known = ends.filter(|&end| end > 0).filter(|&end| has_child(here, rest[..end].trim_end_matches(']'))).last();
+            let known = ends.filter(|&end| end > 0).rfind(|&end| has_child(here, rest[..end].trim_end_matches(']')));
             let end = known.unwrap_or_else(|| rest.find('.').unwrap_or(rest.len()));
             pointer = child(&pointer, rest[..end].trim_end_matches(']'));
             rest = rest[end..].trim_start_matches(['.', '[']);
@@ -220,7 +220,9 @@ impl Builder {
             Some(Scalar::Null) => Value::Null,
             Some(Scalar::Boolean(value)) => value.into(),
             Some(Scalar::Integer(value)) => value.into(),
-            Some(Scalar::FloatingPoint(value)) => serde_json::Number::from_f64(value.into_inner()).map_or_else(|| text.into(), Value::Number),
+            Some(Scalar::FloatingPoint(value)) => {
+                serde_json::Number::from_f64(value.into_inner()).map_or_else(|| text.into(), Value::Number)
+            }
             Some(Scalar::String(_)) | None => text.into(),
         };
         self.value(value, at);

@@ -68,7 +68,9 @@ fn sections(report: &mut Report<'_>) -> Sections {
     };
     let schema = part::<JobSettings>();
     let settings = schema["properties"].as_object();
-    let known = || ["job", "sources", "operators", "sinks"].into_iter().chain(settings.into_iter().flat_map(|keys| keys.keys().map(String::as_str)));
+    let known = || {
+        ["job", "sources", "operators", "sinks"].into_iter().chain(settings.into_iter().flat_map(|keys| keys.keys().map(String::as_str)))
+    };
     for (key, value) in root {
         match key.as_str() {
             "job" => {}
@@ -176,7 +178,8 @@ type Keys = Map<String, Value>;
 
 /// The common keys and the keys that say what the entry is; reports all others.
 fn split(report: &mut Report<'_>, section: &Section, common_schema: &Value, pointer: &str, entry: Keys, kinds: &Kinds) -> (Keys, Keys) {
-    let common_keys: Vec<&str> = common_schema["properties"].as_object().into_iter().flat_map(|keys| keys.keys().map(String::as_str)).collect();
+    let common_keys: Vec<&str> =
+        common_schema["properties"].as_object().into_iter().flat_map(|keys| keys.keys().map(String::as_str)).collect();
     let kind_keys: Vec<&str> = kinds.iter().map(|(key, _)| *key).collect();
     let mut common = Keys::new();
     let mut own = Keys::new();
@@ -207,7 +210,11 @@ fn one_kind(report: &mut Report<'_>, section: &Section, pointer: &str, own: Keys
         }
         [_] => {}
         [_, second, ..] => {
-            report.key(&child(pointer, second), format!("a {} is one thing: {} stand side by side", section.noun, suggest::list(&keys)), None);
+            report.key(
+                &child(pointer, second),
+                format!("a {} is one thing: {} stand side by side", section.noun, suggest::list(&keys)),
+                None,
+            );
             return None;
         }
     }
@@ -230,7 +237,11 @@ fn check_ids(report: &mut Report<'_>) {
             let pointer = child(&child("", section.key), id);
             if let Some(first) = seen.get(id.as_str()) {
                 let (line, _) = document.position(first, super::document::Side::Key);
-                report.key(&pointer, format!("`{id}` is here twice, first on line {line}"), Some("ids are unique over sources, operators and sinks".into()));
+                report.key(
+                    &pointer,
+                    format!("`{id}` is here twice, first on line {line}"),
+                    Some("ids are unique over sources, operators and sinks".into()),
+                );
             } else {
                 seen.insert(id, pointer);
             }

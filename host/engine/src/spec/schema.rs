@@ -101,10 +101,10 @@ fn hoist(part: &mut Value, prefix: &str, definitions: &mut Map<String, Value>) {
 fn rename_references(value: &mut Value, prefix: &str) {
     match value {
         Value::Object(map) => {
-            if let Some(Value::String(reference)) = map.get_mut("$ref") {
-                if let Some(name) = reference.strip_prefix("#/$defs/") {
-                    *reference = format!("#/$defs/{prefix}-{name}");
-                }
+            if let Some(Value::String(reference)) = map.get_mut("$ref")
+                && let Some(name) = reference.strip_prefix("#/$defs/")
+            {
+                *reference = format!("#/$defs/{prefix}-{name}");
             }
             map.values_mut().for_each(|value| rename_references(value, prefix));
         }

@@ -172,7 +172,7 @@ impl FromStr for ByteSize {
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let units = [(1_u64 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-        match units.iter().find(|(scale, _)| self.0 >= *scale && self.0 % scale == 0) {
+        match units.iter().find(|(scale, _)| self.0 >= *scale && self.0.is_multiple_of(*scale)) {
             Some((scale, unit)) => write!(f, "{} {unit}", self.0 / scale),
             None => write!(f, "{} bytes", self.0),
         }

@@ -61,16 +61,23 @@ impl Translator<'_, '_> {
                 let key = property.as_str().unwrap_or_default();
                 self.report.key(&at, format!("the key `{key}` is missing"), self.meaning_of(error, key));
             }
-            ValidationErrorKind::AnyOf { context } | ValidationErrorKind::OneOfNotValid { context } => self.report_alternatives(error, context, &at),
+            ValidationErrorKind::AnyOf { context } | ValidationErrorKind::OneOfNotValid { context } => {
+                self.report_alternatives(error, context, &at);
+            }
             // Several alternatives fit: which one is meant is decided where the value is read.
             ValidationErrorKind::OneOfMultipleValid { .. } => {}
             ValidationErrorKind::Enum { options } => {
                 let options: Vec<&str> = options.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
                 let found = shown(error.instance());
-                let help = error.instance().as_str().map_or_else(|| format!("write one of {}", suggest::list(&options)), |found| suggest::help("choices", found, options.iter().copied()));
+                let help = error.instance().as_str().map_or_else(
+                    || format!("write one of {}", suggest::list(&options)),
+                    |found| suggest::help("choices", found, options.iter().copied()),
+                );
                 self.report.value(&at, format!("{found} is none of the choices"), Some(help));
             }
-            ValidationErrorKind::Constant { expected_value } => self.report.value(&at, format!("expected {}, found {}", shown(expected_value), shown(error.instance())), None),
+            ValidationErrorKind::Constant { expected_value } => {
+                self.report.value(&at, format!("expected {}, found {}", shown(expected_value), shown(error.instance())), None);
+            }
             _ => {
                 let message = self.message(error);
                 self.report.value(&at, message, None);
@@ -186,7 +193,13 @@ fn choices_of(kind: &ValidationErrorKind) -> Vec<&str> {
 
 /// Whether a violation says that the value is another kind of thing altogether.
 fn is_about_kind(kind: &ValidationErrorKind) -> bool {
-    matches!(kind, ValidationErrorKind::Type { .. } | ValidationErrorKind::Enum { .. } | ValidationErrorKind::Constant { .. } | ValidationErrorKind::Pattern { .. })
+    matches!(
+        kind,
+        ValidationErrorKind::Type { .. }
+            | ValidationErrorKind::Enum { .. }
+            | ValidationErrorKind::Constant { .. }
+            | ValidationErrorKind::Pattern { .. }
+    )
 }
 
 /// A value as a person would name it.
