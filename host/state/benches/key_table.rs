@@ -1,13 +1,15 @@
 //! What the host's own work on keyed state costs, per row: encoding and hashing keys, finding their slots, gathering values, scattering them back.
 //!
 //! `cargo bench -p millstream-state --bench key_table [pattern]` prints ns/row for batches of 4,096 rows with uniformly distributed keys, the
-//! median of several runs. It measures the thread's CPU time, as the machine may be busy.
+//! median of several runs. It measures the thread's CPU time, as the machine may be busy. `native` is the same count in a hash map from i64 to
+//! i64, the least that any of this could cost, to compare runs on different machines.
 
 use std::{hint::black_box, sync::Arc};
 
 use arrow_array::{Array, ArrayRef, Int64Array, StringArray, StructArray, cast::AsArray, types::Int64Type};
 use arrow_buffer::BooleanBuffer;
 use arrow_schema::{DataType, Field};
+use hashbrown::HashTable;
 use millstream_model::{
     key::{KEY_GROUPS, encode_keys},
     state::{StateDescriptor, StateKind, StateScope},
@@ -20,7 +22,7 @@ const RUNS: usize = 7;
 
 fn main() {
     let pattern = std::env::args().skip(1).find(|argument| !argument.starts_with("--")).unwrap_or_default();
-    println!("{:<28} {:>8} {:>8} {:>8} {:>8} {:>8}", "ns/row", "encode", "resolve", "load", "update", "all");
+    println!("{:<28} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}", "ns/row", "encode", "resolve", "load", "update", "all", "native");
     for (name, keys) in [("10 k", 10_000), ("1 M", 1_000_000), ("10 M", 10_000_000)] {
         for (kind, column) in [("i64", ints as fn(&[u64]) -> ArrayRef), ("bytes", texts), ("long bytes", long_texts)] {
             let label = format!("{name} {kind} keys");
@@ -63,37 +65,47 @@ fn measure(label: &str, keys: u64, column: fn(&[u64]) -> ArrayRef) {
     let mut store = KeyedStore::open(&settings, 0..KEY_GROUPS, vec![counter()], vec![]).expect("a good declaration");
     let all: Vec<u64> = (0..keys).collect();
     all.chunks(BATCH).for_each(|chunk| drop(step(&mut store, &column(chunk))));
-    let batches: Vec<ArrayRef> = uniform(keys, 256);
-    let batches: Vec<ArrayRef> = batches
-        .iter()
-        .map(|numbers| column(&numbers.as_primitive::<Int64Type>().values().iter().map(|&key| key as u64).collect::<Vec<_>>()))
-        .collect();
+    let numbers = uniform(keys, 256);
+    let batches: Vec<ArrayRef> = numbers.iter().map(|numbers| column(numbers)).collect();
     let rows = (batches.len() * BATCH) as f64;
-    let mut runs: Vec<Costs> = (0..RUNS).map(|_| run(&mut store, &batches)).collect();
+    let mut native = HashTable::with_capacity(keys as usize);
+    all.iter().for_each(|&key| count_native(&mut native, key));
+    let mut native_runs = Vec::new();
+    let mut runs = Vec::new();
+    for _ in 0..RUNS {
+        runs.push(run(&mut store, &batches));
+        native_runs.push(run_native(&mut native, &numbers));
+    }
+    native_runs.sort_unstable();
     runs.sort_by_key(|costs| costs.encode + costs.resolve + costs.load + costs.update);
     let median = runs[RUNS / 2];
-    let per_row = |ns: u64| ns as f64 / rows;
     let whole = median.encode + median.resolve + median.load + median.update;
-    println!(
-        "{label:<28} {:>8.1} {:>8.1} {:>8.1} {:>8.1} {:>8.1}",
-        per_row(median.encode),
-        per_row(median.resolve),
-        per_row(median.load),
-        per_row(median.update),
-        per_row(whole)
-    );
+    let columns = [median.encode, median.resolve, median.load, median.update, whole, native_runs[RUNS / 2]];
+    let columns: Vec<String> = columns.iter().map(|&ns| format!("{:>8.1}", ns as f64 / rows)).collect();
+    println!("{label:<28} {}", columns.join(" "));
+}
+
+fn run_native(counts: &mut HashTable<(u64, i64)>, batches: &[Vec<u64>]) -> u64 {
+    let start = thread_cpu_ns();
+    batches.iter().flatten().for_each(|&key| count_native(counts, key));
+    thread_cpu_ns() - start
+}
+
+fn count_native(counts: &mut HashTable<(u64, i64)>, key: u64) {
+    let hash = |key: u64| key.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(26).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    counts.entry(hash(key), |entry| entry.0 == key, |entry| hash(entry.0)).or_insert((key, 0)).get_mut().1 += 1;
 }
 
 /// Batches of uniformly distributed key numbers, the same each time (xorshift64*).
-fn uniform(keys: u64, batches: usize) -> Vec<ArrayRef> {
+fn uniform(keys: u64, batches: usize) -> Vec<Vec<u64>> {
     let mut random = 0x9e37_79b9_7f4a_7c15_u64;
     let mut next = || {
         random ^= random >> 12;
         random ^= random << 25;
         random ^= random >> 27;
-        (u128::from(random.wrapping_mul(0x2545_f491_4f6c_dd1d)) * u128::from(keys)) >> 64
+        ((u128::from(random.wrapping_mul(0x2545_f491_4f6c_dd1d)) * u128::from(keys)) >> 64) as u64
     };
-    (0..batches).map(|_| Arc::new(Int64Array::from_iter_values((0..BATCH).map(|_| next() as i64))) as ArrayRef).collect()
+    (0..batches).map(|_| (0..BATCH).map(|_| next()).collect()).collect()
 }
 
 fn run(store: &mut KeyedStore, batches: &[ArrayRef]) -> Costs {

@@ -24,7 +24,7 @@ pub(crate) const HUGE_PAGE_BYTES: usize = 2 << 20;
 /// Asks for huge pages below memory that is read at random: without them most reads of a large table miss the address cache as well.
 #[cfg(target_os = "linux")]
 #[expect(unsafe_code, reason = "a system call; it changes how memory is mapped, not what it holds")]
-pub(crate) fn advise_huge_pages(words: &mut [u64]) {
+pub(crate) fn advise_huge_pages<T>(words: &mut [T]) {
     let (start, bytes) = (words.as_mut_ptr(), size_of_val(words));
     // SAFETY: the range is exactly the slice. The kernel refuses what it cannot do (not aligned to a page), and then nothing changes.
     unsafe { libc::madvise(start.cast(), bytes, libc::MADV_HUGEPAGE) };
@@ -32,4 +32,4 @@ pub(crate) fn advise_huge_pages(words: &mut [u64]) {
 
 /// Elsewhere the kernel finds out by itself.
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn advise_huge_pages(_words: &mut [u64]) {}
+pub(crate) fn advise_huge_pages<T>(_words: &mut [T]) {}

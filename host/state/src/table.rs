@@ -1,22 +1,22 @@
 //! The key table: every key that the store has seen of late, and beside it its values.
 //!
 //! # Memory
-//! `index` is open addressing with linear probing over words `tag << 32 | slot + 1` (0 = empty). The tag is the upper half of the key's hash and
-//! also gives the place (its upper bits), so growing needs no key. `rows` has one record per slot:
+//! `index` leads from the hash of a key to its slot, `rows` has one row per slot:
 //! ```text
 //! word 0        low half: stamp of the last key set with this key; high half: its number in that key set
 //! words 1..4    the key: up to 21 bytes, then key group (2 bytes), then length (1 byte);
 //!               a longer key: where its bytes are, hash, length (4 bytes) and a zero byte, group, 255. A free slot: word 3 is all ones
 //! words 4..     the records of the value states, see `layout`
 //! ```
-//! So a known key costs two cache misses, one in the index and one in the row. [`KeyTable::resolve`] works in stages of 256 rows (prefetch the
-//! index, probe it and prefetch the row, compare), so that the misses of a stage overlap. The stamp finds the distinct keys of a batch in the same
+//! So a known key costs two cache misses, one in the index and one in the row. [`KeyTable::resolve`] works in stages of 64 rows, three of them in
+//! flight (prefetch the index; probe it and prefetch the row; compare), so that misses overlap with each other and with work. The stamp finds the distinct keys of a batch in the same
 //! pass, without a second map.
 //!
 //! # Making room
 //! A clock hand sweeps the slots and passes over what was used since its last round. The keys of the last [`KEY_SETS_LIVE`] key sets are never
 //! taken, so slot numbers in them stay good. A key without any state leaves by itself soon after its last use.
 
+mod index;
 mod long_keys;
 mod rows;
 
@@ -24,26 +24,23 @@ use std::{collections::VecDeque, ops::Range};
 
 use millstream_model::key::{EncodedKeys, KEY_BYTES_MAX, KeyGroup};
 
-use crate::{Error, KEY_SETS_LIVE, Slot, memory::prefetch};
+use crate::{Error, KEY_SETS_LIVE, Slot};
+use index::{Index, NO_SLOT, Tag};
 use long_keys::LongKeys;
 pub(crate) use rows::Rows;
 
 /// Words of a row before the first record.
 pub(crate) const ROW_HEAD_WORDS: usize = 4;
-/// Rows of one stage of [`KeyTable::resolve`].
-const STAGE: usize = 256;
+/// Rows of one stage of [`KeyTable::resolve`]: what three stages touch fits into the nearest cache, and covers the wait for memory.
+const STAGE: usize = 64;
 /// Longest key inside a row.
 const INLINE_MAX: usize = 21;
 /// Length byte of a key outside its row.
 const OUTSIDE: u64 = 255;
 const FREE: u64 = u64::MAX;
-const NO_SLOT: u32 = u32::MAX;
-const INDEX_LEN_MIN: usize = 256;
 
 pub(crate) struct KeyTable {
-    index: Vec<u64>,
-    /// Bits of a tag that do not take part in the place.
-    place_shift: u32,
+    index: Index,
     pub rows: Rows,
     free: Vec<u32>,
     live: usize,
@@ -74,8 +71,7 @@ impl KeyTable {
     /// A table whose rows have `record_words` words behind the key.
     pub fn new(record_words: usize, groups: Range<u16>) -> Self {
         Self {
-            index: vec![0; INDEX_LEN_MIN],
-            place_shift: 32 - INDEX_LEN_MIN.trailing_zeros(),
+            index: Index::new(),
             rows: Rows::new(ROW_HEAD_WORDS + record_words),
             free: Vec::new(),
             live: 0,
@@ -100,7 +96,7 @@ impl KeyTable {
 
     /// Memory in use; free slots do not count, as the next keys go there.
     pub fn bytes(&self) -> usize {
-        self.index.len() * 8 + self.live * self.rows.stride() * 8 + self.long_keys.used_bytes()
+        self.index.bytes() + self.live * self.rows.stride() * 8 + self.long_keys.used_bytes()
     }
 
     /// The stamp of the newest key set.
@@ -117,57 +113,52 @@ impl KeyTable {
     pub fn resolve(&mut self, keys: &EncodedKeys, mut on_new: impl FnMut(&mut [u64])) -> Result<Resolved, Error> {
         self.next_stamp();
         let rows = keys.len();
-        let mut found = Resolved { slots: Vec::with_capacity(rows), first_row: Vec::with_capacity(rows), of_row: None, stamp: self.stamp };
-        let mut of_row: Vec<u32> = Vec::with_capacity(rows);
-        let mut candidates = [NO_SLOT; STAGE];
-        for start in (0..rows).step_by(STAGE) {
-            let stage = start..(start + STAGE).min(rows);
-            self.reserve_index(stage.len());
-            self.find_candidates(&keys.hashes()[stage.clone()], &mut candidates);
-            for (row, &candidate) in stage.zip(&candidates) {
-                let (key, group) = (keys.key(row), keys.group(row));
-                let words = key_words(key, group, keys.hashes()[row]);
+        let stamp = u64::from(self.stamp);
+        let (mut slots, mut first_row, mut of_row) = (vec![Slot(0); rows], vec![0_u32; rows], vec![0_u32; rows]);
+        let mut distinct = 0;
+        let mut candidates = [[NO_SLOT; STAGE]; 2];
+        self.prefetch_index(keys, 0);
+        for stage in 0..=rows.div_ceil(STAGE) {
+            self.prefetch_index(keys, stage + 1);
+            self.find_candidates(keys, stage, &mut candidates[stage % 2]);
+            let Some(compared) = stage.checked_sub(1) else { continue };
+            let of_stage = stage_rows(compared, rows);
+            self.index.reserve(of_stage.len());
+            for (row, &candidate) in of_stage.zip(&candidates[compared % 2]) {
+                let (key, hash) = (keys.key(row), keys.hashes()[row]);
+                let words = key_words(key, keys.group(row), hash);
                 let slot = if candidate != NO_SLOT && self.matches(candidate, &words, key) {
                     candidate
                 } else {
-                    self.find_or_insert(keys.hashes()[row], words, key, &mut on_new)?
+                    self.find_or_insert(hash, words, key, &mut on_new)?
                 };
+                // No branch: whether a key comes again is hard to guess. A key that does leaves slot and row to be overwritten.
                 let head = &mut self.rows.row_mut(slot)[0];
-                let number = if *head as u32 == self.stamp {
-                    (*head >> 32) as u32
-                } else {
-                    let number = found.slots.len() as u32;
-                    *head = u64::from(self.stamp) | u64::from(number) << 32;
-                    found.slots.push(Slot(slot));
-                    found.first_row.push(row as u32);
-                    number
-                };
-                of_row.push(number);
+                let is_first = (*head as u32) != self.stamp;
+                let number = if is_first { distinct as u64 } else { *head >> 32 };
+                *head = stamp | number << 32;
+                (slots[distinct], first_row[distinct], of_row[row]) = (Slot(slot), row as u32, number as u32);
+                distinct += usize::from(is_first);
             }
         }
-        found.of_row = (found.slots.len() < rows).then_some(of_row);
-        Ok(found)
+        slots.truncate(distinct);
+        first_row.truncate(distinct);
+        Ok(Resolved { slots, first_row, of_row: (distinct < rows).then_some(of_row), stamp: self.stamp })
     }
 
-    /// Stages one and two: the slot whose tag fits each hash, if any; its row is on the way to the cache.
-    fn find_candidates(&self, hashes: &[u64], candidates: &mut [u32; STAGE]) {
-        for hash in hashes {
-            prefetch(&self.index, self.place(tag(*hash)));
+    fn prefetch_index(&self, keys: &EncodedKeys, stage: usize) {
+        if self.index.is_large() {
+            keys.hashes()[stage_rows(stage, keys.len())].iter().for_each(|hash| self.index.prefetch(Tag::of(*hash)));
         }
+    }
+
+    /// The slot whose tag fits each hash, if any; its row is on the way to the cache.
+    fn find_candidates(&self, keys: &EncodedKeys, stage: usize, candidates: &mut [u32; STAGE]) {
+        let is_large = self.index.is_large();
+        let hashes = &keys.hashes()[stage_rows(stage, keys.len())];
         for (hash, candidate) in hashes.iter().zip(candidates.iter_mut()) {
-            let tag = tag(*hash);
-            let mut place = self.place(tag);
-            *candidate = loop {
-                let entry = self.index[place];
-                if entry == 0 {
-                    break NO_SLOT;
-                }
-                if (entry >> 32) as u32 == tag {
-                    break entry as u32 - 1;
-                }
-                place = (place + 1) & (self.index.len() - 1);
-            };
-            if *candidate != NO_SLOT {
+            *candidate = self.index.first(Tag::of(*hash));
+            if is_large && *candidate != NO_SLOT {
                 self.rows.prefetch(*candidate);
             }
         }
@@ -185,26 +176,24 @@ impl KeyTable {
         }
     }
 
+    #[inline(always)]
     fn matches(&self, slot: u32, words: &KeyWords, key: &[u8]) -> bool {
         let row = self.rows.row(slot);
         if words[2] >> 56 == OUTSIDE {
-            return row[2] == words[1] && row[3] == words[2] && self.long_keys.get(row[1] as u32, key.len()) == key;
+            return row[2] == words[1] && row[3] == words[2] && self.is_long_key(row, key);
         }
         row[1] == words[0] && row[2] == words[1] && row[3] == words[2]
     }
 
+    #[inline(never)]
+    fn is_long_key(&self, row: &[u64], key: &[u8]) -> bool {
+        self.long_keys.get(row[1] as u32, key.len()) == key
+    }
+
+    #[inline(never)]
     fn find_or_insert(&mut self, hash: u64, words: KeyWords, key: &[u8], on_new: &mut impl FnMut(&mut [u64])) -> Result<u32, Error> {
-        let tag = tag(hash);
-        let mut place = self.place(tag);
-        loop {
-            let entry = self.index[place];
-            if entry == 0 {
-                break;
-            }
-            if (entry >> 32) as u32 == tag && self.matches(entry as u32 - 1, &words, key) {
-                return Ok(entry as u32 - 1);
-            }
-            place = (place + 1) & (self.index.len() - 1);
+        if let Some(slot) = self.index.find(Tag::of(hash), |slot| self.matches(slot, &words, key)) {
+            return Ok(slot);
         }
         if key.len() > KEY_BYTES_MAX {
             return Err(Error::KeyTooLarge { hash, bytes: key.len(), limit: KEY_BYTES_MAX });
@@ -215,7 +204,7 @@ impl KeyTable {
         }
         let slot = self.take_slot(words, key);
         on_new(self.rows.row_mut(slot));
-        self.index[place] = u64::from(tag) << 32 | u64::from(slot + 1);
+        self.index.insert(Tag::of(hash), slot);
         self.live += 1;
         self.idle.push_back((self.stamp, slot));
         Ok(slot)
@@ -240,31 +229,6 @@ impl KeyTable {
             (self.stamp, self.round_stamp) = (2 * KEY_SETS_LIVE, 0);
         }
         self.stamp += 1;
-    }
-
-    #[inline(always)]
-    fn place(&self, tag: u32) -> usize {
-        (tag >> self.place_shift) as usize
-    }
-
-    /// Keeps the index at most 70 % full with `more` new keys.
-    fn reserve_index(&mut self, more: usize) {
-        while (self.live + more) * 10 > self.index.len() * 7 {
-            self.grow_index();
-        }
-    }
-
-    fn grow_index(&mut self) {
-        let old = std::mem::take(&mut self.index);
-        self.index = vec![0; old.len() * 2];
-        self.place_shift -= 1;
-        for entry in old.into_iter().filter(|&entry| entry != 0) {
-            let mut place = self.place((entry >> 32) as u32);
-            while self.index[place] != 0 {
-                place = (place + 1) & (self.index.len() - 1);
-            }
-            self.index[place] = entry;
-        }
     }
 
     /// Frees the slots that were noticed as idle, are in no live key set, and have no state.
@@ -311,18 +275,8 @@ impl KeyTable {
     /// The slot of a key, if it is in the table.
     pub fn find(&self, key: &[u8], group: KeyGroup) -> Option<Slot> {
         let hash = xxhash_rust::xxh3::xxh3_64(key);
-        let (tag, words) = (tag(hash), key_words(key, group, hash));
-        let mut place = self.place(tag);
-        loop {
-            let entry = self.index[place];
-            if entry == 0 {
-                return None;
-            }
-            if (entry >> 32) as u32 == tag && self.matches(entry as u32 - 1, &words, key) {
-                return Some(Slot(entry as u32 - 1));
-            }
-            place = (place + 1) & (self.index.len() - 1);
-        }
+        let words = key_words(key, group, hash);
+        self.index.find(Tag::of(hash), |slot| self.matches(slot, &words, key)).map(Slot)
     }
 
     /// Gives the rows `record_words` words behind the key; `convert` is given each used slot, its old row and its new one.
@@ -364,7 +318,7 @@ impl KeyTable {
     pub fn free_slot(&mut self, slot: u32) {
         let mut key = Vec::new();
         self.key(Slot(slot), &mut key);
-        self.remove_from_index(tag(xxhash_rust::xxh3::xxh3_64(&key)), slot);
+        self.index.remove(Tag::of(xxhash_rust::xxh3::xxh3_64(&key)), slot);
         let row = self.rows.row_mut(slot);
         if row[3] >> 56 == OUTSIDE {
             self.long_keys.remove(row[1] as u32, key.len());
@@ -375,41 +329,16 @@ impl KeyTable {
         self.live -= 1;
     }
 
-    /// Removes an entry and moves back those behind it that probed over it (Knuth, 6.4, algorithm R).
-    fn remove_from_index(&mut self, tag: u32, slot: u32) {
-        let mask = self.index.len() - 1;
-        let wanted = u64::from(tag) << 32 | u64::from(slot + 1);
-        let mut hole = self.place(tag);
-        while self.index[hole] != wanted {
-            assert!(self.index[hole] != 0, "a used slot is in the index");
-            hole = (hole + 1) & mask;
-        }
-        let mut next = hole;
-        loop {
-            next = (next + 1) & mask;
-            let entry = self.index[next];
-            if entry == 0 {
-                break;
-            }
-            let home = self.place((entry >> 32) as u32);
-            let distance_to_hole = hole.wrapping_sub(home) & mask;
-            if distance_to_hole < next.wrapping_sub(home) & mask {
-                self.index[hole] = entry;
-                hole = next;
-            }
-        }
-        self.index[hole] = 0;
-    }
+}
+
+/// The rows of a stage of a batch of so many; behind the end there are none.
+fn stage_rows(stage: usize, rows: usize) -> Range<usize> {
+    (stage * STAGE).min(rows)..((stage + 1) * STAGE).min(rows)
 }
 
 /// The length of a key outside its row.
 fn long_length(row: &[u64]) -> usize {
     row[3] as u32 as usize
-}
-
-#[inline(always)]
-fn tag(hash: u64) -> u32 {
-    (hash >> 32) as u32
 }
 
 #[inline(always)]
@@ -437,3 +366,6 @@ fn key_words(key: &[u8], group: KeyGroup, hash: u64) -> KeyWords {
         _ => [0, hash, length as u64 | u64::from(group.0) << 40 | OUTSIDE << 56],
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -131,7 +131,9 @@ impl ValueState {
 
     /// The values of the keys; null is absence.
     pub fn load(&mut self, slots: &[Slot], context: &mut Context<'_>) -> Result<ArrayRef, Error> {
-        self.fetch_unknown(slots, context)?;
+        if self.flags_of_all(slots, context.table) & KNOWN == 0 {
+            self.fetch_unknown(slots, context)?;
+        }
         if let Some(ttl) = self.descriptor.ttl {
             self.keep_time(ttl, slots, context);
         }
@@ -142,10 +144,10 @@ impl ValueState {
     pub fn read(&self, slots: &[Slot], table: &KeyTable) -> Result<ArrayRef, Error> {
         match &self.form {
             Form::Fixed(layout) => {
-                let present = BooleanBuffer::collect_bool(slots.len(), |at| self.head(table, slots[at]) & PRESENT != 0);
-                let present = NullBuffer::new(present);
+                let some_absent = self.flags_of_all(slots, table) & PRESENT == 0;
+                let present = || BooleanBuffer::collect_bool(slots.len(), |at| self.head(table, slots[at]) & PRESENT != 0);
                 let records = Records { slots, offset: self.offset };
-                Ok(layout.gather(&table.rows, records, (present.null_count() > 0).then_some(present)))
+                Ok(layout.gather(&table.rows, records, some_absent.then(|| NullBuffer::new(present()))))
             }
             Form::Boxed { cells, .. } => {
                 let mut decoder = self.decoder()?;
@@ -173,6 +175,11 @@ impl ValueState {
 
     fn damaged(&self, reason: &dyn std::fmt::Display) -> Error {
         Error::Corrupt { of: self.descriptor.name.clone(), reason: reason.to_string() }
+    }
+
+    /// The flags that all records have.
+    fn flags_of_all(&self, slots: &[Slot], table: &KeyTable) -> u64 {
+        slots.iter().fold(u64::MAX, |flags, &slot| flags & self.head(table, slot))
     }
 
     #[inline(always)]
@@ -336,17 +343,19 @@ impl ValueState {
     }
 
     fn write_heads(&self, slots: &[Slot], deleted: impl Fn(usize) -> bool, any_deleted: bool, context: &mut Context<'_>) {
-        let has_time = self.descriptor.ttl.is_some();
-        for (at, slot) in slots.iter().enumerate() {
-            let change = self.head_of_change(self.head(context.table, *slot), context);
+        let (has_time, has_disk) = (self.descriptor.ttl.is_some(), context.disk.is_some());
+        let refreshed = context.now.unwrap_or(NEVER_REFRESHED) as u64;
+        let changed = KNOWN | CHANGED | u64::from(context.generations.current()) << 32;
+        for (at, &slot) in slots.iter().enumerate() {
+            let change = if has_disk { self.head_of_change(self.head(context.table, slot), context) } else { changed };
             if any_deleted && deleted(at) {
-                self.write_deleted(*slot, change, context);
+                self.write_deleted(slot, change, context);
                 continue;
             }
-            let record = self.record_mut(context.table, *slot);
-            record[0] = change | PRESENT;
+            let row = context.table.rows.row_mut(slot.0);
+            row[self.offset] = change | PRESENT;
             if has_time {
-                record[1] = context.now.unwrap_or(NEVER_REFRESHED) as u64;
+                row[self.offset + 1] = refreshed;
             }
         }
     }

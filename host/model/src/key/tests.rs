@@ -80,6 +80,12 @@ fn a_list_cannot_be_a_key() {
 
 proptest! {
     #[test]
+    fn the_hash_of_an_integer_is_the_librarys(value: i64) {
+        let keys = keys_of(&[Arc::new(Int64Array::from(vec![value])) as ArrayRef]);
+        prop_assert_eq!(keys.hashes()[0], xxh3_64(keys.key(0)));
+    }
+
+    #[test]
     fn encoded_keys_sort_as_their_values(mut rows: Vec<(Option<String>, Option<i64>)>) {
         rows.sort();
         let names: ArrayRef = Arc::new(StringArray::from_iter(rows.iter().map(|(name, _)| name.as_deref())));

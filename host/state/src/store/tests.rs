@@ -2,6 +2,7 @@
 
 mod collections;
 mod declarations;
+mod larger_than_memory;
 mod limits;
 mod model;
 mod snapshots;
