@@ -13,6 +13,7 @@ pub mod nexmark;
 mod pace;
 pub mod sequence;
 mod settings;
+pub mod tables;
 #[cfg(test)]
 mod testing;
 
@@ -25,4 +26,5 @@ pub fn all() -> Connectors {
         .with_source(nexmark::Nexmark)
         .with_source(sequence::Sequence)
         .with_sink(files::FilesSink)
+        .with_tables(tables::Tables)
 }

@@ -21,10 +21,7 @@ use super::{
     SourceSettings,
     listing::{Listed, Pattern},
 };
-use crate::{
-    compression::Compression,
-    formats::{csv::Dialect, values::TimestampFormat},
-};
+use crate::{compression::Compression, formats::layout::TextLayout};
 
 /// The source connector `files`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -60,8 +57,7 @@ pub(super) struct Shared {
 
 /// What stands in the files.
 pub(super) enum Layout {
-    Csv { dialect: Dialect, header: bool, timestamps: Vec<TimestampFormat> },
-    Ndjson { timestamps: Vec<TimestampFormat> },
+    Text(TextLayout),
     Parquet,
 }
 
@@ -183,7 +179,7 @@ impl Source for Files {
         };
         match self.shared.layout {
             Layout::Parquet => Ok(Box::new(ParquetReader::open(file, position)?)),
-            Layout::Csv { .. } | Layout::Ndjson { .. } => Ok(Box::new(TextReader::open(file, position)?)),
+            Layout::Text(_) => Ok(Box::new(TextReader::open(file, position)?)),
         }
     }
 }

@@ -4,11 +4,10 @@ use std::{
     fs::File,
     io::{self, Read},
     path::Path,
-    str::FromStr,
     sync::Arc,
 };
 
-use arrow_schema::{DataType, Field, Schema, SchemaRef};
+use arrow_schema::{Field, Schema, SchemaRef};
 use millstream_engine::connector::{ConnectorRequest, SettingsProblem};
 
 use super::{Follow, Layout, Shared};
@@ -20,9 +19,9 @@ use crate::{
     },
     formats::{
         csv::{self, Dialect, Sample},
+        layout::{TextLayout, timestamp_formats},
         ndjson, parquet,
         text::RECORD_BYTES_LIMIT,
-        values::TimestampFormat,
     },
     settings::{problem, read},
 };
@@ -225,41 +224,12 @@ impl Columns<'_> {
     }
 
     fn layout(&self, schema: &SchemaRef) -> Result<Layout, Problems> {
-        let timestamps = self.timestamps(schema)?;
-        let check = |result: Result<(), String>| result.map_err(|message| vec![problem("", message)]);
-        match self.format {
-            FileFormat::Csv => {
-                let dialect = self.dialect();
-                let columns: Vec<_> = timestamps.iter().map(|format| csv::Column { field: 0, timestamps: format.clone() }).collect();
-                check(csv::Reader::new(dialect.clone(), schema.clone(), &columns, columns.len()).map(|_| ()))?;
-                Ok(Layout::Csv { dialect, header: self.has_header(), timestamps })
-            }
-            FileFormat::Ndjson => {
-                check(ndjson::Reader::new(schema.clone(), &timestamps).map(|_| ()))?;
-                Ok(Layout::Ndjson { timestamps })
-            }
-            FileFormat::Parquet => Ok(Layout::Parquet),
-        }
-    }
-
-    /// How the timestamps of each column are written.
-    fn timestamps(&self, schema: &Schema) -> Result<Vec<TimestampFormat>, Problems> {
-        let mut formats = vec![TimestampFormat::Standard; schema.fields().len()];
-        let mut problems = Vec::new();
-        for (name, text) in &self.settings.timestamp_formats {
-            let place = format!("timestamp-formats.{name}");
-            match (schema.index_of(name), TimestampFormat::from_str(text)) {
-                (Err(_), _) => problems.push(problem(&place, "there is no such column")),
-                (Ok(column), _) if !matches!(schema.field(column).data_type(), DataType::Timestamp(..)) => {
-                    problems.push(problem(
-                        &place,
-                        format!("the column is a {}, not a timestamp: declare it under `schema:`", schema.field(column).data_type()),
-                    ));
-                }
-                (Ok(_), Err(message)) => problems.push(problem(&place, message)),
-                (Ok(column), Ok(format)) => formats[column] = format,
-            }
-        }
-        if problems.is_empty() { Ok(formats) } else { Err(problems) }
+        let csv = match self.format {
+            FileFormat::Parquet => return Ok(Layout::Parquet),
+            FileFormat::Csv => Some((self.dialect(), self.has_header())),
+            FileFormat::Ndjson => None,
+        };
+        let timestamps = timestamp_formats(&self.settings.timestamp_formats, schema)?;
+        TextLayout::new(schema.clone(), timestamps, csv).map(Layout::Text)
     }
 }

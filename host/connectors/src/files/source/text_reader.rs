@@ -21,8 +21,8 @@ use super::{Layout, OpenFile};
 use crate::{
     compression::{Compression, Content},
     formats::{
-        csv::{self, Column},
-        ndjson,
+        csv::{self, Dialect},
+        layout::TextLayout,
         text::{Buffer, Records, Rows, TextFormat},
     },
 };
@@ -103,15 +103,17 @@ impl TextReader {
     fn start(&mut self, last: bool) -> Result<bool, OperatorError> {
         let Stage::Start { buffer, resume } = &mut self.stage else { return Ok(true) };
         let (mut buffer, resume) = (std::mem::take(buffer), *resume);
-        let header = match &self.file.shared.layout {
-            Layout::Csv { header: true, .. } => self.header(&mut buffer, last)?,
-            _ => self.skip_byte_order_mark(&mut buffer, last)?.then_some(Vec::new()),
+        let shared = self.file.shared.clone();
+        let Layout::Text(layout) = &shared.layout else { return Err(OperatorError::internal("Parquet is no text")) };
+        let header = match layout.header() {
+            Some(dialect) => self.header(dialect, &mut buffer, last)?,
+            None => self.skip_byte_order_mark(&mut buffer, last)?.then_some(Vec::new()),
         };
         let Some(header) = header else {
             self.stage = Stage::Start { buffer, resume };
             return Ok(false);
         };
-        let format = self.format(&header)?;
+        let format = self.format(layout, &header)?;
         let range = self.file.detail.range;
         match (resume, range) {
             (Some(position), _) => self.go_to(&mut buffer, position.offset)?,
@@ -140,12 +142,10 @@ impl TextReader {
     }
 
     /// The names in the header; none: it is not whole yet, or, if nothing follows, the file is empty.
-    fn header(&mut self, buffer: &mut Buffer, last: bool) -> Result<Option<Vec<String>>, OperatorError> {
+    fn header(&mut self, dialect: &Dialect, buffer: &mut Buffer, last: bool) -> Result<Option<Vec<String>>, OperatorError> {
         if !self.skip_byte_order_mark(buffer, last)? {
             return Ok(None);
         }
-        let shared = self.file.shared.clone();
-        let Layout::Csv { dialect, .. } = &shared.layout else { return Ok(None) };
         loop {
             let exhausted = self.fill(buffer)? == 0;
             if buffer.unused().is_empty() {
@@ -157,7 +157,7 @@ impl TextReader {
                 buffer.use_up(bytes);
                 return Ok(Some(names));
             }
-            if buffer.unused().len() > shared.max_record_bytes {
+            if buffer.unused().len() > self.file.shared.max_record_bytes {
                 return Err(OperatorError::user(format!("the header of {} is longer than max-record-bytes", self.file.split)));
             }
             if exhausted {
@@ -166,26 +166,9 @@ impl TextReader {
         }
     }
 
-    fn format(&self, header: &[String]) -> Result<Box<dyn TextFormat>, OperatorError> {
-        let (shared, columns) = (&self.file.shared, &self.file.columns);
-        let schema = self.file.schema.clone();
-        let made: Result<Box<dyn TextFormat>, String> = match &shared.layout {
-            Layout::Csv { dialect, header: has_header, timestamps } => {
-                let column = |&column: &usize| {
-                    let field = if *has_header { place_of(header, shared.schema.field(column).name())? } else { column };
-                    Ok(Column { field, timestamps: timestamps[column].clone() })
-                };
-                let fields = if *has_header { header.len() } else { shared.schema.fields().len() };
-                let columns = columns.iter().map(column).collect::<Result<Vec<_>, String>>();
-                columns.and_then(|columns| csv::Reader::new(dialect.clone(), schema, &columns, fields)).map(|reader| Box::new(reader) as _)
-            }
-            Layout::Ndjson { timestamps } => {
-                let timestamps: Vec<_> = columns.iter().map(|&column| timestamps[column].clone()).collect();
-                ndjson::Reader::new(schema, &timestamps).map(|reader| Box::new(reader) as _)
-            }
-            Layout::Parquet => Err("Parquet is no text".into()),
-        };
-        made.map_err(|reason| OperatorError::user(format!("cannot read {}: {reason}", self.file.split)))
+    fn format(&self, layout: &TextLayout, header: &[String]) -> Result<Box<dyn TextFormat>, OperatorError> {
+        let format = layout.reader(&self.file.columns, header);
+        format.map_err(|reason| OperatorError::user(format!("cannot read {}: {reason}", self.file.split)))
     }
 
     /// Goes to an offset of the content that a reader of this file was at before.
@@ -272,16 +255,6 @@ impl TextReader {
             Stage::Records(records) => records.offset(),
         };
         if size < read { Err(self.shorter_than(read)) } else { Ok(()) }
-    }
-}
-
-/// The place of a column among the fields of a file.
-fn place_of(header: &[String], name: &str) -> Result<usize, String> {
-    let mut places = header.iter().enumerate().filter(|(_, known)| *known == name).map(|(place, _)| place);
-    match (places.next(), places.next()) {
-        (Some(place), None) => Ok(place),
-        (Some(_), Some(_)) => Err(format!("its header names column {name} twice")),
-        (None, _) => Err(format!("its header has no column {name}")),
     }
 }
 

@@ -1,0 +1,97 @@
+//! The text formats by their settings: what a source of lines decides once, and makes a reader of for each stream.
+
+use std::{collections::BTreeMap, str::FromStr};
+
+use arrow_schema::{DataType, Schema, SchemaRef};
+use millstream_engine::connector::SettingsProblem;
+
+use super::{
+    csv::{self, Column, Dialect},
+    ndjson,
+    text::TextFormat,
+    values::TimestampFormat,
+};
+use crate::settings::problem;
+
+/// A text format with the columns of a source.
+#[derive(Clone, Debug)]
+pub struct TextLayout {
+    /// All columns of the source.
+    pub schema: SchemaRef,
+    /// How the timestamps of each are written.
+    pub timestamps: Vec<TimestampFormat>,
+    /// CSV, and whether there is a header; none: NDJSON.
+    pub csv: Option<(Dialect, bool)>,
+}
+
+impl TextLayout {
+    /// Checks that the format can hold the columns.
+    ///
+    /// # Errors
+    /// It cannot.
+    pub fn new(schema: SchemaRef, timestamps: Vec<TimestampFormat>, csv: Option<(Dialect, bool)>) -> Result<Self, Vec<SettingsProblem>> {
+        let layout = Self { schema, timestamps, csv };
+        let columns: Vec<usize> = (0..layout.schema.fields().len()).collect();
+        let names: Vec<String> = layout.schema.fields().iter().map(|field| field.name().clone()).collect();
+        match layout.reader(&columns, &names) {
+            Ok(_) => Ok(layout),
+            Err(message) => Err(vec![problem("", message)]),
+        }
+    }
+
+    /// Whether the first record names the columns, and how it is read.
+    pub fn header(&self) -> Option<&Dialect> {
+        self.csv.as_ref().filter(|(_, header)| *header).map(|(dialect, _)| dialect)
+    }
+
+    /// A reader of these columns of a stream with this header (none in the stream: it is not looked at).
+    ///
+    /// # Errors
+    /// The header does not name a column, or names it twice; a clause.
+    pub fn reader(&self, columns: &[usize], header: &[String]) -> Result<Box<dyn TextFormat>, String> {
+        let schema = std::sync::Arc::new(self.schema.project(columns).expect("projected columns exist"));
+        let Some((dialect, has_header)) = &self.csv else {
+            let timestamps: Vec<_> = columns.iter().map(|&column| self.timestamps[column].clone()).collect();
+            return Ok(Box::new(ndjson::Reader::new(schema, &timestamps)?));
+        };
+        let place = |&column: &usize| {
+            let field = if *has_header { place_of(header, self.schema.field(column).name())? } else { column };
+            Ok(Column { field, timestamps: self.timestamps[column].clone() })
+        };
+        let places = columns.iter().map(place).collect::<Result<Vec<_>, String>>()?;
+        let fields = if *has_header { header.len() } else { self.schema.fields().len() };
+        Ok(Box::new(csv::Reader::new(dialect.clone(), schema, &places, fields)?))
+    }
+}
+
+/// The place of a column among the fields of a file.
+fn place_of(header: &[String], name: &str) -> Result<usize, String> {
+    let mut places = header.iter().enumerate().filter(|(_, known)| *known == name).map(|(place, _)| place);
+    match (places.next(), places.next()) {
+        (Some(place), None) => Ok(place),
+        (Some(_), Some(_)) => Err(format!("its header names column {name} twice")),
+        (None, _) => Err(format!("its header has no column {name}")),
+    }
+}
+
+/// How the timestamps of each column are written, from the setting `timestamp-formats`.
+///
+/// # Errors
+/// Formats that are none, and columns that do not exist or are no timestamps.
+pub fn timestamp_formats(settings: &BTreeMap<String, String>, schema: &Schema) -> Result<Vec<TimestampFormat>, Vec<SettingsProblem>> {
+    let mut formats = vec![TimestampFormat::Standard; schema.fields().len()];
+    let mut problems = Vec::new();
+    for (name, text) in settings {
+        let place = format!("timestamp-formats.{name}");
+        match (schema.index_of(name), TimestampFormat::from_str(text)) {
+            (Err(_), _) => problems.push(problem(&place, "there is no such column")),
+            (Ok(column), _) if !matches!(schema.field(column).data_type(), DataType::Timestamp(..)) => {
+                let data_type = schema.field(column).data_type();
+                problems.push(problem(&place, format!("the column is a {data_type}, not a timestamp: declare it under `schema:`")));
+            }
+            (Ok(_), Err(message)) => problems.push(problem(&place, message)),
+            (Ok(column), Ok(format)) => formats[column] = format,
+        }
+    }
+    if problems.is_empty() { Ok(formats) } else { Err(problems) }
+}
