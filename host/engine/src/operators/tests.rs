@@ -59,7 +59,11 @@ async fn planned(key: &str, settings: Value, input: StreamType) -> Arc<dyn Opera
 async fn created(key: &str, settings: Value) -> Box<dyn Operator> {
     let input = StreamType { schema: flights().schema(), event_times: true, changes: false };
     let plan = planned(key, settings, input).await;
-    let context = OperatorContext {
+    plan.create(context()).await.unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn context() -> OperatorContext {
+    OperatorContext {
         tenant: TenantId::local(),
         job: "job".into(),
         operator: "op".into(),
@@ -69,8 +73,7 @@ async fn created(key: &str, settings: Value) -> Box<dyn Operator> {
         state: StateContext { directory: None, shared: None, memory_budget_bytes: 0 },
         clock: Arc::new(ManualClock::at(0)),
         metrics: Arc::default(),
-    };
-    plan.create(context).await.unwrap_or_else(|error| panic!("{error}"))
+    }
 }
 
 /// Rows that come out and rows that are rejected, as text.
@@ -130,8 +133,16 @@ fn compute_rejects_a_failing_row_once() {
 }
 
 #[test]
-fn union_passes_rows_on() {
+fn union_passes_rows_on_and_makes_their_schema_one() {
     assert_eq!(run("union", json!({})).0.len(), 3);
+    let nullable = |field: &Arc<Field>| field.as_ref().clone().with_nullable(true);
+    let schema = Arc::new(Schema::new(flights().schema().fields().iter().map(nullable).collect::<Vec<_>>()));
+    let plan = futures::executor::block_on(planned("union", json!({}), StreamType { schema: schema.clone(), event_times: true, changes: false }));
+    let mut operator = futures::executor::block_on(plan.create(context())).unwrap_or_else(|error| panic!("{error}"));
+    let mut out = Output::default();
+    let now = Moment { watermark: None, processing_time: 0 };
+    futures::executor::block_on(operator.on_batch(0, flights(), now, &mut out)).unwrap_or_else(|error| panic!("{error}"));
+    assert!(out.take_emitted().iter().all(|(_, batch)| batch.schema() == schema));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 
+use arrow_schema::SchemaRef;
 use async_trait::async_trait;
 use millstream_model::{Batch, StreamType};
 use schemars::JsonSchema;
@@ -55,7 +56,7 @@ impl OperatorPlan for UnionPlan {
     }
 
     async fn create(&self, _context: OperatorContext) -> Result<Box<dyn Operator>, OperatorError> {
-        Ok(Box::new(UnionRun))
+        Ok(Box::new(UnionRun { schema: self.outputs[0].1.schema.clone() }))
     }
 
     fn as_any(&self) -> &dyn Any {
@@ -63,12 +64,23 @@ impl OperatorPlan for UnionPlan {
     }
 }
 
-struct UnionRun;
+struct UnionRun {
+    schema: SchemaRef,
+}
 
 #[async_trait]
 impl Operator for UnionRun {
     async fn on_batch(&mut self, _input: usize, batch: Batch, _now: Moment, out: &mut Output) -> Result<(), OperatorError> {
+        // A column may be nullable in some of the streams only; then batches differ in that, and leave as one schema.
+        let batch = if batch.schema() == self.schema { batch } else { self.conform(&batch)? };
         out.emit(0, batch);
         Ok(())
+    }
+}
+
+impl UnionRun {
+    fn conform(&self, batch: &Batch) -> Result<Batch, OperatorError> {
+        let conformed = batch.with_columns(self.schema.clone(), batch.columns().columns().to_vec());
+        conformed.map_err(|error| OperatorError::internal("the batch is not of the planned schema").because(error))
     }
 }

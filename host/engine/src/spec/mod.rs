@@ -209,6 +209,16 @@ impl JobSpec {
         Ok(entries::read(document, connectors))
     }
 
+    /// The job file as a JSON value, as it is checked against [`schema`].
+    pub fn value(&self) -> &Value {
+        &self.document.value
+    }
+
+    /// The mistakes found so far; `plan` finds more.
+    pub fn problems(&self) -> &Problems {
+        &self.problems
+    }
+
     /// The name of the file, for messages.
     pub fn file(&self) -> &str {
         &self.document.file
