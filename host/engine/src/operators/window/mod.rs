@@ -29,6 +29,8 @@ mod settings;
 mod state_key;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(super) use tests::harness as tests_support;
 
 pub(super) use aggregate::Collect;
 pub use settings::Window;

@@ -3,6 +3,6 @@
 
 mod boundaries;
 mod changelog;
-mod harness;
+pub mod harness;
 mod planning;
 mod reference;
