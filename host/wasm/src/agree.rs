@@ -191,7 +191,8 @@ pub(crate) fn plan(answer: raw::Planned, descriptor: &Descriptor, inputs: &[Inpu
     let outputs = outputs.collect::<Result<_, _>>()?;
     let states = states(answer.states)?;
     let timers = timers(answer.timers)?;
-    if !(states.is_empty() && timers.is_empty()) && !planned_inputs.iter().any(|input| input.keyed) {
+    let remembers = !states.is_empty() || !timers.is_empty();
+    if remembers && !planned_inputs.iter().any(|input| input.keyed) {
         return Err("states or timers, but no keyed input".into());
     }
     Ok(OperatorPlan { inputs: planned_inputs, outputs, states, timers, hints: answer.hints })
@@ -349,6 +350,3 @@ pub(crate) fn aggregate_plan(answer: raw_aggregate::Signature, offered: &Fields)
     let output = field(answer.output)?;
     Ok(AggregatePlan { reads, columns, accumulator_type, version: answer.version, output, merges: answer.merges, hints: answer.hints })
 }
-
-#[cfg(test)]
-mod tests;

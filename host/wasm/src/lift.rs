@@ -75,6 +75,9 @@ fn aligned(bytes: Vec<u8>, width: usize) -> Buffer {
     if buffer.as_ptr().align_offset(width) == 0 { buffer } else { Buffer::from_slice_ref(buffer.as_slice()) }
 }
 
+/// Checks that data is text, and that offsets do not cut its characters.
+type CheckText<O> = fn(&[u8], &[O]) -> Result<(), String>;
+
 /// What is left of a column's buffers.
 struct Parts {
     buffers: IntoIter<Vec<u8>>,
@@ -164,11 +167,7 @@ impl Parts {
     }
 
     #[expect(unsafe_code, reason = "the checked constructors repeat the checks that were just made, value by value")]
-    fn bytes<T: ByteArrayType>(
-        &mut self,
-        length: usize,
-        check: Option<fn(&[u8], &[T::Offset]) -> Result<(), String>>,
-    ) -> Result<ArrayRef, String> {
+    fn bytes<T: ByteArrayType>(&mut self, length: usize, check: Option<CheckText<T::Offset>>) -> Result<ArrayRef, String> {
         let nulls = self.validity(length)?;
         let offsets = self.offsets::<T::Offset>(length)?;
         let data = self.next("data")?;

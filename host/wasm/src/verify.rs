@@ -355,6 +355,3 @@ fn updated_keys(updates: &Updates) -> impl Iterator<Item = usize> {
     let timers = updates.timers.iter().flat_map(|update| update.keys.iter());
     values.chain(maps.chain(lists).chain(timers).map(|key| *key as usize))
 }
-
-#[cfg(test)]
-mod tests;

@@ -130,11 +130,14 @@ impl LineBuffer {
     /// The lines that `bytes` complete.
     fn write(&mut self, bytes: &[u8]) -> Vec<String> {
         let mut lines = Vec::new();
-        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
-            let room = Self::LINE_BYTES_MAX - self.0.len();
-            self.0.extend_from_slice(&part[..part.len().min(room)]);
-            if part.ends_with(b"\n") || self.0.len() == Self::LINE_BYTES_MAX {
-                lines.extend(self.take());
+        for mut part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            while !part.is_empty() {
+                let (fits, rest) = part.split_at(part.len().min(Self::LINE_BYTES_MAX - self.0.len()));
+                self.0.extend_from_slice(fits);
+                if fits.ends_with(b"\n") || self.0.len() == Self::LINE_BYTES_MAX {
+                    lines.extend(self.take());
+                }
+                part = rest;
             }
         }
         lines
