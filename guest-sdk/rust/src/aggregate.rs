@@ -38,7 +38,13 @@ pub trait Aggregate: State + Default + 'static {
     ///
     /// # Errors
     /// The call is malformed.
-    fn accumulate_all<'a>(settings: &Self::Settings, call: &Call<'a>, columns: Columns<'_, 'a>, groups: &[[u8; 4]], into: &mut [Self]) -> Result<(), Malformed>;
+    fn accumulate_all<'a>(
+        settings: &Self::Settings,
+        call: &Call<'a>,
+        columns: Columns<'_, 'a>,
+        groups: &[[u8; 4]],
+        into: &mut [Self],
+    ) -> Result<(), Malformed>;
     /// Merges `other` into this accumulator; never called unless `MERGES`.
     fn merge_one(&mut self, settings: &Self::Settings, other: Self);
     /// The result.

@@ -11,7 +11,11 @@ use crate::{
 };
 
 /// A struct with `#[derive(Row)]`: one column per field.
-#[diagnostic::on_unimplemented(message = "`{Self}` is not a row", label = "not a row", note = "put #[derive(millstream::Row)] on the struct")]
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a row",
+    label = "not a row",
+    note = "put #[derive(millstream::Row)] on the struct"
+)]
 pub trait Row: Value {
     /// Name, type and nullability of each column.
     fn fields() -> Vec<Field>;

@@ -87,7 +87,8 @@ pub(crate) fn map_scan<K: for<'a> ReadValue<'a>, V: for<'a> ReadValue<'a>>(reque
     let (mut after, mut before) = (request.after.map(column_of_one), request.before.map(column_of_one));
     loop {
         let limit = u32::try_from(request.limit.saturating_sub(entries.len())).unwrap_or(0);
-        let span = imports::Span { key: request.key, after: after.clone(), before: before.clone(), newest_first: request.newest_first, limit };
+        let span =
+            imports::Span { key: request.key, after: after.clone(), before: before.clone(), newest_first: request.newest_first, limit };
         let found = granted(imports::scan(request.state, &[span], SCAN_BYTES_MAX));
         let complete = is_complete(&found);
         let keys = found.map_keys.as_ref().map(values_of::<K>).unwrap_or_default();

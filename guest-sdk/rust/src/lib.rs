@@ -80,7 +80,7 @@ pub mod __rt {
         settings,
         value::{Buffers, ColumnBuilder, ListItem, Malformed, ReadValue, Value, finish_column, write_field},
     };
+    pub use wit_bindgen;
     #[cfg(feature = "settings")]
     pub use {schemars, serde};
-    pub use wit_bindgen;
 }

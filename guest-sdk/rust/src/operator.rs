@@ -194,7 +194,8 @@ fn ttl(ttl: Ttl) -> exports::Ttl {
 /// Which of the stream's key columns a timer handler's column is.
 fn find_key(field: &Field, inputs: &[Input]) -> Result<usize, String> {
     let keyed = inputs.iter().find(|input| !input.keys.is_empty()).or(inputs.first());
-    let keys: Vec<&Field> = keyed.map(|input| input.keys.iter().filter_map(|key| input.fields.get(*key as usize)).collect()).unwrap_or_default();
+    let keys: Vec<&Field> =
+        keyed.map(|input| input.keys.iter().filter_map(|key| input.fields.get(*key as usize)).collect()).unwrap_or_default();
     keys.iter().position(|key| key.name == field.name).ok_or_else(|| {
         let names: Vec<_> = keys.iter().map(|key| key.name.as_str()).collect();
         format!("the timer handler reads `{}`, but the stream is keyed by [{}]", field.name, names.join(", "))

@@ -3,6 +3,23 @@
 //! The name of the parameter is the name of the output, state or timer, with `-` for `_`. Handlers that take the same name share it.
 //! Per call a part makes its *slots* (values of all keys, rows of all outputs), hands out one place of them per row, and at the end
 //! writes what changed into the answer. Where a handler may reject its row, every part remembers enough to undo that row.
+//!
+//! State without a key is refused when the operator is compiled (so are timers that nothing handles, and borrowed state):
+//! ```compile_fail
+//! # use millstream::{Out, Row};
+//! # #[derive(Row)]
+//! # struct Count { count: u64 }
+//! #[millstream::operator] // error: state and timers are kept per key: write #[millstream::operator(keyed)]
+//! fn count(word: &str, seen: &mut u64, out: &mut Out<Count>) {}
+//! ```
+//! and so is what cannot be state at all:
+//! ```compile_fail
+//! # use millstream::{Out, Row};
+//! # #[derive(Row)]
+//! # struct Count { count: u64 }
+//! #[millstream::operator(keyed)] // error: an operator cannot take `&mut HashMap<…>`
+//! fn count(word: &str, seen: &mut std::collections::HashMap<String, u64>, out: &mut Out<Count>) {}
+//! ```
 
 mod list;
 mod map;

@@ -144,7 +144,8 @@ mod declaring {
     fn plan_declares_states_timers_and_reads() {
         let planned = operator::plan::<Declared>("{}", &inputs()).unwrap();
         let states: Vec<_> = planned.states.iter().map(|state| (state.name.as_str(), state.value_type.as_str(), state.version)).collect();
-        let expected = [("seen", "Struct(\"the price\": non-null Decimal128(10, 2))", 3), ("by time", "List(non-null Utf8)", 2), ("all", "UInt16", 1)];
+        let expected =
+            [("seen", "Struct(\"the price\": non-null Decimal128(10, 2))", 3), ("by time", "List(non-null Utf8)", 2), ("all", "UInt16", 1)];
         assert_eq!(states, expected);
         assert_eq!(planned.states[1].map_key_type.as_deref(), Some("Int64"));
         let ttl = planned.states[0].ttl.as_ref().unwrap();

@@ -10,14 +10,16 @@ pub fn expand(options: TokenStream, item: TokenStream) -> Result<TokenStream> {
     if !options.is_empty() {
         return Err(Error::new_spanned(options, "#[millstream::aggregate] takes no options"));
     }
-    let mut block: ItemImpl = syn::parse2(item).map_err(|error| Error::new(error.span(), "put this on the `impl` block of an accumulator"))?;
+    let mut block: ItemImpl =
+        syn::parse2(item).map_err(|error| Error::new(error.span(), "put this on the `impl` block of an accumulator"))?;
     let Type::Path(path) = &*block.self_ty else {
         return Err(Error::new(block.self_ty.span(), "an accumulator is a struct with #[derive(State, Default)]"));
     };
     let ident = path.path.require_ident()?.clone();
     let about = export::about(&summary(&block.attrs));
     let handler = accumulate(&mut block, &ident)?;
-    let finish = method(&block, "finish").ok_or_else(|| Error::new(ident.span(), "an aggregate has a result: write `fn finish(&self) -> T`"))?;
+    let finish =
+        method(&block, "finish").ok_or_else(|| Error::new(ident.span(), "an aggregate has a result: write `fn finish(&self) -> T`"))?;
     let ReturnType::Type(_, output) = &finish.sig.output else {
         return Err(Error::new(finish.sig.span(), "`finish` must return the result"));
     };
@@ -87,7 +89,9 @@ fn accumulate(block: &mut ItemImpl, ident: &Ident) -> Result<Handler> {
     let handler = Handler::of(&mut method.sig)?;
     match handler.parameters.parts.first() {
         Some(part) => Err(Error::new(part.ident.span(), "an aggregate has no state but itself, and no outputs")),
-        None if handler.parameters.receiver.is_none() => Err(Error::new(method.sig.span(), "`accumulate` takes `&mut self`, the accumulator")),
+        None if handler.parameters.receiver.is_none() => {
+            Err(Error::new(method.sig.span(), "`accumulate` takes `&mut self`, the accumulator"))
+        }
         None => Ok(handler),
     }
 }
@@ -123,10 +127,11 @@ fn with_settings(call: &TokenStream, wanted: bool) -> TokenStream {
 fn accumulate_all(handler: &Handler) -> TokenStream {
     let readers = handler.readers("argument");
     let returns = &handler.returns;
-    let arguments = handler.arguments("argument", false).into_iter().zip(&handler.parameters.all).map(|(argument, parameter)| match parameter {
-        crate::parameters::Parameter::Settings => quote!(settings),
-        _ => argument,
-    });
+    let arguments =
+        handler.arguments("argument", false).into_iter().zip(&handler.parameters.all).map(|(argument, parameter)| match parameter {
+            crate::parameters::Parameter::Settings => quote!(settings),
+            _ => argument,
+        });
     let call = quote_spanned!(returns.span()=> Self::accumulate(&mut into[u32::from_le_bytes(groups[__row]) as usize], #(#arguments),*););
     quote! {
         #[allow(unused_variables, unused_mut)]

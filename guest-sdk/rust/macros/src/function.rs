@@ -98,7 +98,10 @@ fn check(handler: &Handler, function: &ItemFn, form: Form) -> Result<()> {
     match form {
         Form::Filter | Form::Map if output.is_some() => {
             let part = output.expect("just seen");
-            Err(Error::new(part.ident.span(), "a filter or map has no outputs, state or timers: use #[millstream::flat_map] or #[millstream::operator(keyed)]"))
+            Err(Error::new(
+                part.ident.span(),
+                "a filter or map has no outputs, state or timers: use #[millstream::flat_map] or #[millstream::operator(keyed)]",
+            ))
         }
         Form::Filter | Form::Map if matches!(signature.output, syn::ReturnType::Default) => {
             let what = if form == Form::Filter { "`-> bool`" } else { "the row with the new columns" };

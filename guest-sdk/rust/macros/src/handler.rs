@@ -1,6 +1,6 @@
 //! What functions and `impl` blocks share: declaring parameters, and the loop of a handler over the rows of a call.
 
-use proc_macro2::{Ident, TokenStream};
+use proc_macro2::{Ident, TokenStream, TokenTree};
 use quote::{format_ident, quote, quote_spanned};
 use syn::{ReturnType, Signature, spanned::Spanned};
 
@@ -99,11 +99,8 @@ pub fn part_slots(ident: &Ident) -> Ident {
 pub fn declare_parts(parts: &[&Part], keyed: bool) -> TokenStream {
     let one = |part: &&Part| {
         let (of, name, options) = (&part.of, kebab(&part.ident), part.options.tokens());
-        let key = (!keyed).then(|| {
-            quote_spanned!(of.span()=> const {
-                ::core::assert!(!<#of as ::millstream::__rt::Part>::NEEDS_KEY, "state and timers are kept per key: write #[millstream::operator(keyed)]");
-            })
-        });
+        let message = "state and timers are kept per key: write #[millstream::operator(keyed)]";
+        let key = (!keyed).then(|| refuse(of, &quote!(<#of as ::millstream::__rt::Part>::NEEDS_KEY), message));
         quote_spanned! {of.span()=>
             #key
             let index = <#of as ::millstream::__rt::Part>::declare(#name, #options, to);
@@ -111,6 +108,16 @@ pub fn declare_parts(parts: &[&Part], keyed: bool) -> TokenStream {
         }
     };
     parts.iter().map(one).collect()
+}
+
+/// A compile error, at the type `of`, if `wrong` is true of it.
+pub fn refuse(of: &TokenStream, wrong: &TokenStream, message: &str) -> TokenStream {
+    let assertion = quote_spanned!(of.span()=> ::core::assert!(!#wrong, #message));
+    // `cargo check` evaluates constant items only, but they cannot say `Self`.
+    match of.clone().into_iter().any(|token| matches!(token, TokenTree::Ident(ident) if ident == "Self")) {
+        true => quote_spanned!(of.span()=> const { #assertion };),
+        false => quote_spanned!(of.span()=> const _: () = #assertion;),
+    }
 }
 
 /// What happens to each part around the loop and around each row. `all` are the operator's parts, in order of declaration.
@@ -123,7 +130,8 @@ pub struct Loop<'p> {
 impl Loop<'_> {
     /// The loop: `outcome` handles the row at `__at`.
     pub fn tokens(&self, outcome: &TokenStream) -> TokenStream {
-        let begin = self.each(|slots, of, index| quote!(let mut #slots = <#of as ::millstream::__rt::Part>::begin(call, layout.parts[#index])?;));
+        let begin =
+            self.each(|slots, of, index| quote!(let mut #slots = <#of as ::millstream::__rt::Part>::begin(call, layout.parts[#index])?;));
         let enter = self.each(|slots, of, _| quote!(<#of as ::millstream::__rt::Part>::enter(&mut #slots, __at, __UNDOABLE);));
         let undo = self.each(|slots, of, _| quote!(<#of as ::millstream::__rt::Part>::undo(&mut #slots, __at);));
         let finish =

@@ -8,7 +8,7 @@ use crate::{
     attributes::{kebab, plain, summary, take},
     export,
     function::{self, Form},
-    handler::{Handler, Loop, declare_parts},
+    handler::{Handler, Loop, declare_parts, refuse},
     parameters::{Parameter, Part},
 };
 
@@ -59,7 +59,11 @@ fn expand_impl(mut block: ItemImpl, keyed: bool) -> Result<TokenStream> {
     let Type::Path(path) = &*block.self_ty else {
         return Err(Error::new(block.self_ty.span(), "an operator is a struct"));
     };
-    let ident = path.path.require_ident().map_err(|error| Error::new(error.span(), "an operator is a struct of this crate, without generics"))?.clone();
+    let ident = path
+        .path
+        .require_ident()
+        .map_err(|error| Error::new(error.span(), "an operator is a struct of this crate, without generics"))?
+        .clone();
     let about = export::about(&summary(&block.attrs));
     let found = read(&mut block)?;
     let parts = all_parts(&found);
@@ -118,7 +122,8 @@ fn read(block: &mut ItemImpl) -> Result<Implementation> {
         let timer = take(&mut method.attrs, "on_timer").into_iter().next();
         let signature = &mut method.sig;
         if let Some(attribute) = timer {
-            let timer = attribute.parse_args::<Ident>().map_err(|error| Error::new(error.span(), "name the timer: #[on_timer(missing)]"))?;
+            let timer =
+                attribute.parse_args::<Ident>().map_err(|error| Error::new(error.span(), "name the timer: #[on_timer(missing)]"))?;
             found.timers.push(OnTimer { timer, handler: Handler::of(signature)? });
         } else if input.is_some() || signature.ident == "process" {
             let name = input_name(input.as_ref(), &signature.ident)?;
@@ -181,7 +186,10 @@ fn check(found: &Implementation, parts: &[&Part], ident: &Ident) -> Result<()> {
     for OnTimer { timer, .. } in &found.timers {
         if !parts.iter().any(|part| part.ident == *timer) {
             let name = plain(timer);
-            return Err(Error::new(timer.span(), format!("no handler sets the timer `{name}`: take `{name}: &mut EventTimer` (or ProcessingTimer)")));
+            return Err(Error::new(
+                timer.span(),
+                format!("no handler sets the timer `{name}`: take `{name}: &mut EventTimer` (or ProcessingTimer)"),
+            ));
         }
     }
     Ok(())
@@ -199,7 +207,7 @@ fn declare(found: &Implementation, parts: &[&Part], keyed: bool) -> TokenStream 
     let unhandled = parts.iter().filter(|part| !found.timers.iter().any(|handler| handler.timer == part.ident)).map(|part| {
         let of = &part.of;
         let message = format!("nothing handles this timer: write a method with #[on_timer({})]", plain(&part.ident));
-        quote::quote_spanned!(of.span()=> const { ::core::assert!(!<#of as ::millstream::__rt::Part>::IS_TIMER, #message); })
+        refuse(of, &quote!(<#of as ::millstream::__rt::Part>::IS_TIMER), &message)
     });
     let unhandled: TokenStream = unhandled.collect();
     let declared = declare_parts(parts, keyed);

@@ -75,7 +75,10 @@ impl Parameters {
             }
             Type::Reference(reference) if !borrows_a_value(&reference.elem) => {
                 if self.settings.is_some() {
-                    return Err(Error::new(typed.ty.span(), "there is one `&` parameter, the settings; take rows by value and the rest as `&mut`"));
+                    return Err(Error::new(
+                        typed.ty.span(),
+                        "there is one `&` parameter, the settings; take rows by value and the rest as `&mut`",
+                    ));
                 }
                 self.settings = Some((*reference.elem).clone());
                 self.all.push(Parameter::Settings);

@@ -97,7 +97,9 @@ fn generics(input: &DeriveInput, purpose: Purpose) -> Result<(TokenStream, Token
             Err(Error::new(lifetime.span(), "state outlives its batch, so it cannot borrow: use String or Vec<u8>"))
         }
         (Some(GenericParam::Lifetime(_)), None) => Ok((quote!(<'__a>), quote!(<'__a>))),
-        (Some(GenericParam::Lifetime(_)), Some(second)) => Err(Error::new(second.span(), "a row borrows from one batch: one lifetime is enough")),
+        (Some(GenericParam::Lifetime(_)), Some(second)) => {
+            Err(Error::new(second.span(), "a row borrows from one batch: one lifetime is enough"))
+        }
         (Some(other), _) => Err(Error::new(other.span(), "a row or state has fixed columns, so it cannot have type parameters")),
     }
 }
@@ -174,7 +176,8 @@ fn reader(target: &TokenStream, fields: &[Field]) -> TokenStream {
     let idents: Vec<_> = fields.iter().map(|field| &field.ident).collect();
     let slots: Vec<_> = fields.iter().map(|field| &field.slot).collect();
     let borrowed: Vec<_> = fields.iter().map(|field| &field.borrowed).collect();
-    let types = borrowed.iter().map(|borrowed| quote_spanned!(borrowed.span()=> <#borrowed as ::millstream::__rt::ReadValue<'__a>>::Reader));
+    let types =
+        borrowed.iter().map(|borrowed| quote_spanned!(borrowed.span()=> <#borrowed as ::millstream::__rt::ReadValue<'__a>>::Reader));
     quote! {
         pub struct __Reader<'__a> {
             #(#slots: #types,)*

@@ -6,14 +6,18 @@
 use super::{Part, PartOptions, Ttl};
 use crate::{
     argument::Row,
-    call::{Answer, At, Call},
     bindings::exports::ValueUpdate,
+    call::{Answer, At, Call},
     operator::{Declaration, StateKind},
     value::{self, BitBuilder, ColumnBuilder, Malformed, ReadValue, Value, column_of_one, read_column},
 };
 
 /// A type that can be kept per key: `#[derive(State)]`, a row, or a single number, text or the like.
-#[diagnostic::on_unimplemented(message = "`{Self}` is not a state", label = "not a state", note = "put #[derive(millstream::State, Default)] on the struct")]
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a state",
+    label = "not a state",
+    note = "put #[derive(millstream::State, Default)] on the struct"
+)]
 pub trait State: for<'a> ReadValue<'a> {
     /// The version of the type; raise it when the type changes.
     const VERSION: u32 = 1;

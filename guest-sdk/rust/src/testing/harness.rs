@@ -301,7 +301,8 @@ impl<O: Operator> Harness<O> {
         let plan = &opened.planned.inputs[port];
         let (keys, of_row) = distinct(rows.iter().map(|row| self.inputs[port].key_of(&row.columns)));
         let columns = plan.reads.iter().map(|field| column_of(field, rows)).collect();
-        let times = plan.event_times.then(|| rows.iter().map(|row| row.time.expect("this operator reads event times: use rows_at")).collect());
+        let times =
+            plan.event_times.then(|| rows.iter().map(|row| row.time.expect("this operator reads event times: use rows_at")).collect());
         let call_keys = plan.keyed.then(|| call_keys(&keys, &of_row, &self.store.borrow()));
         let rows_in = Rows {
             length: rows.len() as u32,
@@ -411,7 +412,11 @@ impl TestInput {
     }
 
     fn field(&self, name: &str) -> Field {
-        self.fields().iter().find(|field| field.name == name).cloned().unwrap_or_else(|| panic!("input `{}` has no column `{name}`", self.name))
+        self.fields()
+            .iter()
+            .find(|field| field.name == name)
+            .cloned()
+            .unwrap_or_else(|| panic!("input `{}` has no column `{name}`", self.name))
     }
 
     fn full(&self) -> Input {
@@ -524,7 +529,8 @@ fn objects(fields: &[Field], columns: &[Column], length: usize) -> Vec<Map<Strin
     let mut objects = vec![Map::new(); length];
     for (field, column) in fields.iter().zip(columns) {
         assert_eq!(column.length as usize, length, "column `{}` has another length than its rows", field.name);
-        let values = json::from_column(&parsed(&field.data_type), column).unwrap_or_else(|error| panic!("column `{}`: {}", field.name, error.0));
+        let values =
+            json::from_column(&parsed(&field.data_type), column).unwrap_or_else(|error| panic!("column `{}`: {}", field.name, error.0));
         for (object, value) in objects.iter_mut().zip(values) {
             assert!(field.nullable || !value.is_null(), "a null in column `{}`, which has none", field.name);
             object.insert(field.name.clone(), value);
@@ -562,7 +568,11 @@ fn update(store: &mut Store, updates: Updates, keys: &[String]) {
         let changed = (0..keys.len()).filter(|key| bits::is_set(&update.changed, *key));
         for (key, value) in changed.zip(values(&states[state].value, &update.values)) {
             let key = of(kept, &keys[key]);
-            if value.is_null() { key.values.remove(&state) } else { key.values.insert(state, value) };
+            if value.is_null() {
+                key.values.remove(&state)
+            } else {
+                key.values.insert(state, value)
+            };
         }
     }
     for update in updates.maps {
@@ -572,7 +582,11 @@ fn update(store: &mut Store, updates: Updates, keys: &[String]) {
             let map = of(kept, &keys[key as usize]).maps.entry(state).or_default();
             let order = json::order_key(&types.map_key, &map_key);
             let deleted = !update.deleted.is_empty() && bits::is_set(&update.deleted, index);
-            if deleted { map.remove(&order) } else { map.insert(order, (map_key, value)) };
+            if deleted {
+                map.remove(&order)
+            } else {
+                map.insert(order, (map_key, value))
+            };
         }
     }
     for update in updates.lists {
@@ -591,7 +605,11 @@ fn update(store: &mut Store, updates: Updates, keys: &[String]) {
             let timers = &mut of(kept, &keys[key as usize]).timers;
             let timer = (i64::from_le_bytes(*at), update.timer as usize);
             let deleted = !update.deleted.is_empty() && bits::is_set(&update.deleted, index);
-            if deleted { timers.remove(&timer) } else { timers.insert(timer) };
+            if deleted {
+                timers.remove(&timer)
+            } else {
+                timers.insert(timer)
+            };
         }
     }
 }

@@ -122,7 +122,8 @@ fn encode(data_type: &DataType, values: &[&Value], buffers: &mut Vec<Vec<u8>>) -
         DataType::Struct(fields) => encode_fields(fields, values, buffers)?,
         DataType::Map(entries) => {
             let lists = values.iter().map(|value| items(value).ok_or_else(|| fit(value))).collect::<Result<Vec<_>, _>>()?;
-            let structs = |pair: &&Value| Value::Object(Map::from_iter([("key".into(), pair[0].clone()), ("value".into(), pair[1].clone())]));
+            let structs =
+                |pair: &&Value| Value::Object(Map::from_iter([("key".into(), pair[0].clone()), ("value".into(), pair[1].clone())]));
             let lists: Vec<Vec<Value>> = lists.iter().map(|list| list.iter().map(structs).collect()).collect();
             let lists: Vec<Vec<&Value>> = lists.iter().map(|list| list.iter().collect()).collect();
             encode_items(&DataType::Struct(entry_fields(entries)), &lists, buffers)?;

@@ -38,7 +38,12 @@ impl<A: Aggregate> AggregateHarness<A> {
         let signature = aggregate::plan::<A>(settings, &fields).unwrap_or_else(|error| panic!("the aggregate refused its plan: {error}"));
         for read in &signature.reads {
             let given = fields.iter().find(|field| field.name == read.name).unwrap_or_else(|| panic!("there is no column `{}`", read.name));
-            assert_eq!((&given.data_type, given.nullable && !read.nullable), (&read.data_type, false), "column `{}` is read as another type", read.name);
+            assert_eq!(
+                (&given.data_type, given.nullable && !read.nullable),
+                (&read.data_type, false),
+                "column `{}` is read as another type",
+                read.name
+            );
         }
         let instance = Instance::open(settings, &signature.reads).unwrap_or_else(|error| panic!("the aggregate refused to open: {error}"));
         let accumulator = DataType::parse(&signature.accumulator_type).expect("accumulators have a type");
@@ -111,5 +116,6 @@ fn column_of(field: &ContractField, rows: &[(&str, Map<String, Value>)]) -> Colu
         nullable: field.nullable,
     };
     let value = |(_, columns): &(&str, Map<String, Value>)| columns.get(&parsed.name).cloned().unwrap_or_default();
-    json::to_column(&parsed.data_type, &rows.iter().map(value).collect::<Vec<_>>()).unwrap_or_else(|error| panic!("column `{}`: {error}", parsed.name))
+    json::to_column(&parsed.data_type, &rows.iter().map(value).collect::<Vec<_>>())
+        .unwrap_or_else(|error| panic!("column `{}`: {error}", parsed.name))
 }

@@ -9,6 +9,7 @@ pub struct Settings {
     percentile: u8,
 }
 
+/// The values of a group.
 #[derive(State, Default)]
 pub struct Percentile {
     values: Vec<f64>,

@@ -2,6 +2,7 @@
 
 use millstream::{Change, Changelog, Row};
 
+/// The points of a team.
 #[derive(Row)]
 pub struct Sum<'a> {
     team: &'a str,

@@ -2,24 +2,28 @@
 
 use millstream::{EventTime, EventTimer, Out, Row, State};
 
+/// An order that is not paid yet.
 #[derive(State)]
 pub struct Waiting {
     item: String,
     until: i64,
 }
 
+/// An order.
 #[derive(Row)]
 pub struct Order<'a> {
     id: u64,
     item: &'a str,
 }
 
+/// A payment.
 #[derive(Row)]
 pub struct Payment {
     id: u64,
     cents: i64,
 }
 
+/// An order with its payment.
 #[derive(Row)]
 pub struct Paid {
     id: u64,
@@ -27,6 +31,7 @@ pub struct Paid {
     cents: i64,
 }
 
+/// An order without one.
 #[derive(Row)]
 pub struct Unpaid {
     id: u64,

@@ -9,6 +9,7 @@ pub struct Settings {
     min_price: i64,
 }
 
+/// A bid.
 #[derive(Row)]
 pub struct Bid<'a> {
     price: Option<i64>,

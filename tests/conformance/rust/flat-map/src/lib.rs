@@ -2,11 +2,13 @@
 
 use millstream::{EventTime, Out, Row, TimedOut};
 
+/// A word.
 #[derive(Row)]
 pub struct Word<'a> {
     word: &'a str,
 }
 
+/// The end of a line.
 #[derive(Row)]
 pub struct Mark {
     line: u64,

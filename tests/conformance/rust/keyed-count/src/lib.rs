@@ -2,6 +2,7 @@
 
 use millstream::{EventTime, EventTimer, Out, Row, State};
 
+/// What is known of a word.
 #[derive(State, Default)]
 pub struct Seen {
     count: u64,
@@ -9,6 +10,7 @@ pub struct Seen {
     expires: Option<i64>,
 }
 
+/// How often a word was seen.
 #[derive(Row)]
 pub struct Count<'a> {
     word: &'a str,

@@ -2,6 +2,7 @@
 
 use millstream::{ListState, Out, Reject, Row};
 
+/// What to do.
 #[derive(Row)]
 pub struct Operation<'a> {
     key: &'a str,
@@ -9,6 +10,7 @@ pub struct Operation<'a> {
     value: Option<i64>,
 }
 
+/// What was found.
 #[derive(Row)]
 pub struct Answer<'a> {
     key: &'a str,

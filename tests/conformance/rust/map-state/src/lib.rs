@@ -2,6 +2,7 @@
 
 use millstream::{MapState, Out, Reject, Row};
 
+/// What to do.
 #[derive(Row)]
 pub struct Operation<'a> {
     key: &'a str,
@@ -10,6 +11,7 @@ pub struct Operation<'a> {
     value: Option<&'a str>,
 }
 
+/// What was found.
 #[derive(Row)]
 pub struct Answer {
     key: String,

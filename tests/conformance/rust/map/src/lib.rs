@@ -2,12 +2,14 @@
 
 use millstream::{Reject, Row};
 
+/// A bid.
 #[derive(Row)]
 pub struct Bid<'a> {
     price: i64,
     url: &'a str,
 }
 
+/// What is added.
 #[derive(Row)]
 pub struct Converted {
     euro: f64,

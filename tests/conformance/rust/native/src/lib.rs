@@ -193,7 +193,8 @@ enum AggregateStep {
 /// The case is not met.
 pub fn run_aggregate<A: Aggregate>(name: &str) {
     let case: AggregateCase = serde_json::from_str(&read(name)).unwrap_or_else(|error| panic!("case {name}: {error}"));
-    let columns: Vec<_> = case.columns.iter().map(|(column, data_type)| (column.as_str(), data_type.as_str().unwrap_or_default())).collect();
+    let columns: Vec<_> =
+        case.columns.iter().map(|(column, data_type)| (column.as_str(), data_type.as_str().unwrap_or_default())).collect();
     for rows_per_call in ROWS_PER_CALL {
         let mut harness = AggregateHarness::<A>::new(&case.settings.to_string(), &columns);
         for step in &case.steps {

@@ -2,6 +2,7 @@
 
 use millstream::{EventTime, Now, Out, ProcessingTimer, Row};
 
+/// What is said of a device.
 #[derive(Row)]
 pub struct Note<'a> {
     device: &'a str,

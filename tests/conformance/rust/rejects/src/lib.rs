@@ -2,12 +2,14 @@
 
 use millstream::{Out, Reject, Row, State};
 
+/// What is known of an account.
 #[derive(State, Default)]
 pub struct Account {
     balance: i64,
     history: Vec<i64>,
 }
 
+/// What is in an account.
 #[derive(Row)]
 pub struct Balance<'a> {
     account: &'a str,

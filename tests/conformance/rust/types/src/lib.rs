@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 
 use millstream::{Date, Date64, Decimal, Duration, FixedList, Large, Ms, Ns, Out, Row, Sec, Time, Timestamp, Us, Utc};
 
+/// A struct within others.
 #[derive(Row, Clone)]
 pub struct Point {
     x: f64,
     name: Option<String>,
 }
 
+/// A column of every type.
 #[derive(Row, Clone)]
 pub struct Everything {
     boolean: Option<bool>,
@@ -44,6 +46,7 @@ pub struct Everything {
     map: Option<BTreeMap<String, Option<i64>>>,
 }
 
+/// The row before, and this one.
 #[derive(Row)]
 pub struct Both {
     key: i64,
@@ -51,6 +54,7 @@ pub struct Both {
     now: Everything,
 }
 
+/// A key, and a struct of everything.
 #[derive(Row)]
 pub struct Input {
     key: i64,
