@@ -47,11 +47,6 @@ pub fn note(text: &str) {
     ignore_closed(write_all(&mut anstream::stderr().lock(), text));
 }
 
-/// `text` in `style`; the style is dropped where it cannot be shown.
-pub fn styled(style: Style, text: &str) -> String {
-    format!("{style}{text}{style:#}")
-}
-
 /// `bytes` as people read sizes: `512 B`, `41.3 KiB`.
 pub fn size(bytes: u64) -> String {
     const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];

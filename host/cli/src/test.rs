@@ -1,13 +1,15 @@
 //! `millstream test`: a project's cases, run with its real component in the real host.
 //!
-//! The flow: build the project → read its cases ([`case`]) → plan and drive the operator as a job would, step by step ([`drive`]) → compare
-//! what left it with what the case expects ([`compare`]). `cargo test` runs the same operator natively and faster; this is the proof that the
-//! component does the same.
+//! The flow: build the project → read its cases ([`case`]) → plan and drive the operator ([`operator`]) or aggregate ([`aggregate`]) as a job
+//! would, step by step, with one row per call, with two, and with all at once → [`compare`] what came out with what the case expects.
+//! `cargo test` runs the same operator natively and faster; this is the proof that the component does the same.
 
+mod aggregate;
 mod case;
 mod compare;
-mod drive;
+mod operator;
 mod rows;
+mod values;
 
 use std::{
     fs,
@@ -19,27 +21,31 @@ use crate::{
     report::{Exit, Failure},
     terminal::{self, ERROR, FAINT, GOOD},
 };
+use case::Case;
+
+/// How many rows a call gets at most. How rows are cut into calls may change no result.
+const ROWS_PER_CALL: [usize; 3] = [1, 2, usize::MAX];
 
 /// Runs the cases of a project, `tests/*.json`, with its component in the real host.
 ///
-/// A case gives rows, watermarks and clock times to the operator in steps, and says what must leave it:
+/// A case gives rows, watermarks and clock times (in ms) to the operator, and says what must come out. Each case runs with one row per call,
+/// with two, and with all at once.
 ///
 /// {
 ///   "about": "hot readings stay",
-///   "operator": { "key-by": ["sensor"], "component": { "settings": { "at-least": 30 } } },
-///   "inputs": { "input": { "sensor": "Utf8", "celsius": "Float64?" } },
+///   "settings": { "at-least": 30 },
+///   "inputs": { "in": { "schema": { "sensor": "Utf8", "celsius": "Float64?" }, "key-by": ["sensor"] } },
 ///   "steps": [
-///     { "rows": [ { "sensor": "attic", "celsius": 31.5, "@time": "2026-05-01T10:00:00Z" } ] },
-///     { "watermark": "2026-05-01T11:00:00Z" },
-///     { "processing-time": 1000 }
+///     { "rows": { "in": [ [1000, { "sensor": "attic", "celsius": 31.5 }] ] } },
+///     { "watermark": 2000 },
+///     { "processing-time": 5000 },
+///     { "end": true }
 ///   ],
-///   "expect": { "output": [ { "sensor": "attic", "celsius": 31.5 } ], "rejected": [] }
+///   "expected": { "outputs": { "out": [ [1000, { "sensor": "attic", "celsius": 31.5 }] ] }, "rejected": [] }
 /// }
 ///
-/// `operator` is written as in a job file, without its input; the component needs no path, and without `operator` the component is all there
-/// is. With several inputs a step names its own: "input": "left". `@time` is a row's event time and `@change` its kind of change; among the
-/// expected rows they are compared where they stand. After the last step the input ends, unless the case says "ends": false. Expected rows
-/// come in the order in which they leave the operator.
+/// A row is [event time or null, {column: value}], with "+I", "-U", "+U" or "-D" behind it where it is a change. "order": "exact" compares the
+/// rows of an output in their order. `tests/conformance/README.md` in the source tells the rest, aggregates included.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment, after_help = "\
 Examples:
@@ -77,7 +83,10 @@ pub fn execute(arguments: Arguments) -> Result<Exit, Failure> {
 fn suites(arguments: &Arguments) -> Result<Vec<Suite>, Failure> {
     let cases_of = |project: &Path| match arguments.cases.as_slice() {
         [] => cases_below(&project.join("tests")),
-        named => named.iter().map(|path| if path.is_dir() { cases_below(path) } else { Ok(vec![path.clone()]) }).collect::<Result<Vec<_>, _>>().map(|cases| cases.concat()),
+        named => {
+            let below = |path: &PathBuf| if path.is_dir() { cases_below(path) } else { Ok(vec![path.clone()]) };
+            named.iter().map(below).collect::<Result<Vec<_>, _>>().map(|cases| cases.concat())
+        }
     };
     if let Some(component) = &arguments.component {
         return Ok(vec![Suite { component: component.clone(), cases: cases_of(&arguments.build.directory)? }]);
@@ -104,16 +113,35 @@ async fn run(suites: &[Suite]) -> Result<usize, Failure> {
     let mut failed = 0;
     for Suite { component, cases } in suites {
         for path in cases {
-            let case = case::read(path)?;
-            let differences = match drive::drive(&case, component, &components).await {
-                Ok(seen) => compare::differences(&case, &seen),
-                Err(reason) => vec![reason],
-            };
+            let case = Case::read(path)?;
+            let differences = outcome_of(&case, component, &components).await;
             failed += usize::from(!differences.is_empty());
-            terminal::print(&outcome(path, &case.about, &differences));
+            terminal::print(&outcome(path, case.about(), &differences));
         }
     }
     Ok(failed)
+}
+
+/// What is not as expected; empty: the case is good.
+async fn outcome_of(case: &Case, component: &Path, components: &millstream_wasm::Runtime) -> Vec<String> {
+    for rows_per_call in ROWS_PER_CALL {
+        let differences = match case {
+            Case::Operator(case) => operator::run(case, component, components, rows_per_call).await,
+            Case::Aggregate(case) => aggregate::run(case, component, components, rows_per_call).await,
+        };
+        let differences = differences.unwrap_or_else(|reason| vec![reason]);
+        if !differences.is_empty() {
+            let cut = if rows_per_call == usize::MAX { "all rows in one call".to_owned() } else { format!("at most {rows_per_call} rows per call") };
+            return differences.into_iter().map(|difference| format!("{difference}\n({cut})")).collect();
+        }
+    }
+    Vec::new()
+}
+
+/// An error and its causes in one line.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 fn outcome(path: &Path, about: &str, differences: &[String]) -> String {

@@ -1,71 +1,75 @@
-//! What left an operator against what a case expects.
+//! What came out against what a case expects.
 
 use std::fmt::Write as _;
 
-use serde_json::Value;
+use millstream_engine::rejected::Rejection;
+use serde_json::{Map, Value};
 
-use super::{
-    case::{Case, Row},
-    drive::Seen,
-    rows,
-};
+use super::case::Row;
 
-/// Everything that is not as expected, in words; empty: the case is good.
-pub fn differences(case: &Case, seen: &Seen) -> Vec<String> {
-    let compared = case.expect.iter().map(|(output, expected)| match (output.as_str(), seen.outputs.get(output)) {
-        ("rejected", _) => differing(output, expected, &seen.rejected),
-        (_, Some((stream, found))) => match rows::normalized(&stream.schema, expected) {
-            Ok(expected) => differing(output, &expected, found),
-            Err(reason) => Some(format!("`expect` of `{output}`: {reason}")),
-        },
-        (_, None) => {
-            let known: Vec<_> = seen.outputs.keys().map(String::as_str).chain(["rejected"]).collect();
-            Some(format!("there is no output `{output}`; the outputs are {}", known.join(", ")))
-        }
-    });
-    let surprise = (!case.expect.contains_key("rejected") && !seen.rejected.is_empty()).then(|| differing("rejected", &[], &seen.rejected)).flatten();
-    compared.flatten().chain(surprise).collect()
+/// The first difference between the rows of an output; none: they are equal, in order if that counts.
+pub fn rows(output: &str, expected: Vec<Row>, found: Vec<Row>, in_order: bool) -> Option<String> {
+    let (mut expected, mut found): (Vec<_>, Vec<_>) = (expected.iter().map(shown).collect(), found.iter().map(shown).collect());
+    if !in_order {
+        expected.sort_unstable();
+        found.sort_unstable();
+    }
+    differing(output, &expected, &found)
 }
 
-/// The first difference between two lists of rows; none: they are equal as far as the expected rows go.
-fn differing(output: &str, expected: &[Row], found: &[Row]) -> Option<String> {
+/// The first difference between rejected rows, as a multiset. Of a row, the columns that the operator reads are known.
+pub fn rejected(expected: &[(Map<String, Value>, String)], found: &[Rejection]) -> Option<String> {
+    let mut found: Vec<_> = found.iter().map(|rejection| (parsed(&rejection.row), &rejection.reason)).collect();
+    let mut missing = Vec::new();
+    for (row, reason) in expected {
+        let fits = |(columns, found): &(Map<String, Value>, &String)| *found == reason && columns.iter().all(|(name, value)| row.get(name) == Some(value));
+        match found.iter().position(fits) {
+            Some(index) => drop(found.swap_remove(index)),
+            None => missing.push(format!("{} because {reason}", Value::Object(row.clone()))),
+        }
+    }
+    let found: Vec<_> = found.into_iter().map(|(row, reason)| format!("{} because {reason}", Value::Object(row))).collect();
+    differing("rejected", &missing, &found)
+}
+
+/// The first difference between two lists.
+pub fn differing(what: &str, expected: &[String], found: &[String]) -> Option<String> {
     let length = expected.len().max(found.len());
-    let first = (0..length).find(|&index| !matches!((expected.get(index), found.get(index)), (Some(expected), Some(found)) if fits(expected, found)))?;
-    let mut text = format!("`{output}` differs from its row {} on ({} rows expected, {} found)\n", first + 1, expected.len(), found.len());
-    let _ = writeln!(text, "expected {}", shown(expected.get(first)));
-    let _ = write!(text, "found    {}", shown(found.get(first)));
+    let first = (0..length).find(|&index| expected.get(index) != found.get(index))?;
+    let mut text = format!("`{what}` is not as expected ({} rows expected, {} found); the first difference:\n", expected.len(), found.len());
+    let _ = writeln!(text, "expected {}", expected.get(first).map_or("nothing", String::as_str));
+    let _ = write!(text, "found    {}", found.get(first).map_or("nothing", String::as_str));
     Some(text)
 }
 
-/// Whether a row is as expected in everything that the expected row says.
-fn fits(expected: &Row, found: &Row) -> bool {
-    expected.iter().all(|(name, value)| found.get(name).unwrap_or(&Value::Null) == value)
+/// A row as a case writes it.
+fn shown(row: &Row) -> String {
+    let change = row.change.as_deref().filter(|change| *change != "+I").map(|change| format!(", \"{change}\"")).unwrap_or_default();
+    format!("[{}, {}{change}]", Value::from(row.time), Value::Object(row.columns.clone()))
 }
 
-fn shown(row: Option<&Row>) -> String {
-    row.map_or_else(|| "nothing".to_owned(), |row| Value::Object(row.clone()).to_string())
+fn parsed(row: &str) -> Map<String, Value> {
+    serde_json::from_str(row).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn row(value: Value) -> Row {
-        value.as_object().unwrap().clone()
+    fn row(time: i64) -> Row {
+        Row { time: Some(time), columns: Map::new(), change: None }
     }
 
     #[test]
-    fn what_an_expected_row_does_not_say_is_not_compared() {
-        let found = [row(serde_json::json!({ "a": 1, "@time": 7 }))];
-        assert_eq!(differing("output", &[row(serde_json::json!({ "a": 1 }))], &found), None);
-        assert!(differing("output", &[row(serde_json::json!({ "a": 1, "@time": 8 }))], &found).is_some());
+    fn order_counts_only_if_it_is_said_to() {
+        assert_eq!(rows("out", vec![row(1), row(2)], vec![row(2), row(1)], false), None);
+        assert!(rows("out", vec![row(1), row(2)], vec![row(2), row(1)], true).is_some());
     }
 
     #[test]
     fn a_missing_row_and_a_row_too_many_are_differences() {
-        let rows = [row(serde_json::json!({ "a": 1 }))];
-        let missing = differing("output", &rows, &[]).unwrap();
+        let missing = rows("out", vec![row(1)], vec![], false).unwrap();
         assert!(missing.contains("1 rows expected, 0 found") && missing.ends_with("found    nothing"), "{missing}");
-        assert!(differing("output", &[], &rows).unwrap().contains("expected nothing"));
+        assert!(rows("out", vec![], vec![row(1)], false).unwrap().contains("expected nothing"));
     }
 }

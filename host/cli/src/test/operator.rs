@@ -1,6 +1,6 @@
 //! Drives one operator through the steps of a case, as one subtask of a job would, and compares what leaves it.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use millstream_engine::{
     clock::ManualClock,
@@ -16,7 +16,7 @@ use millstream_model::{
     key::KEY_GROUPS,
 };
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::{
     case::{Input, OperatorCase, Order, Row, Step},
@@ -26,13 +26,14 @@ use super::{
 /// Runs a case with at most so many rows per call. What is not as expected, in words; an error is a mistake in the case, or a failure.
 pub async fn run(case: &OperatorCase, component: &Path, components: &millstream_wasm::Runtime, rows_per_call: usize) -> Result<Vec<String>, String> {
     let id = OperatorId::from("operator");
-    let environment = Environment { base_directory: Path::new("."), components, clock: Arc::new(ManualClock::at(0)) };
+    let clock = Arc::new(ManualClock::at(0));
+    let environment = Environment { base_directory: Path::new("."), components, clock: clock.clone() };
     let spec = spec(component, &case.settings)?;
     let inputs = Inputs::of(case, &*spec, &environment).await?;
     let request = PlanRequest { id: &id, inputs: &inputs.types, keys: inputs.keys.as_deref(), order: RowOrder::Arrival, environment: &environment, tables: None };
     let planned = spec.plan(request).await.map_err(|problems| all(&problems))?;
-    let operator = planned.plan.create(context(id)).await.map_err(|error| chain(&error))?;
-    let mut driver = Driver::new(operator, planned.plan.outputs(), rows_per_call);
+    let operator = planned.plan.create(context(id, clock.clone())).await.map_err(|error| chain(&error))?;
+    let mut driver = Driver::new(operator, clock, planned.plan.outputs(), rows_per_call);
     for (number, step) in case.steps.iter().enumerate() {
         driver.step(step, &inputs).await.map_err(|reason| format!("step {}: {reason}", number + 1))?;
     }
@@ -113,6 +114,7 @@ struct Seen {
 /// An operator between two steps.
 struct Driver {
     operator: Box<dyn Operator>,
+    clock: Arc<ManualClock>,
     outputs: Vec<(String, StreamType)>,
     rows_per_call: usize,
     seen: Seen,
@@ -121,10 +123,10 @@ struct Driver {
 }
 
 impl Driver {
-    fn new(operator: Box<dyn Operator>, outputs: &[(String, StreamType)], rows_per_call: usize) -> Self {
+    fn new(operator: Box<dyn Operator>, clock: Arc<ManualClock>, outputs: &[(String, StreamType)], rows_per_call: usize) -> Self {
         let seen = Seen { outputs: outputs.iter().map(|(name, _)| (name.clone(), Vec::new())).collect(), rejected: Vec::new() };
         let now = Moment { watermark: None, processing_time: 0 };
-        Self { operator, outputs: outputs.to_vec(), rows_per_call, seen, out: Output::default(), now }
+        Self { operator, clock, outputs: outputs.to_vec(), rows_per_call, seen, out: Output::default(), now }
     }
 
     async fn step(&mut self, step: &Step, inputs: &Inputs) -> Result<(), String> {
@@ -167,6 +169,8 @@ impl Driver {
     }
 
     async fn advance_clock(&mut self, to_ms: i64) -> Result<(), String> {
+        let by_ms = u64::try_from(to_ms - self.now.processing_time).map_err(|_negative| "the clock never goes backwards")?;
+        self.clock.advance(Duration::from_millis(by_ms));
         self.now.processing_time = to_ms;
         while self.operator.has_more() || self.operator.next_processing_time().is_some_and(|at_ms| at_ms <= to_ms) {
             let called = self.operator.on_processing_time(self.now, &mut self.out).await;
@@ -225,12 +229,13 @@ impl Driver {
 }
 
 /// One subtask that owns all keys, with its state in memory.
-fn context(operator: OperatorId) -> OperatorContext {
+fn context(operator: OperatorId, clock: Arc<ManualClock>) -> OperatorContext {
     const MEMORY_BYTES: usize = 256 << 20;
     OperatorContext {
         tenant: TenantId::local(),
         job: JobId::from("test"),
         operator,
+        clock,
         subtask: SubtaskIndex(0),
         parallelism: 1,
         key_groups: 0..KEY_GROUPS,

@@ -28,3 +28,15 @@ impl {{type}} {
         Some(self.hottest? - self.coldest?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_spread_is_that_of_the_readings_with_a_temperature() {
+        let mut spread = {{type}}::default();
+        [Some(31.0), None, Some(34.0)].into_iter().for_each(|celsius| spread.accumulate(celsius));
+        assert_eq!(spread.finish(), Some(3.0));
+    }
+}
