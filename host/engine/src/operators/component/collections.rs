@@ -50,7 +50,5 @@ impl millstream_wasm::Collections for Loan {
 }
 
 fn in_words(error: millstream_state::Error) -> String {
-    let first: &dyn std::error::Error = &error;
-    let causes: Vec<String> = std::iter::successors(Some(first), |error| error.source()).map(ToString::to_string).collect();
-    causes.join(": ")
+    super::with_causes(&error)
 }

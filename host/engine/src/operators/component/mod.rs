@@ -66,8 +66,18 @@ impl Component {
     }
 }
 
-/// An error with all its causes.
 fn problem(path: &str, error: &dyn std::error::Error) -> Problem {
-    let causes: Vec<String> = std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect();
-    Problem::at(path, causes.join(": "))
+    Problem::at(path, with_causes(error))
+}
+
+/// An error and all its causes, in one line.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
 }

@@ -76,7 +76,8 @@ async fn the_first_failure_stops_every_subtask() {
     let endless = FedSource::new(schema(&["key", "number", "at"]));
     let (healthy, sick) = (job.source("healthy", endless, None, 1), job.source("sick", MemorySource::new(vec![numbers(10)]), None, 1));
     let stream = job.output(sick, OutputPort::Port(0));
-    let failing = Recorder { fails_at_row: Some(5), ..Recorder::new(stream.clone()) };
+    let mut failing = Recorder::new(stream.clone());
+    failing.fails_at_row = Some(5);
     let operator = job.operator("failing", unkeyed(failing, vec![stream]), 1, vec![edge(sick, Exchange::Forward)]);
     let (one, two) = (CollectSink::default(), CollectSink::default());
     job.sink("one", one.clone(), healthy, OutputPort::Port(0), 1);

@@ -28,7 +28,8 @@ async fn told_of(splits: Vec<Vec<Batch>>, bound_ms: i64, uses_watermarks: bool) 
     let mut job = JobBuilder::new();
     let source = job.source("numbers", MemorySource::new(splits), event_time(bound_ms), 1);
     let stream = job.output(source, OutputPort::Port(0));
-    let recorder = Recorder { uses_watermarks, ..Recorder::new(stream.clone()) };
+    let mut recorder = Recorder::new(stream.clone());
+    recorder.uses_watermarks = uses_watermarks;
     let operator = job.operator("recorder", unkeyed(recorder.clone(), vec![stream]), 1, vec![edge(source, Exchange::Forward)]);
     job.sink("out", CollectSink::default(), operator, OutputPort::Port(0), 1);
     run_to_end(job.build()).await;
