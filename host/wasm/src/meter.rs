@@ -17,6 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use cpu_time::ThreadTime;
 use wasmtime::Engine;
 
 /// The machine's monotonic clock, for measuring only.
