@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod blackhole;
 mod compression;
 pub mod files;
 pub mod formats;
@@ -13,6 +14,8 @@ pub mod nexmark;
 mod pace;
 pub mod sequence;
 mod settings;
+pub mod stdin;
+pub mod stdout;
 pub mod tables;
 #[cfg(test)]
 mod testing;
@@ -25,6 +28,9 @@ pub fn all() -> Connectors {
         .with_source(files::FilesSource)
         .with_source(nexmark::Nexmark)
         .with_source(sequence::Sequence)
+        .with_source(stdin::Stdin::default())
         .with_sink(files::FilesSink)
+        .with_sink(stdout::Stdout::default())
+        .with_sink(blackhole::Blackhole::default())
         .with_tables(tables::Tables)
 }
