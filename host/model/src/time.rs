@@ -89,6 +89,13 @@ impl WatermarkMerge {
         Self { inputs: vec![(InputProgress::Active, None); inputs], merged: None, idle: false }
     }
 
+    /// Adds an active input without a watermark, and gives its index. The merged watermark does not go back for it.
+    pub fn add_input(&mut self) -> usize {
+        self.inputs.push((InputProgress::Active, None));
+        self.idle = false;
+        self.inputs.len() - 1
+    }
+
     /// The merged watermark; none until every active input has one.
     pub fn current(&self) -> Option<Watermark> {
         self.merged
