@@ -174,7 +174,15 @@ def main():
     write(out / "knock-ons.ndjson", knock_ons(everything))
     write(out / "alerts.ndjson", alerts(everything, names))
     write(out / "hours.ndjson", hours(on_time, weather))
-    late_rows = ({"origin": row["origin"], "flight": f"{row['carrier']}{row['flight']}", "departed": iso(time)} for _, _, time, row in late)
+    late_rows = (
+        {
+            "origin": row["origin"],
+            "flight": f"{row['carrier']}{row['flight']}",
+            "delay_minutes": row["dep_delay"],
+            "scheduled_arrival": iso(row["scheduled_arrival"]),
+        }
+        for _, _, _, row in late
+    )
     write(out / "late.ndjson", late_rows)
 
 
