@@ -62,11 +62,16 @@ pub async fn plan(
     planner.check_use(&draft, &whole);
     let parallelism = spec.settings.parallelism.unwrap_or(options.parallelism);
     placed::check(&mut planner, &draft, &whole, parallelism);
-    std::mem::replace(&mut report.problems, Problems::new(spec.file(), "")).into_result()?;
+    report.problems.clone().into_result()?;
 
     let mut planner = typed::Planner { connectors, environment: &environment, report: &mut report };
-    let pruned = pruned(&mut planner, &mut draft, &whole).await;
-    Ok(placed::place(spec, &draft, pruned, parallelism, options.tenant.clone()))
+    match pruned(&mut planner, &mut draft, &whole).await {
+        Some(nodes) => Ok(placed::place(spec, &draft, nodes, parallelism, options.tenant.clone())),
+        None => {
+            report.value("", "an operator that could be planned once could not be planned again", None);
+            report.problems.into_result().and(Err(Problems::default()))
+        }
+    }
 }
 
 /// The nodes planned again with only the columns that are read. A component that turns out to need more than it said gets everything.
@@ -74,17 +79,17 @@ async fn pruned(
     planner: &mut typed::Planner<'_, '_>,
     draft: &mut draft::Draft<'_>,
     whole: &[Option<typed::Typed>],
-) -> Vec<Option<typed::Typed>> {
+) -> Option<Vec<typed::Typed>> {
     let mut wants_everything = vec![false; draft.nodes.len()];
     loop {
         let needs = needs::needs(whole, &wants_everything);
         let pruned = planner.plan_all(draft, Some(typed::FirstPass { needs: &needs, nodes: whole })).await;
+        let Some(failed) = pruned.iter().position(|node| node.is_none()) else { return pruned.into_iter().collect() };
         planner.report.problems.problems.clear();
-        let Some(failed) = pruned.iter().position(|node| node.is_none()) else { return pruned };
         let culprit = if wants_everything[failed] { wants_everything.iter().position(|wants| !wants) } else { Some(failed) };
         match culprit {
             Some(culprit) => wants_everything[culprit] = true,
-            None => return planner.plan_all(draft, None).await,
+            None => return planner.plan_all(draft, None).await.into_iter().collect(),
         }
     }
 }

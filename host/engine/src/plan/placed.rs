@@ -80,10 +80,9 @@ fn has_one_key(typed: &Typed) -> bool {
 }
 
 /// Puts the job together. All nodes are planned.
-pub(super) fn place(spec: &JobSpec, draft: &Draft<'_>, typed: Vec<Option<Typed>>, job: NonZeroU32, tenant: TenantId) -> JobPlan {
+pub(super) fn place(spec: &JobSpec, draft: &Draft<'_>, typed: Vec<Typed>, job: NonZeroU32, tenant: TenantId) -> JobPlan {
     let mut nodes: Vec<Node> = Vec::with_capacity(typed.len());
     for (draft, typed) in draft.nodes.iter().zip(typed) {
-        let typed = typed.expect("a node that cannot be planned is a reported mistake");
         let parallelism = parallelism(draft, &typed, job);
         let inputs = typed.inputs.iter().map(|edge| place_edge(edge, &typed.kind, nodes[edge.from].parallelism, parallelism)).collect();
         let kind = match typed.kind {

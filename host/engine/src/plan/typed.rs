@@ -98,15 +98,14 @@ impl Planner<'_, '_> {
         typed: &[Option<Typed>],
         first: Option<FirstPass<'_>>,
     ) -> Option<Typed> {
-        let needs = first.map(|first| first.needs);
-        let edges: Vec<Option<TypedEdge>> = node.inputs.as_ref()?.iter().map(|edge| self.typed_edge(edge, typed, needs, number)).collect();
+        let edges: Vec<Option<TypedEdge>> = node.inputs.as_ref()?.iter().map(|edge| self.typed_edge(edge, typed, first, number)).collect();
         let inputs: Vec<TypedEdge> = edges.into_iter().collect::<Option<_>>()?;
         // Sources and sinks are planned once; the second pass only narrows what sources produce.
         let before = first.and_then(|first| first.nodes[number].as_ref()).map(|node| &node.kind);
         let kind = match (&node.kind, before) {
             (DraftKind::Broken { .. }, _) => return None,
             (DraftKind::Source(_), Some(TypedKind::Source(source))) => {
-                let node = source.planned.node(needs.map(|needs| needs.of_output(number, OutputPort::Port(0))));
+                let node = source.planned.node(first.map(|first| first.needs.of_output(number, OutputPort::Port(0))));
                 TypedKind::Source(Box::new(TypedSource { planned: source.planned.clone(), node }))
             }
             (DraftKind::Source(entry), _) => {
@@ -126,20 +125,14 @@ impl Planner<'_, '_> {
         Some(Typed { kind, inputs })
     }
 
-    /// None if the producer could not be planned, or has no such output (reported).
-    fn typed_edge(&mut self, edge: &DraftEdge, typed: &[Option<Typed>], needs: Option<&Needs>, to: usize) -> Option<TypedEdge> {
+    /// None if the producer could not be planned, or has no such output (reported), or is not what it was in the first pass.
+    fn typed_edge(&mut self, edge: &DraftEdge, typed: &[Option<Typed>], first: Option<FirstPass<'_>>, to: usize) -> Option<TypedEdge> {
         let producer = typed.get(edge.from)?.as_ref()?;
         let output = self.output_port(producer, edge)?;
         let whole = producer.output_type(output)?;
-        let columns = match needs {
+        let columns = match first {
             None => None,
-            Some(needs) => {
-                let columns: Option<Vec<usize>> =
-                    needs.of_edge(to, edge.from, output).iter().map(|name| whole.schema.index_of(name).ok()).collect();
-                let columns = columns?;
-                let is_whole = columns.len() == whole.schema.fields().len() && columns.is_sorted();
-                (!is_whole).then_some(columns)
-            }
+            Some(first) => narrowed(&whole, first.needs.of_edge(to, edge.from, output), first.nodes[edge.from].as_ref()?, output)?,
         };
         let schema = match &columns {
             None => whole.schema,
@@ -431,6 +424,23 @@ impl Planner<'_, '_> {
 
 /// What to do about a stream without event time.
 pub(super) const NO_EVENT_TIME_HELP: &str = "give the source an `event-time`, or put `assign-watermarks` in front";
+
+/// The columns of `stream` with these names; none: they are all. Fails if a column is not as it was in the first pass, as when a component
+/// answers the same question in another way.
+fn narrowed(stream: &StreamType, names: &[String], before: &Typed, output: OutputPort) -> Option<Option<Vec<usize>>> {
+    let before = before.output_type(output)?;
+    let mut columns = Vec::with_capacity(names.len());
+    for name in names {
+        let (column, field) = stream.schema.column_with_name(name)?;
+        let (_, field_before) = before.schema.column_with_name(name)?;
+        if field != field_before || (stream.event_times, stream.changes) != (before.event_times, before.changes) {
+            return None;
+        }
+        columns.push(column);
+    }
+    let is_whole = columns.len() == stream.schema.fields().len() && columns.is_sorted();
+    Some((!is_whole).then_some(columns))
+}
 
 /// Where an operator says what becomes of its late rows.
 fn late_pointer(report: &Report<'_>, entry: &str) -> String {
