@@ -168,7 +168,7 @@ pub fn encode_keys(columns: &[ArrayRef], rows: usize) -> Result<EncodedKeys, Not
     {
         return Ok(keys);
     }
-    let encoders = columns.iter().map(|column| Encoder::new(column)).collect::<Result<Vec<_>, _>>()?;
+    let encoders = columns.iter().map(Encoder::new).collect::<Result<Vec<_>, _>>()?;
     let mut keys = EncodedKeys {
         bytes: Vec::with_capacity(rows * 16),
         ends: Vec::with_capacity(rows),
@@ -223,11 +223,14 @@ fn hash_of_word(word: [u8; 8]) -> u64 {
     mixed ^ mixed >> 32
 }
 
+/// Appends the encoding of the value at a row, which is not null.
+type EncodeValue<'a> = dyn Fn(usize, &mut Vec<u8>) + 'a;
+
 /// One key column, downcast once per batch.
 enum Encoder<'a> {
     Null,
     Boolean(&'a BooleanArray),
-    Fixed { nulls: &'a dyn Array, encode: Box<dyn Fn(usize, &mut Vec<u8>) + 'a> },
+    Fixed { nulls: &'a dyn Array, encode: Box<EncodeValue<'a>> },
     Bytes { nulls: &'a dyn Array, value: Box<dyn Fn(usize) -> &'a [u8] + 'a> },
     FixedBytes(&'a FixedSizeBinaryArray),
     Struct(&'a StructArray, Vec<Encoder<'a>>),

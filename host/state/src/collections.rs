@@ -30,6 +30,9 @@ const ENTRY_OVERHEAD: usize = 96;
 /// Entries written to disk at a time.
 const FLUSH_ENTRIES: usize = 4096;
 
+/// A key or a value as it stands on disk.
+type Bytes = Box<[u8]>;
+
 /// One ordered-map or appended-list state.
 pub(crate) struct Collection {
     pub descriptor: StateDescriptor,
@@ -63,7 +66,7 @@ pub(crate) struct Context<'a> {
 /// Changes, checked and encoded.
 pub(crate) struct Staged {
     cleared: Vec<Vec<u8>>,
-    entries: Vec<(Box<[u8]>, Option<Box<[u8]>>)>,
+    entries: Vec<(Bytes, Option<Bytes>)>,
 }
 
 impl Collection {
@@ -179,7 +182,7 @@ impl Collection {
             let prefix = self.key_prefix(keys, span.key)?;
             let (from, to) = self.bounds(&prefix, span)?;
             let mut left = span.limit;
-            let mut entries: Vec<(Box<[u8]>, Box<[u8]>)> = Vec::new();
+            let mut entries: Vec<(Bytes, Bytes)> = Vec::new();
             self.walk(&from, &to, span.newest_first, context.disk, |key, stored| {
                 if left == 0 || truncated {
                     return ControlFlow::Break(());
@@ -213,7 +216,7 @@ impl Collection {
 
     fn decode_map_keys(&self, map_keys: &[Box<[u8]>]) -> Result<ArrayRef, Error> {
         if self.descriptor.kind == StateKind::AppendedList {
-            let position = |bytes: &Box<[u8]>| bytes[..].try_into().map(u64::from_be_bytes).map_err(|_| self.damaged(&"a position"));
+            let position = |bytes: &Bytes| bytes[..].try_into().map(u64::from_be_bytes).map_err(|_| self.damaged(&"a position"));
             return Ok(Arc::new(UInt64Array::from(map_keys.iter().map(position).collect::<Result<Vec<_>, Error>>()?)));
         }
         let mut columns = decode_keys(&[self.map_key_type()], map_keys.iter().map(|key| &key[..])).map_err(|error| self.damaged(&error))?;
@@ -379,7 +382,7 @@ impl Collection {
     }
 
     /// Entries that were read live longer, if the state is declared so.
-    fn refresh(&mut self, read: Vec<(Box<[u8]>, Box<[u8]>)>, context: &mut Context<'_>) {
+    fn refresh(&mut self, read: Vec<(Bytes, Bytes)>, context: &mut Context<'_>) {
         let (Some(ttl), Some(now)) = (self.descriptor.ttl, context.now) else { return };
         for (key, stored) in read {
             let Some(parts) = split_stored(&stored) else { continue };
@@ -423,7 +426,7 @@ impl Collection {
         if looked_at.len() == entries {
             self.swept_to = looked_at[entries - 1].to_vec();
         }
-        let over = |key: &&&Box<[u8]>| self.overlay[**key].stored.as_ref().is_some_and(|stored| self.is_over(stored, context.now));
+        let over = |key: &&&Bytes| self.overlay[**key].stored.as_ref().is_some_and(|stored| self.is_over(stored, context.now));
         let over: Vec<Box<[u8]>> = looked_at.iter().filter(over).map(|key| (*key).clone()).collect();
         over.into_iter().for_each(|key| self.put(key, None, context));
     }
@@ -438,7 +441,7 @@ impl Collection {
         for chunk in unsaved.chunks(FLUSH_ENTRIES) {
             disk.write(chunk)?;
         }
-        let cost = |(key, entry): (&Box<[u8]>, &Entry)| ENTRY_OVERHEAD + key.len() + entry.stored.as_ref().map_or(0, |stored| stored.len());
+        let cost = |(key, entry): (&Bytes, &Entry)| ENTRY_OVERHEAD + key.len() + entry.stored.as_ref().map_or(0, |stored| stored.len());
         self.bytes = self.overlay.iter().map(cost).sum();
         Ok(())
     }

@@ -228,8 +228,8 @@ fn scatter_leaf(rows: &mut Rows, records: Records<'_>, values: &ArrayRef, (word,
         }
         _ => {
             let values = &buffer.typed_data::<u128>()[range];
-            for at in 0..records.len() {
-                let value = if present(at) { values[at] } else { 0 };
+            for (at, &value) in values.iter().enumerate() {
+                let value = if present(at) { value } else { 0 };
                 *records.word_mut(rows, at, word) = value as u64;
                 *records.word_mut(rows, at, word + 1) = (value >> 64) as u64;
             }

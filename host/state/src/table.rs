@@ -328,7 +328,6 @@ impl KeyTable {
         self.free.push(slot);
         self.live -= 1;
     }
-
 }
 
 /// The rows of a stage of a batch of so many; behind the end there are none.

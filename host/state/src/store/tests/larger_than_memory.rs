@@ -12,7 +12,8 @@ fn write_and_read(state_bytes: usize) -> usize {
     let shared = Arc::new(RocksShared::new(RocksSharedSettings { block_cache_bytes: CACHE_BYTES, write_buffer_bytes: CACHE_BYTES / 2 }));
     let backend = Backend::RocksDb { directory: directory.path().join("state"), shared };
     let settings = StoreSettings { backend, memory_budget_bytes: BUDGET_BYTES };
-    let mut store = KeyedStore::open(&settings, 0..KEY_GROUPS, vec![value_state("text", DataType::Utf8)], vec![]).expect("good declarations");
+    let mut store =
+        KeyedStore::open(&settings, 0..KEY_GROUPS, vec![value_state("text", DataType::Utf8)], vec![]).expect("good declarations");
     let count = (state_bytes / TEXT_BYTES) as i64;
     let text = |key: i64| format!("{key:0TEXT_BYTES$}");
     let mut most = 0;

@@ -11,13 +11,13 @@ use super::{snapshots::finish, *};
 #[derive(Clone, Debug)]
 enum Step {
     /// Fixed-width values: none deletes.
-    Values(Vec<(i64, Option<(i64, Option<u8>)>)>),
+    Values(Vec<(i64, Option<Value>)>),
     Texts(Vec<(i64, Option<String>)>),
     MapEntries(Vec<(i64, i64, Option<i64>)>),
     /// Key, cleared, new elements.
     Lists(Vec<(i64, bool, Vec<i64>)>),
     /// Timer, key, time, deleted.
-    Timers(Vec<(usize, i64, i64, bool)>),
+    Timers(Vec<TimerStep>),
     /// Fires everything up to a time, in calls of a few timers.
     Fire(i64, usize),
     /// A barrier; the snapshot is read in slices of so many entries, with the next steps in between.
@@ -28,6 +28,7 @@ enum Step {
 }
 
 type Value = (i64, Option<u8>);
+type TimerStep = (usize, i64, i64, bool);
 
 #[derive(Clone, Debug, Default)]
 struct Model {
@@ -156,8 +157,7 @@ fn run(fixture: &mut Fixture, model: &mut Model, step: &Step) {
         Step::Timers(entries) => {
             let (keys, numbers) = numbered(fixture, entries.iter().map(|(_, key, _, _)| *key).collect());
             for timer in 0..2 {
-                let mine: Vec<(u32, &(usize, i64, i64, bool))> =
-                    numbers.iter().copied().zip(entries).filter(|(_, entry)| entry.0 == timer).collect();
+                let mine: Vec<(u32, &TimerStep)> = numbers.iter().copied().zip(entries).filter(|(_, entry)| entry.0 == timer).collect();
                 let at = mine.iter().map(|(_, entry)| entry.2).collect();
                 let deleted = mine.iter().map(|(_, entry)| entry.3).collect();
                 let update = TimerUpdate { timer, keys: mine.iter().map(|(number, _)| *number).collect(), at, deleted };
