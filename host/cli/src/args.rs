@@ -10,11 +10,11 @@ use crate::{build, completions, doctor, explain, inspect, new, run, schema, term
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
-    /// When to use colours.
-    #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t = Colors::Auto)]
+    /// When to use colours: auto (on a terminal, unless NO_COLOR is set), always or never.
+    #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t = Colors::Auto, hide_possible_values = true, help_heading = "Global options")]
     pub color: Colors,
     /// Which log lines to show on standard error, as `level` or `target=level,…`; guests log under the target `guest`.
-    #[arg(long, global = true, value_name = "FILTER", env = "MILLSTREAM_LOG", default_value = "warn,guest=info")]
+    #[arg(long, global = true, value_name = "FILTER", help_heading = "Global options", env = "MILLSTREAM_LOG", default_value = "warn,guest=info")]
     pub log: String,
 }
 

@@ -142,7 +142,8 @@ fn contract() -> Result<tempfile::TempDir, Failure> {
     written.map_err(|error| Failure::new(Exit::Failed, "the contract cannot be written to a temporary directory").because(&error))
 }
 
-/// A path without a leading `./`.
-fn shown(path: &Path) -> &Path {
-    path.strip_prefix(".").unwrap_or(path)
+/// A path as it would be typed here.
+pub fn shown(path: &Path) -> &Path {
+    let here = std::env::current_dir().unwrap_or_default();
+    path.strip_prefix(here).or_else(|_elsewhere| path.strip_prefix(".")).unwrap_or(path)
 }

@@ -26,7 +26,7 @@ use case::Case;
 /// How many rows a call gets at most. How rows are cut into calls may change no result.
 const ROWS_PER_CALL: [usize; 3] = [1, 2, usize::MAX];
 
-/// Runs the cases of a project, `tests/*.json`, with its component in the real host.
+/// Runs the cases of a project, `tests/*.json`, with its component in the real host
 ///
 /// A case gives rows, watermarks and clock times (in ms) to the operator, and says what must come out. Each case runs with one row per call,
 /// with two, and with all at once.
@@ -146,7 +146,7 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 
 fn outcome(path: &Path, about: &str, differences: &[String]) -> String {
     let (style, word) = if differences.is_empty() { (GOOD, "good  ") } else { (ERROR, "failed") };
-    let mut text = format!("{style}{word}{style:#}  {}  {FAINT}{about}{FAINT:#}\n", path.display());
+    let mut text = format!("{style}{word}{style:#}  {}  {FAINT}{about}{FAINT:#}\n", build::shown(path).display());
     for difference in differences {
         text += &format!("        {}\n", difference.replace('\n', "\n        "));
     }
