@@ -110,7 +110,7 @@ async fn rejected_rows_go_to_their_sink_with_cause_place_and_content() {
     };
     assert_eq!(column("row"), [r#"{"key":-2,"number":-5}"#, r#"{"key":1,"number":13}"#]);
     assert_eq!(column("reason")[0], "negative");
-    assert!(column("reason")[1].contains("unlucky"), "{:?}", column("reason"));
+    assert!(column("reason")[1].contains("trapped"), "{:?}", column("reason"));
     assert_eq!(column("position"), ["1", "2"]);
     assert_eq!(column("operator"), ["sums", "sums"]);
     assert!(rejected[0].columns().column_by_name("key_hash").expect("fixed").is_valid(0));

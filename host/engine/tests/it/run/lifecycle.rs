@@ -1,9 +1,6 @@
 //! Starting, ending, failing: what becomes of a job and of its sinks.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use millstream_engine::{
