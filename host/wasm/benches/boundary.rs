@@ -23,6 +23,7 @@ use arrow_array::{
 use arrow_buffer::BooleanBuffer;
 use arrow_schema::{DataType, Field};
 use arrow_select::{filter::FilterBuilder, take::take};
+use cpu_time::ThreadTime;
 use millstream_model::ids::{JobId, OperatorId, SubtaskIndex, TenantId};
 use millstream_wasm::{
     CallKeys, Component, InputSchema, InstanceContext, Moment, OperatorInstance, OperatorPlan, Rows, Runtime, RuntimeSettings, Silent,
@@ -185,11 +186,7 @@ fn rows(length: usize, columns: Vec<ArrayRef>) -> Rows {
 // ---- clocks ----
 
 fn thread_cpu() -> Duration {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` is a valid timespec for the call to fill, and outlives it.
-    let status = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
-    assert_eq!(status, 0, "every supported system has a CPU clock per thread");
-    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).expect("below a second"))
+    ThreadTime::now().as_duration()
 }
 
 fn median(mut samples: Vec<f64>) -> f64 {

@@ -27,13 +27,8 @@ pub(crate) fn now() -> Instant {
 }
 
 /// CPU time that the current thread has used, in ns.
-#[expect(unsafe_code, reason = "clock_gettime has no safe form in std")]
 fn thread_cpu_ns() -> u64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` is a valid timespec for the call to fill, and outlives it.
-    let status = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
-    debug_assert_eq!(status, 0, "every supported system has a CPU clock per thread");
-    time.tv_sec.unsigned_abs() * 1_000_000_000 + time.tv_nsec.unsigned_abs()
+    u64::try_from(ThreadTime::now().as_duration().as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Idle ticks after which the ticker sleeps.
