@@ -134,8 +134,12 @@ impl EncodedKeys {
     fn close(&mut self) {
         let start = self.ends.last().map_or(0, |&end| end as usize);
         self.hashes.push(xxh3_64(&self.bytes[start..]));
-        self.ends.push(u32::try_from(self.bytes.len()).expect("the keys of one batch stay below 4 GiB"));
+        self.ends.push(end_of(&self.bytes));
     }
+}
+
+fn end_of(bytes: &[u8]) -> u32 {
+    u32::try_from(bytes.len()).expect("the keys of one batch stay below 4 GiB")
 }
 
 /// A type that cannot be a key.
@@ -179,7 +183,12 @@ pub fn encode_keys(columns: &[ArrayRef], rows: usize) -> Result<EncodedKeys, Not
         for encoder in &encoders {
             encoder.encode(row, &mut keys.bytes);
         }
-        keys.close();
+        keys.ends.push(end_of(&keys.bytes));
+    }
+    // Not in the same loop: hashing bytes that were just written waits for them to arrive in the cache.
+    for row in 0..rows {
+        let hash = xxh3_64(keys.key(row));
+        keys.hashes.push(hash);
     }
     Ok(keys)
 }

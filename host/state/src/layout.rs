@@ -94,9 +94,9 @@ impl Layout {
         self.words
     }
 
-    /// The values of the records as a column; `present`: which are not null.
-    pub fn gather(&self, rows: &Rows, records: Records<'_>, present: Option<NullBuffer>) -> ArrayRef {
-        self.root.gather(rows, records, present)
+    /// The values of the records as a column; `heads`: their first words; `present`: which are not null.
+    pub fn gather(&self, rows: &Rows, records: Records<'_>, heads: &[u64], present: Option<NullBuffer>) -> ArrayRef {
+        self.root.gather(rows, records, heads, present)
     }
 
     /// Writes the value at `value_of(i)` of `values` into record i; null (at any level) writes zeros. Null bits must be zero before.
@@ -152,12 +152,12 @@ impl Node {
         Self { data_type: data_type.clone(), null, place }
     }
 
-    fn gather(&self, rows: &Rows, records: Records<'_>, present: Option<NullBuffer>) -> ArrayRef {
+    fn gather(&self, rows: &Rows, records: Records<'_>, heads: &[u64], present: Option<NullBuffer>) -> ArrayRef {
         let builder = ArrayDataBuilder::new(self.data_type.clone()).len(records.len()).nulls(present);
         let builder = match &self.place {
             Place::Leaf { word, shift, width } => builder.add_buffer(gather_leaf(&self.data_type, rows, records, (*word, *shift, *width))),
             Place::Struct(fields) => {
-                let columns = fields.iter().map(|field| field.gather(rows, records, field.valid(rows, records)).to_data());
+                let columns = fields.iter().map(|field| field.gather(rows, records, heads, field.valid(heads)).to_data());
                 builder.child_data(columns.collect())
             }
         };
@@ -165,9 +165,9 @@ impl Node {
     }
 
     /// Which records have a value in this field; none: all.
-    fn valid(&self, rows: &Rows, records: Records<'_>) -> Option<NullBuffer> {
+    fn valid(&self, heads: &[u64]) -> Option<NullBuffer> {
         let bit = self.null?;
-        let valid = NullBuffer::new(BooleanBuffer::collect_bool(records.len(), |at| records.word(rows, at, 0) >> bit & 1 == 0));
+        let valid = NullBuffer::new(BooleanBuffer::collect_bool(heads.len(), |at| heads[at] >> bit & 1 == 0));
         (valid.null_count() > 0).then_some(valid)
     }
 

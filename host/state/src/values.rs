@@ -131,9 +131,11 @@ impl ValueState {
 
     /// The values of the keys; null is absence.
     pub fn load(&mut self, slots: &[Slot], context: &mut Context<'_>) -> Result<ArrayRef, Error> {
-        if self.flags_of_all(slots, context.table) & KNOWN == 0 {
-            self.fetch_unknown(slots, context)?;
+        let (heads, flags) = self.heads(slots, context.table);
+        if flags & KNOWN != 0 && self.descriptor.ttl.is_none() {
+            return self.read_with(slots, context.table, &heads, flags);
         }
+        self.fetch_unknown(slots, context)?;
         if let Some(ttl) = self.descriptor.ttl {
             self.keep_time(ttl, slots, context);
         }
@@ -142,12 +144,16 @@ impl ValueState {
 
     /// The values in memory.
     pub fn read(&self, slots: &[Slot], table: &KeyTable) -> Result<ArrayRef, Error> {
+        let (heads, flags) = self.heads(slots, table);
+        self.read_with(slots, table, &heads, flags)
+    }
+
+    fn read_with(&self, slots: &[Slot], table: &KeyTable, heads: &[u64], flags: u64) -> Result<ArrayRef, Error> {
         match &self.form {
             Form::Fixed(layout) => {
-                let some_absent = self.flags_of_all(slots, table) & PRESENT == 0;
-                let present = || BooleanBuffer::collect_bool(slots.len(), |at| self.head(table, slots[at]) & PRESENT != 0);
+                let present = || NullBuffer::new(BooleanBuffer::collect_bool(heads.len(), |at| heads[at] & PRESENT != 0));
                 let records = Records { slots, offset: self.offset };
-                Ok(layout.gather(&table.rows, records, some_absent.then(|| NullBuffer::new(present()))))
+                Ok(layout.gather(&table.rows, records, heads, (flags & PRESENT == 0).then(present)))
             }
             Form::Boxed { cells, .. } => {
                 let mut decoder = self.decoder()?;
@@ -177,9 +183,15 @@ impl ValueState {
         Error::Corrupt { of: self.descriptor.name.clone(), reason: reason.to_string() }
     }
 
-    /// The flags that all records have.
-    fn flags_of_all(&self, slots: &[Slot], table: &KeyTable) -> u64 {
-        slots.iter().fold(u64::MAX, |flags, &slot| flags & self.head(table, slot))
+    /// The heads of all records, and the flags that all of them have.
+    fn heads(&self, slots: &[Slot], table: &KeyTable) -> (Vec<u64>, u64) {
+        let mut flags = u64::MAX;
+        let head = |&slot: &Slot| {
+            let head = self.head(table, slot);
+            flags &= head;
+            head
+        };
+        (slots.iter().map(head).collect(), flags)
     }
 
     #[inline(always)]
