@@ -32,7 +32,11 @@ fn main() {
     let count = || json!({ "n": { "count": "*" } });
     let top = || json!({ "price": { "max": "price" }, "auction": { "max-by": "price", "value": "auction" }, "bidder": { "max-by": "price", "value": "bidder" } });
     let cases: Vec<(&str, Option<&str>, Value)> = vec![
-        ("q5 sliding 10s/2s, count per auction", Some("auction"), json!({ "sliding": { "size": "10s", "slide": "2s" }, "aggregates": count() })),
+        (
+            "q5 sliding 10s/2s, count per auction",
+            Some("auction"),
+            json!({ "sliding": { "size": "10s", "slide": "2s" }, "aggregates": count() }),
+        ),
         ("q7 tumbling 10s, highest bid", None, json!({ "tumbling": "10s", "aggregates": top() })),
         ("q11 session 10s, count per bidder", Some("bidder"), json!({ "session": "10s", "aggregates": count() })),
         ("q12 tumbling 10s, count per bidder", Some("bidder"), json!({ "tumbling": "10s", "aggregates": count() })),

@@ -43,7 +43,11 @@ pub fn state_error(error: millstream_state::Error) -> OperatorError {
 ///
 /// # Errors
 /// It cannot be opened.
-pub fn open_store(context: &OperatorContext, states: Vec<StateDescriptor>, timers: Vec<TimerDescriptor>) -> Result<KeyedStore, OperatorError> {
+pub fn open_store(
+    context: &OperatorContext,
+    states: Vec<StateDescriptor>,
+    timers: Vec<TimerDescriptor>,
+) -> Result<KeyedStore, OperatorError> {
     let backend = match (&context.state.directory, &context.state.shared) {
         (Some(directory), Some(shared)) => Backend::RocksDb { directory: directory.clone(), shared: Arc::clone(shared) },
         _ => Backend::Memory,

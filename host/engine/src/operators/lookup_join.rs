@@ -68,9 +68,18 @@ pub enum JoinKind {
 
 impl Added {
     /// The columns of `from` to add, under their new names; those of `default` if nothing is said.
-    pub(super) fn columns(this: Option<&Self>, from: &Schema, default: impl Fn(&str) -> bool) -> Result<Vec<(usize, FieldRef)>, Vec<Problem>> {
+    pub(super) fn columns(
+        this: Option<&Self>,
+        from: &Schema,
+        default: impl Fn(&str) -> bool,
+    ) -> Result<Vec<(usize, FieldRef)>, Vec<Problem>> {
         let pairs: Vec<(String, &str, String)> = match this {
-            None => from.fields().iter().filter(|field| default(field.name())).map(|field| (field.name().clone(), field.name().as_str(), "add".into())).collect(),
+            None => from
+                .fields()
+                .iter()
+                .filter(|field| default(field.name()))
+                .map(|field| (field.name().clone(), field.name().as_str(), "add".into()))
+                .collect(),
             Some(Self::Listed(names)) => {
                 names.iter().enumerate().map(|(index, name)| (name.clone(), name.as_str(), format!("add.{index}"))).collect()
             }
@@ -93,7 +102,10 @@ impl Added {
     pub(super) fn joined(input: &Schema, added: &[(usize, FieldRef)], kind: JoinKind) -> Result<SchemaRef, Vec<Problem>> {
         let clash = |field: &FieldRef| {
             let message = format!("the stream has a column `{}` already", field.name());
-            input.index_of(field.name()).is_ok().then(|| Problem::at("add", message).help("give it another name: add: { new_name: column }"))
+            input
+                .index_of(field.name())
+                .is_ok()
+                .then(|| Problem::at("add", message).help("give it another name: add: { new_name: column }"))
         };
         let problems: Vec<Problem> = added.iter().filter_map(|(_, field)| clash(field)).collect();
         if !problems.is_empty() {

@@ -94,7 +94,9 @@ impl OperatorSpec for TemporalJoin {
             }
         }
         if request.order == RowOrder::EventTime {
-            problems.push(Problem::in_entry("order", "a temporal join itself waits until rows can be joined in time").help("leave `order` out"));
+            problems.push(
+                Problem::in_entry("order", "a temporal join itself waits until rows can be joined in time").help("leave `order` out"),
+            );
         }
         let keys = self.keys(&request).unwrap_or_else(|problem| {
             problems.push(problem);
@@ -128,7 +130,10 @@ impl OperatorSpec for TemporalJoin {
             schema: Arc::clone(&schema),
         };
         let output = StreamType { schema, event_times: true, changes: false };
-        Ok(Planned { plan: Arc::new(TemporalJoinPlan { outputs: [(OUTPUT.into(), output)], shape: Arc::new(shape) }), late: Some(self.late.clone()) })
+        Ok(Planned {
+            plan: Arc::new(TemporalJoinPlan { outputs: [(OUTPUT.into(), output)], shape: Arc::new(shape) }),
+            late: Some(self.late.clone()),
+        })
     }
 }
 
@@ -142,7 +147,8 @@ impl TemporalJoin {
             keys.iter().map(|&key| request.inputs[input].schema.field(key).data_type().clone()).collect()
         };
         if types(LEFT, left) != types(RIGHT, right) {
-            return Err(Problem::in_entry("key-by", "the keys of `left` and `right` are of different types").help("cast one of them with `compute`"));
+            return Err(Problem::in_entry("key-by", "the keys of `left` and `right` are of different types")
+                .help("cast one of them with `compute`"));
         }
         Ok([left.clone(), right.clone()])
     }
@@ -222,7 +228,10 @@ impl OperatorPlan for TemporalJoinPlan {
     fn explain(&self) -> Vec<String> {
         let at = self.shape.at.as_ref().map_or_else(|| "its event time".to_owned(), ToString::to_string);
         let keep = DurationMs::from_ms(self.shape.keep_ms);
-        vec![format!("joins each row of left with the latest version of right at {at}"), format!("keeps versions {keep} behind the watermark")]
+        vec![
+            format!("joins each row of left with the latest version of right at {at}"),
+            format!("keeps versions {keep} behind the watermark"),
+        ]
     }
 
     fn reads(&self, input: usize) -> Option<Vec<usize>> {
@@ -279,7 +288,9 @@ impl TemporalJoinRun {
             self.metrics.rows_late.add(late as u64);
         }
         // A scratch output takes the late rows, which have no stream of their type.
-        let Some(batch) = without_late(batch.clone(), now.watermark.map(|watermark| watermark.0), &mut Output::default()) else { return Ok(()) };
+        let Some(batch) = without_late(batch.clone(), now.watermark.map(|watermark| watermark.0), &mut Output::default()) else {
+            return Ok(());
+        };
         let set = self.resolve(RIGHT, &batch)?;
         let times = times_of(&batch);
         let keys = keys_of_rows(&set, batch.num_rows());
@@ -322,7 +333,12 @@ impl TemporalJoinRun {
     }
 
     /// The time each row asks for; rows without one are rejected, those that ask for a time before the versions that are kept are late.
-    fn times_asked(&self, batch: Batch, watermark: Option<i64>, out: &mut Output) -> Result<Option<(Batch, ScalarBuffer<i64>)>, OperatorError> {
+    fn times_asked(
+        &self,
+        batch: Batch,
+        watermark: Option<i64>,
+        out: &mut Output,
+    ) -> Result<Option<(Batch, ScalarBuffer<i64>)>, OperatorError> {
         let Some(expression) = &self.shape.at else {
             let times = times_of(&batch).clone();
             return Ok(Some((batch, times)));
@@ -355,7 +371,8 @@ impl TemporalJoinRun {
         let mut places: Vec<(u32, i64)> = ready.keys.iter().copied().zip(ready.at.iter().copied()).collect();
         places.sort_unstable();
         places.dedup();
-        let place_of = |row: usize| places.binary_search(&(ready.keys[row], ready.at[row])).expect("every row's place is in the list") as u32;
+        let place_of =
+            |row: usize| places.binary_search(&(ready.keys[row], ready.at[row])).expect("every row's place is in the list") as u32;
         let place_of_row: Vec<u32> = (0..ready.keys.len()).map(place_of).collect();
         let (keys, at): (Vec<u32>, Vec<i64>) = places.iter().copied().unzip();
         let map_keys: ArrayRef = Arc::new(Int64Array::from(at.clone()));
@@ -394,7 +411,8 @@ impl TemporalJoinRun {
 
     /// Versions, and for each (key, time) which of them is the latest at or before it.
     fn versions_at(&mut self, set: &KeySet, keys: &[u32], at: &[i64], now: Moment) -> Result<(StructArray, UInt32Array), OperatorError> {
-        let span = |(&key, &at): (&u32, &i64)| Span { key, after: None, before: Some(one(at.saturating_add(1))), newest_first: true, limit: 1 };
+        let span =
+            |(&key, &at): (&u32, &i64)| Span { key, after: None, before: Some(one(at.saturating_add(1))), newest_first: true, limit: 1 };
         let mut spans: Vec<Span> = keys.iter().zip(at).map(span).collect();
         let mut found: Vec<Option<u32>> = vec![None; spans.len()];
         let mut parts: Vec<ArrayRef> = Vec::new();
@@ -427,7 +445,8 @@ impl TemporalJoinRun {
         let Some(due) = self.store.due(Clock::EventTime, watermark.0, PORTION).map_err(state_error)? else { return Ok(()) };
         // There may be more timers of these keys.
         self.has_more = true;
-        let of = |timer: usize| -> Vec<u32> { (0..due.len() as u32).filter(|&number| due.timer[number as usize] as usize == timer).collect() };
+        let of =
+            |timer: usize| -> Vec<u32> { (0..due.len() as u32).filter(|&number| due.timer[number as usize] as usize == timer).collect() };
         let (joins, prunes) = (of(JOIN), of(PRUNE));
         let mut maps = Vec::new();
         if !joins.is_empty() {

@@ -49,7 +49,8 @@ fn plan(settings: Value, airports: &Airports) -> Result<Planned, Vec<Problem>> {
     let inputs = [StreamType { schema, event_times: true, changes: true }];
     let environment = Environment { base_directory: Path::new("job"), components: &NoComponents, clock: Arc::new(ManualClock::at(0)) };
     let id = "l".into();
-    let request = PlanRequest { id: &id, inputs: &inputs, keys: None, order: RowOrder::Arrival, environment: &environment, tables: Some(airports) };
+    let request =
+        PlanRequest { id: &id, inputs: &inputs, keys: None, order: RowOrder::Arrival, environment: &environment, tables: Some(airports) };
     block_on(join.plan(request))
 }
 
@@ -66,7 +67,9 @@ fn joined(settings: Value) -> Vec<String> {
     let batch = &emitted[0].1;
     assert_eq!(batch.schema(), plan.outputs()[0].1.schema);
     let texts = |row: usize| {
-        let text = |column: &ArrayRef| column.as_string_opt::<i32>().filter(|column| column.is_valid(row)).map_or("null", |column| column.value(row)).to_owned();
+        let text = |column: &ArrayRef| {
+            column.as_string_opt::<i32>().filter(|column| column.is_valid(row)).map_or("null", |column| column.value(row)).to_owned()
+        };
         format!("{} {} @{}", text(batch.column(0)), text(batch.column(2)), batch.event_times().expect("kept")[row])
     };
     (0..batch.num_rows()).map(texts).collect()

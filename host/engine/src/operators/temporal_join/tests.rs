@@ -30,7 +30,8 @@ fn plan(settings: Value) -> Result<Planned, Vec<Problem>> {
     let inputs = schemas().map(|schema| StreamType { schema, event_times: true, changes: false });
     let environment = Environment { base_directory: Path::new(""), components: &NoComponents, clock: Arc::new(ManualClock::at(0)) };
     let (id, keys) = ("j".into(), KEYS.map(<[usize]>::to_vec));
-    let request = PlanRequest { id: &id, inputs: &inputs, keys: Some(&keys), order: RowOrder::Arrival, environment: &environment, tables: None };
+    let request =
+        PlanRequest { id: &id, inputs: &inputs, keys: Some(&keys), order: RowOrder::Arrival, environment: &environment, tables: None };
     block_on(join.plan(request))
 }
 
@@ -95,7 +96,8 @@ impl Run {
                 OutputPort::Late => self.late.extend_from_slice(&left),
                 _ => {
                     let right = batch.column(3).as_primitive::<Int64Type>().clone();
-                    self.joined.extend((0..batch.num_rows()).map(|row| (left[row], right.is_valid(row).then(|| right.value(row)), times[row])));
+                    self.joined
+                        .extend((0..batch.num_rows()).map(|row| (left[row], right.is_valid(row).then(|| right.value(row)), times[row])));
                 }
             }
         }
@@ -191,7 +193,8 @@ fn a_join_without_key_is_refused() {
     let environment = Environment { base_directory: Path::new(""), components: &NoComponents, clock: Arc::new(ManualClock::at(0)) };
     let id = "j".into();
     let request = PlanRequest { id: &id, inputs: &inputs, keys: None, order: RowOrder::Arrival, environment: &environment, tables: None };
-    let messages: Vec<String> = block_on(join.plan(request)).err().expect("it is refused").into_iter().map(|problem| problem.message).collect();
+    let messages: Vec<String> =
+        block_on(join.plan(request)).err().expect("it is refused").into_iter().map(|problem| problem.message).collect();
     assert!(messages.contains(&"a temporal join finds versions by key".to_owned()), "{messages:?}");
     assert!(messages.contains(&"a temporal join goes by event time, but `left` has none".to_owned()), "{messages:?}");
 }

@@ -211,10 +211,16 @@ mod tests {
     }
 
     fn any_windows() -> impl Strategy<Value = Windows> {
-        let sliding = (1_i64..50, 1_i64..50, -60_i64..60)
-            .prop_map(|(a, b, origin_ms)| Windows::Sliding { size_ms: a.max(b), slide_ms: a.min(b), origin_ms });
-        let cumulative =
-            (1_i64..20, 1_i64..8, -60_i64..60).prop_map(|(step_ms, n, origin_ms)| Windows::Cumulative { size_ms: n * step_ms, step_ms, origin_ms });
+        let sliding = (1_i64..50, 1_i64..50, -60_i64..60).prop_map(|(a, b, origin_ms)| Windows::Sliding {
+            size_ms: a.max(b),
+            slide_ms: a.min(b),
+            origin_ms,
+        });
+        let cumulative = (1_i64..20, 1_i64..8, -60_i64..60).prop_map(|(step_ms, n, origin_ms)| Windows::Cumulative {
+            size_ms: n * step_ms,
+            step_ms,
+            origin_ms,
+        });
         prop_oneof![sliding, cumulative]
     }
 

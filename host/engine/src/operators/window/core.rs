@@ -61,7 +61,12 @@ impl Core {
     ///
     /// # Errors
     /// The store or a component cannot be opened.
-    pub async fn open(plan: &CorePlan, states: Vec<StateDescriptor>, timer: &str, context: &OperatorContext) -> Result<Self, OperatorError> {
+    pub async fn open(
+        plan: &CorePlan,
+        states: Vec<StateDescriptor>,
+        timer: &str,
+        context: &OperatorContext,
+    ) -> Result<Self, OperatorError> {
         let timers = vec![TimerDescriptor { name: timer.into(), clock: Clock::EventTime }];
         let store = open_store(context, states, timers)?;
         let instances = InstanceContext {

@@ -13,11 +13,7 @@ use millstream_model::{Batch, EventTime, Watermark, state::Clock};
 use millstream_state::{KeySet, TimerUpdate, Updates, ValueUpdate};
 
 use super::{
-    aggregate::{
-        Grouping, Run,
-        component::RefusedRow,
-        set::value_state,
-    },
+    aggregate::{Grouping, Run, component::RefusedRow, set::value_state},
     core::{Core, CorePlan, TIMER, accumulator_updates},
     results::Spans,
 };
@@ -82,8 +78,11 @@ impl CountWindows {
 
     fn load_progress(&mut self, keys: &KeySet, now: Moment) -> Result<Vec<Progress>, OperatorError> {
         let loaded = self.core.store.load(self.progress_state(), keys, state_moment(now)).map_err(state_error)?;
-        let (rows, latest) = (loaded.as_struct().column(0).as_primitive::<Int64Type>(), loaded.as_struct().column(1).as_primitive::<Int64Type>());
-        let of = |key: usize| if loaded.is_null(key) { Progress::default() } else { Progress { rows: rows.value(key), latest: latest.value(key) } };
+        let (rows, latest) =
+            (loaded.as_struct().column(0).as_primitive::<Int64Type>(), loaded.as_struct().column(1).as_primitive::<Int64Type>());
+        let of = |key: usize| {
+            if loaded.is_null(key) { Progress::default() } else { Progress { rows: rows.value(key), latest: latest.value(key) } }
+        };
         Ok((0..keys.len()).map(of).collect())
     }
 
@@ -140,7 +139,8 @@ impl CountWindows {
     }
 
     async fn emit_closed(&mut self, set: &KeySet, parts: &Parts, accumulators: &[ArrayRef], out: &mut Output) -> Result<(), OperatorError> {
-        let closed: Vec<u32> = (0..parts.parts.len() as u32).filter(|&part| parts.parts[part as usize].progress.rows == self.rows).collect();
+        let closed: Vec<u32> =
+            (0..parts.parts.len() as u32).filter(|&part| parts.parts[part as usize].progress.rows == self.rows).collect();
         if closed.is_empty() {
             return Ok(());
         }
@@ -171,7 +171,11 @@ impl CountWindows {
         let accumulators = accumulators.iter().map(|accumulators| take_or_null(accumulators, &open)).collect();
         let mut values = accumulator_updates(accumulators, keys);
         let progress: Vec<Option<Progress>> = parts.open.iter().map(|part| part.map(|part| parts.parts[part as usize].progress)).collect();
-        values.push(ValueUpdate { state: self.progress_state(), changed: BooleanBuffer::new_set(keys), values: progress_column(&progress) });
+        values.push(ValueUpdate {
+            state: self.progress_state(),
+            changed: BooleanBuffer::new_set(keys),
+            values: progress_column(&progress),
+        });
         let differs = |key: &u32| (before[*key as usize].rows > 0) != progress[*key as usize].is_some();
         let changed: Vec<u32> = (0..keys as u32).filter(differs).collect();
         let deleted = BooleanBuffer::collect_bool(changed.len(), |index| progress[changed[index] as usize].is_none());

@@ -147,7 +147,8 @@ pub fn runs(times: Option<&[i64]>, rows: usize, windows: Windows) -> (Groups, Ve
         Some(times) => {
             for (stride, times) in times.chunks(STRIDE).enumerate() {
                 let start = stride * STRIDE;
-                let (least, greatest) = times.iter().fold((i64::MAX, i64::MIN), |(least, greatest), &time| (least.min(time), greatest.max(time)));
+                let (least, greatest) =
+                    times.iter().fold((i64::MAX, i64::MIN), |(least, greatest), &time| (least.min(time), greatest.max(time)));
                 let pane = cursor.pane_of(least);
                 if pane == cursor.pane_of(greatest) {
                     add(start..start + times.len(), pane);

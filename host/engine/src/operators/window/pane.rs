@@ -23,7 +23,7 @@ use super::{
     core::{Core, CorePlan, TIMER, accumulator_updates},
     early::Early,
     gather::{Gathered, Gathering},
-    group::{Groups, Grouper, runs},
+    group::{Grouper, Groups, runs},
     pane_index::PaneIndex,
     results::Spans,
     state_key::{self, Part},
@@ -283,7 +283,13 @@ impl PaneWindows {
     }
 
     /// Emits the windows that contain panes of `changed` and satisfy `which`, for the keys of those panes.
-    async fn emit_again(&mut self, changed: &PaneIndex, which: impl Fn(i64) -> bool, now: Moment, out: &mut Output) -> Result<(), OperatorError> {
+    async fn emit_again(
+        &mut self,
+        changed: &PaneIndex,
+        which: impl Fn(i64) -> bool,
+        now: Moment,
+        out: &mut Output,
+    ) -> Result<(), OperatorError> {
         let windows = self.plan.windows;
         let mut ends = BTreeSet::new();
         for (pane, _) in changed.panes(i64::MIN..i64::MAX) {

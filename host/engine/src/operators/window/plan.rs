@@ -120,8 +120,11 @@ impl OperatorSpec for Window {
         let core = core_plan(keys, aggregates, reads.into_iter().collect(), kind, input);
         let lateness_ms = self.allowed_lateness.as_ms();
         let early = early.map(|(every_ms, clock)| Early::new(every_ms, clock));
-        let output =
-            StreamType { schema: Arc::clone(&core.shape.schema), event_times: core.shape.event_times, changes: early.is_some() || lateness_ms > 0 };
+        let output = StreamType {
+            schema: Arc::clone(&core.shape.schema),
+            event_times: core.shape.event_times,
+            changes: early.is_some() || lateness_ms > 0,
+        };
         let plan = WindowPlan { outputs: [(OUTPUT.into(), output)], kind, core, lateness_ms, early };
         let late = kind.needs_event_time().then(|| self.late.clone());
         Ok(Planned { plan: Arc::new(plan), late })
@@ -132,7 +135,8 @@ impl Window {
     fn check_kind(&self, kind: Kind, input: &StreamType, order: RowOrder, problems: &mut Vec<Problem>) {
         if kind.needs_event_time() && !input.event_times {
             let problem = Problem::at("", "these windows lie in event time, but the input has none");
-            problems.push(problem.help("give the source an `event-time`, put `assign-watermarks` before, or use `count` or `global` windows"));
+            problems
+                .push(problem.help("give the source an `event-time`, put `assign-watermarks` before, or use `count` or `global` windows"));
         }
         if order == RowOrder::EventTime {
             let problem = Problem::in_entry("order", "a window takes rows as they arrive");
@@ -282,11 +286,21 @@ fn of_column(key: &str, column: usize, field: &Field, schema: &Schema) -> Option
     })
 }
 
-fn pick_by(settings: &Aggregate, side: Side, by: usize, key: &str, found: &ColumnFinder<'_>) -> Result<(Arc<dyn BuiltIn>, Vec<usize>), Problem> {
+fn pick_by(
+    settings: &Aggregate,
+    side: Side,
+    by: usize,
+    key: &str,
+    found: &ColumnFinder<'_>,
+) -> Result<(Arc<dyn BuiltIn>, Vec<usize>), Problem> {
     let (columns, as_struct) = match &settings.value {
-        None => return Err(Problem::at(format!("{}.value", found.path), format!("`{key}` finds a row; `value` says which of its columns"))),
+        None => {
+            return Err(Problem::at(format!("{}.value", found.path), format!("`{key}` finds a row; `value` says which of its columns")));
+        }
         Some(Columns::One(name)) => (found.columns("value", [name])?, false),
-        Some(Columns::Many(names)) if names.is_empty() => return Err(Problem::at(format!("{}.value", found.path), "name at least one column")),
+        Some(Columns::Many(names)) if names.is_empty() => {
+            return Err(Problem::at(format!("{}.value", found.path), "name at least one column"));
+        }
         Some(Columns::Many(names)) => (found.columns("value", names)?, true),
     };
     let field = found.schema.field(by);
@@ -321,11 +335,15 @@ async fn plan_component(
         let plan = instance.plan(&settings.settings, &fields.clone().into()).await?;
         Ok::<_, millstream_wasm::Error>((component, plan))
     };
-    let (component, plan) =
-        planned.await.map_err(|error| vec![Problem::at(format!("{}.component", found.path), with_causes(&error))])?;
+    let (component, plan) = planned.await.map_err(|error| vec![Problem::at(format!("{}.component", found.path), with_causes(&error))])?;
     let columns: Vec<usize> = plan.columns.iter().map(|&column| offered[column]).collect();
-    let aggregate =
-        ComponentAggregate { component, path: settings.path.clone(), settings: settings.settings.clone(), plan: Arc::new(plan), columns: columns.clone() };
+    let aggregate = ComponentAggregate {
+        component,
+        path: settings.path.clone(),
+        settings: settings.settings.clone(),
+        plan: Arc::new(plan),
+        columns: columns.clone(),
+    };
     Ok((Function::Component(Arc::new(aggregate)), columns))
 }
 

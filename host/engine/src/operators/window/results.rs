@@ -84,7 +84,12 @@ impl ResultShape {
     ///
     /// # Errors
     /// The key bytes or the columns are not of the planned types.
-    pub fn rows<'k>(&self, keys: impl IntoIterator<Item = &'k [u8]>, spans: Spans, aggregates: Vec<ArrayRef>) -> Result<Batch, OperatorError> {
+    pub fn rows<'k>(
+        &self,
+        keys: impl IntoIterator<Item = &'k [u8]>,
+        spans: Spans,
+        aggregates: Vec<ArrayRef>,
+    ) -> Result<Batch, OperatorError> {
         let damaged = |error| OperatorError::internal("the keys of window results cannot be read").because(error);
         let mut columns = if self.key_types.is_empty() { Vec::new() } else { decode_keys(&self.key_types, keys).map_err(damaged)? };
         let rows = spans.event_times.len();
@@ -105,7 +110,8 @@ impl ResultShape {
             return emit_in_slices(results, out);
         }
         let mut missing = without.iter().map(|missing| missing.group).peekable();
-        let rows: Vec<u32> = (0..results.num_rows() as u32).filter(|&row| missing.next_if(|&missing| missing == row as usize).is_none()).collect();
+        let rows: Vec<u32> =
+            (0..results.num_rows() as u32).filter(|&row| missing.next_if(|&missing| missing == row as usize).is_none()).collect();
         emit_in_slices(&results.take(&rows), out);
     }
 
@@ -196,7 +202,12 @@ impl ResultShape {
     ///
     /// # Errors
     /// As [`Self::rows`].
-    pub fn results<'k>(&self, keys: impl IntoIterator<Item = &'k [u8]>, spans: Spans, finished: Finished) -> Result<Results, OperatorError> {
+    pub fn results<'k>(
+        &self,
+        keys: impl IntoIterator<Item = &'k [u8]>,
+        spans: Spans,
+        finished: Finished,
+    ) -> Result<Results, OperatorError> {
         Ok(Results { rows: self.rows(keys, spans, finished.columns)?, without: finished.without })
     }
 }

@@ -1,27 +1,31 @@
 //! Session windows: a key's rows that follow each other in less than a gap.
 //!
-//! State per key: the list of its sessions, ascending and disjoint, and one list of accumulators per aggregate, in the same order. A key has
-//! one timer or more, none later than the first time at which one of its sessions fires or is forgotten; a session that grows keeps the
+//! State per key: its latest session and the accumulators of that; and, since rows out of order may open several at a time, lists of the
+//! earlier ones, which are touched only where there are any. Sessions of a key are disjoint. A key has one timer or more, none later than the first time at which one of its sessions fires or is forgotten; a session that grows keeps the
 //! timer it has, which then finds nothing to do and sets the next one.
 //!
 //! As a changelog: a session whose bounds changed after it was emitted is deleted at once, and inserted again when it fires.
 
 use std::sync::Arc;
 
-use arrow_array::{Array, ArrayRef, Int64Array, ListArray, StructArray, UInt32Array, cast::AsArray, types::Int64Type};
+use arrow_array::{
+    Array, ArrayRef, Int64Array, ListArray, StructArray, UInt32Array,
+    cast::AsArray,
+    types::{Int64Type, UInt32Type},
+};
 use arrow_buffer::{BooleanBuffer, NullBuffer, OffsetBuffer};
 use arrow_schema::{DataType, Field, FieldRef, Fields};
 use arrow_select::interleave::interleave;
 use async_trait::async_trait;
-use millstream_model::{Batch, key::EncodedKeys, state::Clock};
+use millstream_model::{
+    Batch,
+    key::EncodedKeys,
+    state::{Clock, StateDescriptor},
+};
 use millstream_state::{KeySet, TimerUpdate, Updates, ValueUpdate};
 
 use super::{
-    aggregate::{
-        Grouping, Run,
-        component::RefusedRow,
-        set::value_state,
-    },
+    aggregate::{Grouping, Run, component::RefusedRow, set::value_state},
     core::{Core, CorePlan, TIMER},
     early::Early,
     results::Spans,
@@ -68,6 +72,8 @@ impl SessionPlan {
 
 /// Sessions of some keys, by key, then by start, with what belongs to them.
 struct Held {
+    /// Whether state holds lists of earlier sessions of these keys.
+    has_earlier: bool,
     sessions: Vec<Session>,
     /// Per aggregate, one accumulator per session.
     accumulators: Vec<ArrayRef>,
@@ -88,8 +94,14 @@ impl SessionWindows {
     /// # Errors
     /// They cannot be opened.
     pub async fn open(plan: SessionPlan, context: &OperatorContext) -> Result<Self, OperatorError> {
-        let mut states: Vec<_> = plan.core.aggregates.iter().map(|aggregate| aggregate.state(list_of)).collect();
-        states.push(value_state("sessions".into(), list_of(DataType::Struct(session_fields())), 1));
+        let aggregates = || plan.core.aggregates.iter();
+        let mut states: Vec<_> = aggregates().map(|aggregate| aggregate.state(|accumulator| accumulator)).collect();
+        states.push(value_state("session".into(), DataType::Struct(latest_fields()), 1));
+        states.push(value_state("earlier".into(), list_of(DataType::Struct(session_fields())), 1));
+        states.extend(aggregates().map(|aggregate| {
+            let state = aggregate.state(list_of);
+            StateDescriptor { name: format!("earlier.{}", state.name), ..state }
+        }));
         if plan.changes() {
             states.push(value_state("emitted".into(), list_of(plan.core.shape.emitted_type()), 1));
         }
@@ -97,44 +109,83 @@ impl SessionWindows {
         Ok(Self { plan, core, has_more: false })
     }
 
-    fn sessions_state(&self) -> usize {
+    fn session_state(&self) -> usize {
         self.core.aggregates.len()
     }
 
+    fn earlier_state(&self) -> usize {
+        self.session_state() + 1
+    }
+
+    /// The state with the accumulators of earlier sessions.
+    fn earlier_accumulators_state(&self, aggregate: usize) -> usize {
+        self.earlier_state() + 1 + aggregate
+    }
+
     fn emitted_state(&self) -> usize {
-        self.core.aggregates.len() + 1
+        self.earlier_accumulators_state(self.core.aggregates.len())
     }
 
     fn load(&mut self, keys: &KeySet, now: Moment) -> Result<Held, OperatorError> {
-        let lists = self.core.store.load(self.sessions_state(), keys, state_moment(now)).map_err(state_error)?;
-        let (items, key_of_item) = items_of(lists.as_list());
-        let spans = items.as_struct();
-        let (starts, ends) = (spans.column(0).as_primitive::<Int64Type>().values(), spans.column(1).as_primitive::<Int64Type>().values());
-        let sessions = key_of_item.iter().enumerate().map(|(item, &key)| Session { key, start: starts[item], end: ends[item] }).collect();
-        let lists = self.core.load_accumulators(keys, now)?;
-        let accumulators = lists.iter().map(|lists| items_of(lists.as_list()).0).collect();
+        let latest = self.core.store.load(self.session_state(), keys, state_moment(now)).map_err(state_error)?;
+        let latest_accumulators = self.core.load_accumulators(keys, now)?;
+        let latest = Latest::of(latest.as_struct());
+        let (mut sessions, mut accumulators) = (latest.sessions(), latest_accumulators);
+        if latest.has_earlier() {
+            let lists = self.core.store.load(self.earlier_state(), keys, state_moment(now)).map_err(state_error)?;
+            let (items, key_of_item) = items_of(lists.as_list());
+            let places = latest.places(&key_of_item);
+            sessions = latest.with_earlier(items.as_struct(), &places, &key_of_item);
+            for (aggregate, accumulators) in accumulators.iter_mut().enumerate() {
+                let state = self.earlier_accumulators_state(aggregate);
+                let lists = self.core.store.load(state, keys, state_moment(now)).map_err(state_error)?;
+                let (items, _) = items_of(lists.as_list());
+                *accumulators = interleave(&[accumulators.as_ref(), items.as_ref()], &places).expect("both hold accumulators of one type");
+            }
+        } else if sessions.len() < keys.len() {
+            let keys: Vec<u32> = sessions.iter().map(|session| session.key).collect();
+            accumulators.iter_mut().for_each(|accumulators| *accumulators = take_rows(accumulators, &keys));
+        }
         let mut emitted = None;
         if self.plan.changes() {
             let lists = self.core.store.load(self.emitted_state(), keys, state_moment(now)).map_err(state_error)?;
             emitted = Some(items_of(lists.as_list()).0);
         }
-        Ok(Held { sessions, accumulators, emitted })
+        Ok(Held { has_earlier: latest.has_earlier(), sessions, accumulators, emitted })
     }
 
     /// Writes the sessions of all keys of a set.
     fn updates(&self, held: &Held, keys: usize) -> Vec<ValueUpdate> {
-        let mut lengths = vec![0_usize; keys];
-        held.sessions.iter().for_each(|session| lengths[session.key as usize] += 1);
-        let offsets = OffsetBuffer::<i32>::from_lengths(lengths.iter().copied());
-        let nulls: NullBuffer = lengths.iter().map(|&length| length > 0).collect::<Vec<bool>>().into();
-        let nulls = (nulls.null_count() > 0).then_some(nulls);
-        let list = |state: usize, items: &ArrayRef| {
-            let values: ArrayRef = Arc::new(ListArray::new(item_field(items.data_type().clone()), offsets.clone(), Arc::clone(items), nulls.clone()));
-            ValueUpdate { state, changed: BooleanBuffer::new_set(keys), values }
+        let update = |state, values| ValueUpdate { state, changed: BooleanBuffer::new_set(keys), values };
+        let (mut latest, mut earlier_counts) = (vec![None; keys], vec![0_u32; keys]);
+        for (number, session) in held.sessions.iter().enumerate() {
+            let before: Option<u32> = latest[session.key as usize].replace(number as u32);
+            earlier_counts[session.key as usize] += u32::from(before.is_some());
+        }
+        let is_one_each = held.sessions.len() == keys && latest.iter().all(Option::is_some);
+        let latest_numbers: UInt32Array = latest.iter().copied().collect();
+        let of_latest = |array: &ArrayRef| if is_one_each { Arc::clone(array) } else { take_or_null(array, &latest_numbers) };
+        let mut updates: Vec<_> = held.accumulators.iter().enumerate().map(|(state, array)| update(state, of_latest(array))).collect();
+        updates.push(update(self.session_state(), latest_column(&held.sessions, &latest, &earlier_counts)));
+        let nulls = |counts: &[u32]| Some(NullBuffer::from_iter(counts.iter().map(|&count| count > 0)));
+        let list = |counts: &[u32], items: ArrayRef| -> ArrayRef {
+            let offsets = OffsetBuffer::<i32>::from_lengths(counts.iter().map(|&count| count as usize));
+            Arc::new(ListArray::new(item_field(items.data_type().clone()), offsets, items, nulls(counts)))
         };
-        let mut updates: Vec<_> = held.accumulators.iter().enumerate().map(|(state, items)| list(state, items)).collect();
-        updates.push(list(self.sessions_state(), &session_column(&held.sessions)));
-        updates.extend(held.emitted.iter().map(|emitted| list(self.emitted_state(), emitted)));
+        if held.has_earlier || earlier_counts.iter().any(|&count| count > 0) {
+            let is_earlier = |number: &u32| latest[held.sessions[*number as usize].key as usize] != Some(*number);
+            let earlier: Vec<u32> = (0..held.sessions.len() as u32).filter(is_earlier).collect();
+            let sessions = take_rows(&session_column(&held.sessions), &earlier);
+            updates.push(update(self.earlier_state(), list(&earlier_counts, sessions)));
+            let of_aggregate = |(aggregate, array): (usize, &ArrayRef)| {
+                update(self.earlier_accumulators_state(aggregate), list(&earlier_counts, take_rows(array, &earlier)))
+            };
+            updates.extend(held.accumulators.iter().enumerate().map(of_aggregate));
+        }
+        if let Some(emitted) = &held.emitted {
+            let counts: Vec<u32> = (0..keys).map(|key| earlier_counts[key] + u32::from(latest[key].is_some())).collect();
+            updates.push(update(self.emitted_state(), list(&counts, Arc::clone(emitted))));
+        }
         updates
     }
 
@@ -167,10 +218,12 @@ impl SessionWindows {
         let watermark = watermark_of(now);
         let timers = self.timers(&before.sessions, &assigned.sessions, set.len(), watermark);
         let emitted = self.take_back(&set, &before, &assigned, out)?;
-        let mut held = Held { sessions: assigned.sessions, accumulators: done.accumulators, emitted };
+        let mut held = Held { has_earlier: before.has_earlier, sessions: assigned.sessions, accumulators: done.accumulators, emitted };
         self.emit_complete(&set, &mut held, watermark, out).await?;
         if let Some(early) = &mut self.plan.early {
-            (0..set.len()).for_each(|key| early.note_changed(now, |changed| drop(changed.insert(set.key_bytes(key), set.hash(key), set.group(key), 0))));
+            (0..set.len()).for_each(|key| {
+                early.note_changed(now, |changed| drop(changed.insert(set.key_bytes(key), set.hash(key), set.group(key), 0)))
+            });
         }
         let updates = Updates { values: self.updates(&held, set.len()), timers, ..Updates::default() };
         self.core.store.apply(&set, &updates, None, state_moment(now)).map_err(state_error)?;
@@ -242,7 +295,13 @@ impl SessionWindows {
         self.emit(set, held, is_complete, out).await
     }
 
-    async fn emit(&mut self, set: &KeySet, held: &mut Held, which: impl Fn(&Session) -> bool, out: &mut Output) -> Result<(), OperatorError> {
+    async fn emit(
+        &mut self,
+        set: &KeySet,
+        held: &mut Held,
+        which: impl Fn(&Session) -> bool,
+        out: &mut Output,
+    ) -> Result<(), OperatorError> {
         let chosen: Vec<u32> = (0..held.sessions.len() as u32).filter(|&number| which(&held.sessions[number as usize])).collect();
         if chosen.is_empty() {
             return Ok(());
@@ -302,6 +361,7 @@ impl SessionWindows {
 impl Held {
     fn select(&self, numbers: &[u32]) -> Self {
         Self {
+            has_earlier: self.has_earlier,
             sessions: numbers.iter().map(|&number| self.sessions[number as usize]).collect(),
             accumulators: self.accumulators.iter().map(|accumulators| take_rows(accumulators, numbers)).collect(),
             emitted: self.emitted.as_ref().map(|emitted| take_rows(emitted, numbers)),
@@ -332,6 +392,71 @@ fn keys_and_spans(set: &KeySet, sessions: impl Iterator<Item = Session>) -> (Vec
 
 fn session_fields() -> Fields {
     Fields::from(vec![Field::new("start", DataType::Int64, false), Field::new("end", DataType::Int64, false)])
+}
+
+/// The latest session of every key, and how many earlier ones lie in lists.
+fn latest_fields() -> Fields {
+    session_fields().iter().cloned().chain([Arc::new(Field::new("earlier", DataType::UInt32, false))]).collect()
+}
+
+fn latest_column(sessions: &[Session], latest: &[Option<u32>], earlier_counts: &[u32]) -> ArrayRef {
+    let of = |of: fn(&Session) -> i64| -> ArrayRef {
+        Arc::new(Int64Array::from_iter_values(latest.iter().map(|number| number.map_or(0, |number| of(&sessions[number as usize])))))
+    };
+    let earlier: ArrayRef = Arc::new(UInt32Array::from(earlier_counts.to_vec()));
+    let nulls = NullBuffer::from_iter(latest.iter().map(Option::is_some));
+    let columns = vec![of(|session| session.start), of(|session| session.end), earlier];
+    Arc::new(StructArray::new(latest_fields(), columns, Some(nulls).filter(|nulls| nulls.null_count() > 0)))
+}
+
+/// The latest session of every key, as loaded.
+struct Latest<'a> {
+    loaded: &'a StructArray,
+    starts: &'a [i64],
+    ends: &'a [i64],
+    earlier: &'a [u32],
+}
+
+impl<'a> Latest<'a> {
+    fn of(loaded: &'a StructArray) -> Self {
+        let times = |column: usize| &loaded.column(column).as_primitive::<Int64Type>().values()[..];
+        Self { loaded, starts: times(0), ends: times(1), earlier: loaded.column(2).as_primitive::<UInt32Type>().values() }
+    }
+
+    fn of_key(&self, key: usize) -> Option<Session> {
+        self.loaded.is_valid(key).then(|| Session { key: key as u32, start: self.starts[key], end: self.ends[key] })
+    }
+
+    fn sessions(&self) -> Vec<Session> {
+        (0..self.loaded.len()).filter_map(|key| self.of_key(key)).collect()
+    }
+
+    fn has_earlier(&self) -> bool {
+        (0..self.loaded.len()).any(|key| self.loaded.is_valid(key) && self.earlier[key] > 0)
+    }
+
+    /// Where the sessions of all keys are, in order: (0, key) for a latest one, (1, item) for an earlier one.
+    fn places(&self, key_of_item: &[u32]) -> Vec<(usize, usize)> {
+        let mut items = key_of_item.iter().enumerate().peekable();
+        let mut places = Vec::new();
+        for key in 0..self.loaded.len() {
+            while let Some((item, _)) = items.next_if(|(_, of)| **of as usize == key) {
+                places.push((1, item));
+            }
+            places.extend(self.loaded.is_valid(key).then_some((0, key)));
+        }
+        places
+    }
+
+    fn with_earlier(&self, items: &StructArray, places: &[(usize, usize)], key_of_item: &[u32]) -> Vec<Session> {
+        let times = |column: usize| items.column(column).as_primitive::<Int64Type>().values();
+        let (starts, ends) = (times(0), times(1));
+        let session = |&(from, index): &(usize, usize)| match from {
+            0 => self.of_key(index).expect("a place is that of a session"),
+            _ => Session { key: key_of_item[index], start: starts[index], end: ends[index] },
+        };
+        places.iter().map(session).collect()
+    }
 }
 
 fn session_column(sessions: &[Session]) -> ArrayRef {

@@ -181,9 +181,8 @@ impl Window {
         ];
         let given: Vec<&str> = kinds.iter().filter(|(_, given)| *given).map(|(name, _)| *name).collect();
         match given[..] {
-            [] => {
-                Err(Problem::at("", "which windows is not said").help("add one of `tumbling`, `sliding`, `session`, `cumulative`, `count`, `global`"))
-            }
+            [] => Err(Problem::at("", "which windows is not said")
+                .help("add one of `tumbling`, `sliding`, `session`, `cumulative`, `count`, `global`")),
             [_] => self.only_kind(),
             [first, second, ..] => Err(Problem::at(second, format!("windows are either `{first}` or `{second}`"))),
         }
@@ -247,9 +246,8 @@ impl Window {
 }
 
 /// Every key of [`Aggregate`].
-const AGGREGATE_KEYS: &[&str] = &[
-    "count", "count-distinct", "sum", "avg", "min", "max", "first", "last", "collect", "max-by", "min-by", "value", "component", "input",
-];
+const AGGREGATE_KEYS: &[&str] =
+    &["count", "count-distinct", "sum", "avg", "min", "max", "first", "last", "collect", "max-by", "min-by", "value", "component", "input"];
 
 fn length(path: &str, duration: DurationMs) -> Result<i64, Problem> {
     match duration.as_ms() {

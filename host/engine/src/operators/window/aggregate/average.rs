@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use arrow_array::{
-    Array, ArrayRef, Decimal128Array, Float64Array, Int64Array, StructArray, cast::AsArray,
+    Array, ArrayRef, Decimal128Array, Float64Array, Int64Array, StructArray,
+    cast::AsArray,
     types::{Decimal128Type, Float64Type},
 };
 use arrow_schema::{DataType, Field, Fields};
@@ -91,7 +92,8 @@ impl BuiltIn for Average {
         let sums = sums.as_primitive::<Decimal128Type>();
         let shift = u32::try_from(scale - sums.scale()).unwrap_or(0);
         let mut mean = |(group, sum): (usize, Option<i128>)| {
-            let mean = Self::decimal_mean(sum?, counts[group], shift).filter(|mean| mean.unsigned_abs() < 10_u128.pow(u32::from(DIGITS_MAX)));
+            let mean =
+                Self::decimal_mean(sum?, counts[group], shift).filter(|mean| mean.unsigned_abs() < 10_u128.pow(u32::from(DIGITS_MAX)));
             if mean.is_none() {
                 without.push(NoResult { group, reason: format!("a mean has more than {DIGITS_MAX} digits") });
             }

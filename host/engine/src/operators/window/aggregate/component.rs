@@ -106,7 +106,8 @@ impl Guest {
     pub async fn merge(&mut self, into: &ArrayRef, other: &ArrayRef, into_of_other: &[u32]) -> Result<ArrayRef, OperatorError> {
         let places = ScalarBuffer::from(into_of_other.to_vec());
         let merged = self.try_twice(&Call::Merge(Arc::clone(into), Arc::clone(other), places)).await?;
-        merged.map_err(|failure| OperatorError::user(format!("aggregate `{}` cannot merge accumulators", self.planned.path)).because(failure))
+        merged
+            .map_err(|failure| OperatorError::user(format!("aggregate `{}` cannot merge accumulators", self.planned.path)).because(failure))
     }
 
     /// The result of each accumulator; those that have none are added to `without`.
@@ -198,11 +199,17 @@ fn grouped_rows(columns: &[ArrayRef], group_of_row: &[u32], rows: Range<usize>, 
 }
 
 /// The results of parts in one array; where a result is missing stands any other, or null if there is none at all.
-fn gather_results(data_type: &DataType, parts: &[ArrayRef], places: &mut [(usize, usize)], missing: &[usize]) -> Result<ArrayRef, OperatorError> {
+fn gather_results(
+    data_type: &DataType,
+    parts: &[ArrayRef],
+    places: &mut [(usize, usize)],
+    missing: &[usize],
+) -> Result<ArrayRef, OperatorError> {
     if let ([only], []) = (parts, missing) {
         return Ok(Arc::clone(only));
     }
-    let parts: Vec<&dyn arrow_array::Array> = parts.iter().map(AsRef::as_ref).filter(|part: &&dyn arrow_array::Array| !part.is_empty()).collect();
+    let parts: Vec<&dyn arrow_array::Array> =
+        parts.iter().map(AsRef::as_ref).filter(|part: &&dyn arrow_array::Array| !part.is_empty()).collect();
     if parts.is_empty() {
         return Ok(arrow_array::new_null_array(data_type, places.len()));
     }

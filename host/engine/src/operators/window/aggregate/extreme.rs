@@ -62,7 +62,12 @@ impl Extreme {
         }
     }
 
-    fn fold_primitive<T: ArrowPrimitiveType>(&self, values: &PrimitiveArray<T>, grouping: Grouping<'_>, into: &PrimitiveArray<T>) -> ArrayRef {
+    fn fold_primitive<T: ArrowPrimitiveType>(
+        &self,
+        values: &PrimitiveArray<T>,
+        grouping: Grouping<'_>,
+        into: &PrimitiveArray<T>,
+    ) -> ArrayRef {
         let (mut best, mut seen) = (values_or_default::<T>(into), seen_of(into));
         if let (Grouping::Runs(runs), None) = (grouping, values.nulls().filter(|nulls| nulls.null_count() > 0)) {
             for run in runs {
@@ -109,7 +114,8 @@ impl BuiltIn for Extreme {
 /// Whether values of this type can be compared.
 pub fn has_order(data_type: &DataType) -> bool {
     use DataType as D;
-    data_type.is_primitive() || matches!(data_type, D::Boolean | D::Utf8 | D::LargeUtf8 | D::Binary | D::LargeBinary | D::FixedSizeBinary(_))
+    data_type.is_primitive()
+        || matches!(data_type, D::Boolean | D::Utf8 | D::LargeUtf8 | D::Binary | D::LargeBinary | D::FixedSizeBinary(_))
 }
 
 /// The extreme of a slice without nulls; none if it is empty.
@@ -130,7 +136,12 @@ pub(super) const KEPT: u32 = u32::MAX;
 
 /// The row that takes each group, if `wins` says that a later value which compares like this to the best so far does. A null never wins,
 /// anything wins over a null accumulator.
-pub(super) fn winners_by_comparison(into: &ArrayRef, values: &ArrayRef, grouping: Grouping<'_>, wins: impl Fn(Ordering) -> bool) -> Winners {
+pub(super) fn winners_by_comparison(
+    into: &ArrayRef,
+    values: &ArrayRef,
+    grouping: Grouping<'_>,
+    wins: impl Fn(Ordering) -> bool,
+) -> Winners {
     let compare = |left: &ArrayRef, right: &ArrayRef| -> DynComparator {
         make_comparator(left, right, SortOptions::default()).expect("the type was found to have an order when the job was planned")
     };

@@ -86,7 +86,9 @@ impl CountDistinct {
 
     /// Adds the values that their groups do not hold yet; `values_to_groups` calls back with (value, group).
     fn add(&self, into: &ListArray, values: &ArrayRef, values_to_groups: impl FnOnce(&mut dyn FnMut(usize, usize))) -> ArrayRef {
-        let encode = |array: &ArrayRef| encode_keys(std::slice::from_ref(array), array.len()).expect("the type was checked when the job was planned");
+        let encode = |array: &ArrayRef| {
+            encode_keys(std::slice::from_ref(array), array.len()).expect("the type was checked when the job was planned")
+        };
         let (held, offered) = (encode(into.values()), encode(values));
         // Entries: (group, whether held, number in its array).
         let mut table: HashTable<(u32, bool, u32)> = HashTable::with_capacity(into.values().len() + values.len());

@@ -2,7 +2,10 @@
 
 use std::{cmp::Ordering, sync::Arc};
 
-use arrow_array::{Array, ArrayRef, ArrowNativeTypeOp, ArrowPrimitiveType, Int64Array, PrimitiveArray, StructArray, cast::AsArray, downcast_primitive_array};
+use arrow_array::{
+    Array, ArrayRef, ArrowNativeTypeOp, ArrowPrimitiveType, Int64Array, PrimitiveArray, StructArray, cast::AsArray,
+    downcast_primitive_array,
+};
 use arrow_schema::{DataType, Field, FieldRef, Fields};
 use millstream_model::Batch;
 
@@ -59,7 +62,8 @@ impl Pick {
 
     /// Accumulator fields: the value that orders, then the columns under names that cannot clash with it.
     fn accumulator_fields(&self) -> Fields {
-        let plain = |(index, field): (usize, &FieldRef)| Field::new(format!("value{index}"), field.data_type().clone(), field.is_nullable());
+        let plain =
+            |(index, field): (usize, &FieldRef)| Field::new(format!("value{index}"), field.data_type().clone(), field.is_nullable());
         let by = Field::new("by", self.by_field.data_type().clone(), false);
         std::iter::once(by).chain(self.fields.iter().enumerate().map(plain)).collect()
     }

@@ -136,7 +136,12 @@ impl Aggregates {
     ///
     /// # Errors
     /// A component cannot be called at all.
-    pub async fn accumulate(&mut self, batch: &Batch, grouping: Grouping<'_>, accumulators: &[ArrayRef]) -> Result<Accumulated, OperatorError> {
+    pub async fn accumulate(
+        &mut self,
+        batch: &Batch,
+        grouping: Grouping<'_>,
+        accumulators: &[ArrayRef],
+    ) -> Result<Accumulated, OperatorError> {
         let mut updated = Vec::with_capacity(accumulators.len());
         let mut refused = Vec::new();
         let mut group_of_row: Option<Vec<u32>> = None;

@@ -7,7 +7,9 @@
 use std::sync::Arc;
 
 use arrow_array::{
-    Array, ArrayRef, ArrowPrimitiveType, Decimal128Array, Float64Array, Int64Array, UInt64Array, cast::AsArray, downcast_integer_array,
+    Array, ArrayRef, ArrowPrimitiveType, Decimal128Array, Float64Array, Int64Array, UInt64Array,
+    cast::AsArray,
+    downcast_integer_array,
     types::{Decimal128Type, Float32Type, Float64Type},
 };
 use arrow_buffer::{BooleanBufferBuilder, NullBuffer};

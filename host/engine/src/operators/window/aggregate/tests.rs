@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use arrow_array::{Array, Decimal128Array, Float64Array, Int32Array, Int64Array, StringArray, UInt64Array, cast::AsArray, new_null_array, types::*};
+use arrow_array::{
+    Array, Decimal128Array, Float64Array, Int32Array, Int64Array, StringArray, UInt64Array, cast::AsArray, new_null_array, types::*,
+};
 use arrow_schema::{Field, Schema};
 use proptest::prelude::*;
 
@@ -176,7 +178,8 @@ fn floats_are_added_in_order_of_arrival() {
 
 #[test]
 fn the_mean_of_decimals_has_four_more_digits_rounded_half_away_from_zero() {
-    let decimals = |values: Vec<i128>| Arc::new(Decimal128Array::from(values).with_precision_and_scale(10, 1).expect("it fits")) as ArrayRef;
+    let decimals =
+        |values: Vec<i128>| Arc::new(Decimal128Array::from(values).with_precision_and_scale(10, 1).expect("it fits")) as ArrayRef;
     let average = Average::new(0, &DataType::Decimal128(10, 1), false).expect("a number");
     let mean = |values| finish(&average, &accumulate_column(&average, decimals(values))).as_primitive::<Decimal128Type>().value(0);
     assert_eq!(average.output().0, DataType::Decimal128(38, 5));

@@ -155,7 +155,8 @@ fn the_global_window_fires_at_the_end_of_the_input_with_the_last_time_there_is()
 
 #[test]
 fn a_stream_without_key_has_one_window_at_a_time() {
-    let mut run = run(json!({ "tumbling": "10ms", "aggregates": { "n": { "count": "*" }, "top": { "max-by": "value", "value": "text" } } }), false);
+    let mut run =
+        run(json!({ "tumbling": "10ms", "aggregates": { "n": { "count": "*" }, "top": { "max-by": "value", "value": "text" } } }), false);
     run.rows(&[row(1, 1, 5), row(2, 2, 9), row(3, 12, 1)]);
     run.end();
     assert_eq!(run.take_results(), ["+ 0 10 2 t9 @9", "+ 10 20 1 t1 @19"]);

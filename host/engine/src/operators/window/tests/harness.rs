@@ -72,7 +72,8 @@ pub fn plan_on(settings: Value, keys: Option<&[usize]>, event_times: bool, order
     let environment = Environment { base_directory: Path::new(""), components: &NoComponents, clock };
     let keys = keys.map(|keys| vec![keys.to_vec()]);
     let inputs = [StreamType { schema: schema(), event_times, changes: false }];
-    let request = PlanRequest { id: &OperatorId::from("w"), inputs: &inputs, keys: keys.as_deref(), order, environment: &environment, tables: None };
+    let request =
+        PlanRequest { id: &OperatorId::from("w"), inputs: &inputs, keys: keys.as_deref(), order, environment: &environment, tables: None };
     block_on(OperatorSpec::plan(&window, request))
 }
 
@@ -185,7 +186,8 @@ fn texts(batch: &Batch) -> Vec<String> {
         _ => Arc::clone(column),
     };
     let columns: Vec<ArrayRef> = batch.columns().columns().iter().map(plain).collect();
-    let shown: Vec<ArrayFormatter<'_>> = columns.iter().map(|column| ArrayFormatter::try_new(column, &options).expect("it can be shown")).collect();
+    let shown: Vec<ArrayFormatter<'_>> =
+        columns.iter().map(|column| ArrayFormatter::try_new(column, &options).expect("it can be shown")).collect();
     let text = |row: usize| {
         let change = match batch.changes().map_or(Some(ChangeKind::Insert), |changes| ChangeKind::from_byte(changes[row])) {
             Some(ChangeKind::Insert) => "+",

@@ -78,7 +78,8 @@ fn only_columns_that_are_used_are_read() {
     let settings = json!({ "tumbling": "1s", "aggregates": { "n": { "count": "*" }, "text": { "max-by": "value", "value": ["text"] } } });
     let planned = plan_on(settings, Some(&[0]), true, RowOrder::Arrival).unwrap_or_else(|problems| panic!("{problems:?}"));
     assert_eq!(planned.plan.reads(0), Some(vec![0, 1, 2]));
-    let planned = plan_on(counted("tumbling", json!("1s")), None, true, RowOrder::Arrival).unwrap_or_else(|problems| panic!("{problems:?}"));
+    let planned =
+        plan_on(counted("tumbling", json!("1s")), None, true, RowOrder::Arrival).unwrap_or_else(|problems| panic!("{problems:?}"));
     assert_eq!(planned.plan.reads(0), Some(vec![]));
 }
 
