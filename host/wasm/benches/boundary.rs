@@ -120,8 +120,6 @@ impl Guests {
         let target =
             std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target"), PathBuf::from);
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        // As `millstream build` does.
-        cargo.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS", "-C target-feature=+simd128");
         cargo.args(["build", "--release", "--target", "wasm32-unknown-unknown", "--examples", "--manifest-path"]).arg(manifest);
         assert!(cargo.status().expect("cargo runs").success(), "the guests build");
         Self { directory: target.join("wasm32-unknown-unknown/release/examples") }
