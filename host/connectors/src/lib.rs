@@ -10,6 +10,8 @@ pub mod blackhole;
 mod compression;
 pub mod files;
 pub mod formats;
+pub mod http;
+pub mod http_push;
 pub mod nexmark;
 mod pace;
 pub mod sequence;
@@ -26,10 +28,12 @@ use millstream_engine::connector::Connectors;
 pub fn all() -> Connectors {
     Connectors::default()
         .with_source(files::FilesSource)
+        .with_source(http_push::HttpPush::default())
         .with_source(nexmark::Nexmark)
         .with_source(sequence::Sequence)
         .with_source(stdin::Stdin::default())
         .with_sink(files::FilesSink)
+        .with_sink(http::Http)
         .with_sink(stdout::Stdout::default())
         .with_sink(blackhole::Blackhole::default())
         .with_tables(tables::Tables)

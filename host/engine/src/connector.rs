@@ -195,6 +195,12 @@ pub trait SplitReader: Send {
     /// The position after the last row returned: what a checkpoint stores and [`Source::open`] takes.
     fn position(&self) -> Value;
 
+    /// The job drains: takes nothing new from the outside from now on, and returns the rows that it has promised to somebody (answered with 202)
+    /// and not yet returned, in order. [`Self::read`] is not called afterwards.
+    fn stop(&mut self) -> Vec<Batch> {
+        Vec::new()
+    }
+
     /// How much of the split is read, in the unit of [`Source::size_hint`].
     fn progress(&self) -> u64 {
         0

@@ -65,7 +65,10 @@ impl SourceDriver {
         while self.discovers || !self.splits.all_ended() {
             let asked_ms = self.clock.now_ms();
             match self.wait(chain.next_processing_time(), commands, asked_ms).await {
-                Woken::Commanded(Some(Command::Drain) | None) => break,
+                Woken::Commanded(Some(Command::Drain) | None) => {
+                    self.on_drain(chain).await?;
+                    break;
+                }
                 Woken::Commanded(Some(Command::Assign(splits))) => self.on_assigned(splits),
                 Woken::Commanded(Some(Command::Barrier(barrier))) => chain.accept(0, Element::Barrier(barrier)).await?,
                 Woken::Commanded(Some(Command::Switch(switch))) => switch.perform(chain).await,
@@ -109,6 +112,14 @@ impl SourceDriver {
 
     fn on_assigned(&mut self, splits: Vec<Split>) {
         splits.into_iter().for_each(|split| self.splits.add(split));
+    }
+
+    /// Rows that a reader has promised to somebody go on before the end.
+    async fn on_drain(&mut self, chain: &mut Chain) -> Result<(), Stop> {
+        for (number, rows) in self.splits.stop() {
+            self.on_rows(chain, number, &rows).await?;
+        }
+        Ok(())
     }
 
     async fn on_read(&mut self, chain: &mut Chain, number: usize, read: Read) -> Result<(), Stop> {

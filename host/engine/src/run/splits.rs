@@ -119,6 +119,12 @@ impl Splits {
         readable.min_by_key(|(_, split)| (split.reader.is_some(), split.watermark)).map(|(number, _)| number)
     }
 
+    /// Stops all readers; returns the rows that they owe, with the numbers of their splits.
+    pub(super) fn stop(&mut self) -> Vec<(usize, Batch)> {
+        let readers = self.splits.iter_mut().enumerate().filter_map(|(number, split)| Some((number, split.reader.as_mut()?)));
+        readers.flat_map(|(number, reader)| reader.stop().into_iter().map(move |rows| (number, rows))).collect()
+    }
+
     /// Rows that split `number` has, up to its next watermark.
     pub(super) fn rows_until_mark(&self, number: usize) -> usize {
         (ROWS_PER_MARK - self.splits[number].rows % ROWS_PER_MARK) as usize

@@ -1,0 +1,48 @@
+//! What was accepted and not yet read: bounded by the bytes of the bodies, which are reserved before they are read.
+
+use std::sync::Arc;
+
+use millstream_engine::clock::Clock;
+use millstream_model::Batch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+/// Requests that wait at most; each holds at least one byte of the room besides.
+const REQUESTS_MAX: usize = 1_024;
+
+/// The rows of one request.
+pub struct Accepted {
+    /// Rows without origin, none of the batches empty.
+    pub batches: Vec<Batch>,
+    /// The room that its body takes until the rows are read.
+    pub room: OwnedSemaphorePermit,
+}
+
+/// The end that requests are put into.
+#[derive(Clone)]
+pub struct Entrance {
+    room: Arc<Semaphore>,
+    queue: mpsc::Sender<Accepted>,
+}
+
+/// A queue with room for so many bytes.
+pub fn queue(bytes: usize) -> (Entrance, mpsc::Receiver<Accepted>) {
+    let (sender, receiver) = mpsc::channel(REQUESTS_MAX);
+    (Entrance { room: Arc::new(Semaphore::new(bytes)), queue: sender }, receiver)
+}
+
+impl Entrance {
+    /// Room for so many bytes; none: there was none for `patience_ms`.
+    pub async fn reserve(&self, bytes: u32, clock: &dyn Clock, patience_ms: i64) -> Option<OwnedSemaphorePermit> {
+        let deadline_ms = clock.now_ms().saturating_add(patience_ms);
+        tokio::select! {
+            biased;
+            room = self.room.clone().acquire_many_owned(bytes.max(1)) => room.ok(),
+            () = clock.sleep_until(deadline_ms) => None,
+        }
+    }
+
+    /// Puts rows in; false: too many requests wait, or nobody reads any more.
+    pub fn put(&self, accepted: Accepted) -> bool {
+        self.queue.try_send(accepted).is_ok()
+    }
+}
