@@ -86,10 +86,10 @@ fn check(settings: &SinkSettings, schema: &Schema, problems: &mut Vec<SettingsPr
         match schema.field_with_name(name) {
             Err(_) => problems.push(problem(&format!("by.{place}"), format!("there is no column {name}"))),
             Ok(field) if field.data_type().is_nested() => {
-                problems.push(problem(&format!("by.{place}"), format!("column {name} is nested and cannot name a directory")))
+                problems.push(problem(&format!("by.{place}"), format!("column {name} is nested and cannot name a directory")));
             }
             Ok(_) if settings.by[..place].contains(name) => {
-                problems.push(problem(&format!("by.{place}"), format!("column {name} stands twice")))
+                problems.push(problem(&format!("by.{place}"), format!("column {name} stands twice")));
             }
             Ok(_) => {}
         }

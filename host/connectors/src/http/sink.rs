@@ -1,6 +1,6 @@
 //! The sink.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use arrow_schema::SchemaRef;
 use async_trait::async_trait;

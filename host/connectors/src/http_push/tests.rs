@@ -48,7 +48,7 @@ impl Pushed {
 
     /// The values of `n` that are there, and the position of the first.
     async fn rows(&mut self) -> (Vec<i64>, u64) {
-        let Read::Rows { batch, rejected } = self.reader.read(100).await.expect("reads") else { panic!("rows") };
+        let Read::Rows { batch, rejected } = self.reader.read(100).await.expect("reads") else { unreachable!("rows") };
         assert_eq!(rejected, []);
         (numbers(&batch), batch.origin().expect("known").positions.of(0))
     }

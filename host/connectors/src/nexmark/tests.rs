@@ -69,7 +69,7 @@ async fn a_rate_holds_events_back_until_the_clock_has_reached_them() {
     let mut reader = source.open(&split, None).await.expect("opens");
     assert!(reader.read(8_192).now_or_never().is_none(), "nothing is due yet");
     clock.advance(Duration::from_millis(50));
-    let Some(Ok(Read::Rows { batch, .. })) = reader.read(8_192).now_or_never() else { panic!("50 events are due") };
+    let Some(Ok(Read::Rows { batch, .. })) = reader.read(8_192).now_or_never() else { unreachable!("50 events are due") };
     assert_eq!(batch.num_rows(), 46);
     assert!(reader.read(8_192).now_or_never().is_none(), "no more are due");
 }

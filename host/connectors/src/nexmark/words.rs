@@ -115,8 +115,8 @@ fn fill_letters(mut random: u64, text: &mut [u8]) {
 #[inline]
 fn eight_letters(random: u64) -> [u8; 8] {
     const LANES: u64 = 0x00FF_00FF_00FF_00FF;
-    let even = ((random & LANES) * 26 >> 8) & LANES;
-    let odd = ((random >> 8 & LANES) * 26) & !LANES;
+    let even = (((random & LANES) * 26) >> 8) & LANES;
+    let odd = (((random >> 8) & LANES) * 26) & !LANES;
     ((even | odd) + u64::from_ne_bytes([b'a'; 8])).to_le_bytes()
 }
 

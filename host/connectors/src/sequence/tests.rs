@@ -43,7 +43,7 @@ async fn a_rate_holds_numbers_back_until_the_clock_has_reached_them() {
     for expected in [1, 3] {
         assert!(reader.read(100).now_or_never().is_none(), "nothing is due yet");
         clock.advance(Duration::from_millis(100 * expected));
-        let Some(Ok(Read::Rows { batch, .. })) = reader.read(100).now_or_never() else { panic!("some are due") };
+        let Some(Ok(Read::Rows { batch, .. })) = reader.read(100).now_or_never() else { unreachable!("some are due") };
         assert_eq!(batch.num_rows() as u64, expected);
     }
 }

@@ -32,6 +32,10 @@ pub struct Settings {
     /// CSV: unquoted texts that mean null, besides the empty one. Default: none.
     #[serde(default)]
     pub null_values: Vec<String>,
+    /// Whether the input is a whole that ends, as a file is, or a stream of events as they happen: then watermarks follow every batch instead of
+    /// every 1,024th row, and the source may become idle. Default: true.
+    #[serde(default = "default_bounded")]
+    pub bounded: bool,
     /// How timestamps are written, by column; as for `files`.
     #[serde(default)]
     pub timestamp_formats: BTreeMap<String, String>,
@@ -42,4 +46,8 @@ pub struct Settings {
 
 fn default_max_record_bytes() -> usize {
     1 << 20
+}
+
+fn default_bounded() -> bool {
+    true
 }

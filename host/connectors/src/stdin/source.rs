@@ -75,7 +75,8 @@ impl SourceConnector for Stdin {
         let csv = (settings.format == LineFormat::Csv).then(|| (dialect(&settings), settings.header.unwrap_or(true)));
         let layout = TextLayout::new(schema.clone(), timestamps, csv)?;
         let columns = (0..schema.fields().len()).collect();
-        let shared = Arc::new(Shared { layout, record_bytes_max: settings.max_record_bytes, open: self.open.clone() });
+        let shared =
+            Arc::new(Shared { layout, record_bytes_max: settings.max_record_bytes, bounded: settings.bounded, open: self.open.clone() });
         Ok(Arc::new(Input { shared, columns, schema }))
     }
 }
@@ -105,6 +106,7 @@ fn dialect(settings: &Settings) -> Dialect {
 struct Shared {
     layout: TextLayout,
     record_bytes_max: usize,
+    bounded: bool,
     open: Open,
 }
 
@@ -121,7 +123,7 @@ impl Source for Input {
     }
 
     fn is_bounded(&self) -> bool {
-        true
+        self.shared.bounded
     }
 
     fn project(&self, columns: &[usize]) -> Arc<dyn Source> {

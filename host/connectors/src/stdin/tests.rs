@@ -49,11 +49,11 @@ async fn a_line_is_delivered_when_it_ends() {
     let split = source.splits(1).await.expect("splits").remove(0);
     let mut reader = source.open(&split, None).await.expect("opens");
     output.write_all(b"{\"n\":1}\n{\"n\":").expect("written");
-    let Read::Rows { batch, .. } = reader.read(10).await.expect("reads") else { panic!("rows") };
+    let Read::Rows { batch, .. } = reader.read(10).await.expect("reads") else { unreachable!("rows") };
     assert_eq!(batch.num_rows(), 1);
     assert!(reader.read(10).now_or_never().is_none());
     output.write_all(b"2}\n").expect("written");
-    let Read::Rows { batch, .. } = reader.read(10).await.expect("reads") else { panic!("rows") };
+    let Read::Rows { batch, .. } = reader.read(10).await.expect("reads") else { unreachable!("rows") };
     assert_eq!(batch.num_rows(), 1);
     drop(output);
     assert!(matches!(reader.read(10).await.expect("reads"), Read::End));

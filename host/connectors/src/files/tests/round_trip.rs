@@ -74,7 +74,7 @@ fn value(data_type: &DataType, number: i64, text: &str) -> Value {
             .collect::<serde_json::Map<_, _>>()
             .into(),
         D::Map(..) => json!({ text: number, "another": 7 }),
-        other => panic!("no value of {other}"),
+        other => unreachable!("no value of {other}"),
     }
 }
 
