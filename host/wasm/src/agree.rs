@@ -160,6 +160,9 @@ fn check_hints(hints: &[(String, String)]) -> Result<(), Reason> {
     {
         return Err(format!("the hint `rows-max` with {value:?}, which is no positive number"));
     }
+    if hints.iter().any(|(name, _)| name == "kept") {
+        return Err("values kept in the guest (the hint `kept`), which this host does not offer yet".into());
+    }
     match hints.iter().find(|(name, _)| !name.starts_with("x-") && !HINTS.contains(&name.as_str())) {
         Some((name, _)) => Err(format!("the hint {name:?}, which this host does not know; it may be newer than the host")),
         None => Ok(()),

@@ -102,6 +102,7 @@ async fn keeping_an_input_that_does_not_exist_is_refused() {
 async fn unknown_hints_are_refused_and_private_ones_ignored() {
     let hint = |name: &str, value: &str| contract::Hint { name: name.into(), value: value.into() };
     assert_refused!(Planned { hints: vec![hint("turbo", "true")], ..planned() }, &[flights()], "\"turbo\"");
+    assert_refused!(Planned { hints: vec![hint("kept", "true")], ..planned() }, &[flights()], "`kept`", "not offer yet");
     assert_refused!(Planned { hints: vec![hint("rows-max", "0")], ..planned() }, &[flights()], "`rows-max`");
     let plan = plan_of(Planned { hints: vec![hint("x-mine", ""), hint("rows-max", "64")], ..planned() }, &[flights()]).await.expect("fits");
     assert_eq!(plan.rows_max().map(u32::from), Some(64));
