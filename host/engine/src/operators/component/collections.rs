@@ -30,6 +30,28 @@ struct Loan {
     now: Moment,
 }
 
+impl Loan {
+    /// Everything that the spans hold, or so much that the guest counts at least `bytes_max` bytes and asks again.
+    ///
+    /// The store counts the bytes of stored rows and their whole keys, the guest those of columns. So where the store stopped too early for
+    /// the guest to notice, it is asked for more. Arrow may count validity that does not cross, hence twice as much.
+    fn scan_enough(&self, state: usize, spans: &[millstream_state::Span], bytes_max: usize) -> Result<millstream_state::Found, String> {
+        let mut stored_bytes_max = bytes_max.max(1);
+        loop {
+            let found = self.store.lock().scan(state, &self.keys, spans, stored_bytes_max, self.now).map_err(in_words)?;
+            if !found.truncated || column_bytes(&found.map_keys) + column_bytes(&found.values) >= bytes_max.saturating_mul(2) {
+                return Ok(found);
+            }
+            stored_bytes_max = stored_bytes_max.saturating_mul(4);
+        }
+    }
+}
+
+/// Bytes of a column, and what it may have of validity. A column that cannot say counts as none.
+fn column_bytes(column: &ArrayRef) -> usize {
+    column.to_data().get_slice_memory_size().unwrap_or(0)
+}
+
 impl millstream_wasm::Collections for Loan {
     fn get(&mut self, state: u32, keys: &[u32], map_keys: &ArrayRef) -> Result<ArrayRef, String> {
         self.store.lock().map_get(state as usize, &self.keys, keys, map_keys, self.now).map_err(in_words)
@@ -41,10 +63,11 @@ impl millstream_wasm::Collections for Loan {
             after: span.after.clone(),
             before: span.before.clone(),
             newest_first: span.newest_first,
-            limit: span.limit,
+            // In the contract 0 is no limit.
+            limit: if span.limit == 0 { u32::MAX } else { span.limit },
         };
         let spans: Vec<_> = spans.iter().map(span).collect();
-        let found = self.store.lock().scan(state as usize, &self.keys, &spans, bytes_max as usize, self.now).map_err(in_words)?;
+        let found = self.scan_enough(state as usize, &spans, bytes_max as usize)?;
         Ok(millstream_wasm::Found { of_span: found.of_span, map_keys: Some(found.map_keys), values: found.values })
     }
 }
