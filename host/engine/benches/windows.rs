@@ -5,11 +5,12 @@
 
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
-use std::{path::Path, sync::Arc, time::Instant};
+use std::{path::Path, sync::Arc};
 
 use arrow_array::{ArrayRef, Int64Array};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
+use cpu_time::ThreadTime;
 use millstream_engine::{
     clock::ManualClock,
     graph::RowOrder,
@@ -107,7 +108,7 @@ impl ComponentLoader for NoComponents {
 
 fn operator(runtime: &tokio::runtime::Runtime, key: Option<&str>, settings: &Value) -> Box<dyn Operator> {
     let kind = registry().iter().find(|kind| kind.key == "window").expect("windows are in the registry");
-    let spec = (kind.parse)(settings.clone()).unwrap_or_else(|problem| panic!("{problem:?}"));
+    let spec = (kind.parse)(settings.clone()).expect("it is planned");
     let clock = Arc::new(ManualClock::at(0));
     let environment = Environment { base_directory: Path::new(""), components: &NoComponents, clock: clock.clone() };
     let keys = key.map(|key| vec![vec![schema().index_of(key).expect("the key is a column")]]);
@@ -115,7 +116,7 @@ fn operator(runtime: &tokio::runtime::Runtime, key: Option<&str>, settings: &Val
     let id = OperatorId::from("bench");
     let request =
         PlanRequest { id: &id, inputs: &inputs, keys: keys.as_deref(), order: RowOrder::Arrival, environment: &environment, tables: None };
-    let planned = runtime.block_on(spec.plan(request)).unwrap_or_else(|problems| panic!("{problems:?}"));
+    let planned = runtime.block_on(spec.plan(request)).expect("it is planned");
     let context = OperatorContext {
         tenant: TenantId::local(),
         job: JobId::from("bench"),
@@ -134,9 +135,9 @@ fn operator(runtime: &tokio::runtime::Runtime, key: Option<&str>, settings: &Val
 fn sample(batches: &[Batch], key: Option<&str>, settings: &Value) -> (f64, usize) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime without drivers");
     let mut operator = operator(&runtime, key, settings);
-    let started = cpu_ns();
+    let started = ThreadTime::now();
     let results = runtime.block_on(run(&mut *operator, batches)).expect("the operator takes the rows");
-    ((cpu_ns() - started) / (batches.len() * BATCH_ROWS) as f64, results)
+    (started.elapsed().as_nanos() as f64 / (batches.len() * BATCH_ROWS) as f64, results)
 }
 
 async fn run(operator: &mut dyn Operator, batches: &[Batch]) -> Result<usize, OperatorError> {
@@ -168,18 +169,4 @@ async fn advance(operator: &mut dyn Operator, now: &mut Moment, to: Watermark) -
 
 fn count(out: &mut Output) -> usize {
     out.take_emitted().iter().map(|(_, batch)| batch.num_rows()).sum()
-}
-
-/// CPU time of this thread in ns, in steps of 10 ms (`/proc/thread-self/stat`, user + system ticks of 1/100 s); wall-clock time where the
-/// system does not tell.
-fn cpu_ns() -> f64 {
-    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
-    let stat = std::fs::read_to_string("/proc/thread-self/stat").ok();
-    // The second field, the name in parentheses, may hold spaces; user and system time are fields 14 and 15.
-    let ticks = stat.and_then(|stat| {
-        let after_name = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
-        let ticks: Vec<f64> = after_name.take(2).filter_map(|ticks| ticks.parse().ok()).collect();
-        (ticks.len() == 2).then(|| ticks.iter().sum::<f64>())
-    });
-    ticks.map_or_else(|| START.get_or_init(Instant::now).elapsed().as_nanos() as f64, |ticks| ticks * 1e7)
 }

@@ -55,7 +55,7 @@ fn plan(settings: Value, airports: &Airports) -> Result<Planned, Vec<Problem>> {
 }
 
 fn joined(settings: Value) -> Vec<String> {
-    let plan = plan(settings, &airports(&["SEA", "JFK"])).unwrap_or_else(|problems| panic!("{problems:?}")).plan;
+    let plan = plan(settings, &airports(&["SEA", "JFK"])).expect("it is planned").plan;
     let dests = StringArray::from(vec![Some("JFK"), None, Some("XXX"), Some("SEA")]);
     let schema = Arc::new(Schema::new(vec![Field::new("dest", DataType::Utf8, true), Field::new("name", DataType::Utf8, true)]));
     let batch = Batch::try_new(schema, vec![Arc::new(dests), arrow_array::new_null_array(&DataType::Utf8, 4)], 4).expect("it fits");

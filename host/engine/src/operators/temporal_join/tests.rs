@@ -60,7 +60,7 @@ struct Run {
 }
 
 fn run(settings: Value) -> Run {
-    let planned = plan(settings).unwrap_or_else(|problems| panic!("{problems:?}"));
+    let planned = plan(settings).expect("it is planned");
     let context = context();
     let metrics = Arc::clone(&context.metrics);
     let operator = block_on(planned.plan.create(context)).expect("it opens");

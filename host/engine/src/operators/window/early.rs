@@ -36,7 +36,7 @@ impl Early {
     }
 
     /// Notes a change; `add` adds it to what changed.
-    pub fn note_changed(&mut self, now: Moment, add: impl FnOnce(&mut PaneIndex)) {
+    pub fn note_changed(&mut self, now: Moment, add: impl FnOnce(&mut PaneIndex) -> bool) {
         add(&mut self.changed);
         self.next.get_or_insert_with(|| match self.clock {
             EarlyClock::ProcessingTime => now.processing_time.saturating_add(self.every_ms),

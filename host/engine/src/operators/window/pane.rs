@@ -397,7 +397,7 @@ impl Operator for PaneWindows {
             }
         };
         if let Some(early) = &mut self.plan.early {
-            (0..touched.groups.len()).for_each(|group| early.note_changed(now, |changed| drop(touched.insert_into(changed, group))));
+            (0..touched.groups.len()).for_each(|group| early.note_changed(now, |changed| touched.insert_into(changed, group)));
         }
         self.emit_late(&touched, now, out).await
     }

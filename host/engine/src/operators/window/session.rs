@@ -222,7 +222,7 @@ impl SessionWindows {
         self.emit_complete(&set, &mut held, watermark, out).await?;
         if let Some(early) = &mut self.plan.early {
             (0..set.len()).for_each(|key| {
-                early.note_changed(now, |changed| drop(changed.insert(set.key_bytes(key), set.hash(key), set.group(key), 0)))
+                early.note_changed(now, |changed| changed.insert(set.key_bytes(key), set.hash(key), set.group(key), 0));
             });
         }
         let updates = Updates { values: self.updates(&held, set.len()), timers, ..Updates::default() };

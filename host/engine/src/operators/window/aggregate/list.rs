@@ -35,8 +35,9 @@ impl Collect {
     /// # Panics
     /// `into` is no list, or of another type than `items`.
     pub fn append(into: &ArrayRef, items: &ArrayRef, group_of_item: &[u32]) -> ArrayRef {
-        let DataType::List(item) = into.data_type() else { panic!("items are appended to lists") };
-        let mut lists = Lists::of(into.as_list());
+        let into = into.as_list();
+        let DataType::List(item) = into.data_type() else { unreachable!("an array of lists has the type of one") };
+        let mut lists = Lists::of(into);
         group_of_item.iter().enumerate().for_each(|(number, &group)| lists.append(group as usize, number));
         lists.build(item, items)
     }

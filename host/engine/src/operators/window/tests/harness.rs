@@ -106,7 +106,7 @@ pub struct Run {
 /// A keyed (by `key`) or unkeyed window operator.
 pub fn run(settings: Value, keyed: bool) -> Run {
     let keys: Option<&[usize]> = if keyed { Some(&[0]) } else { None };
-    let planned = plan_on(settings, keys, true, RowOrder::Arrival).unwrap_or_else(|problems| panic!("{problems:?}"));
+    let planned = plan_on(settings, keys, true, RowOrder::Arrival).expect("it is planned");
     Run::of(&*planned.plan)
 }
 
@@ -159,7 +159,7 @@ impl Run {
                     let keys = arrow_array::cast::AsArray::as_primitive::<arrow_array::types::Int64Type>(batch.column(0));
                     self.late.extend(keys.iter().zip(batch.event_times().expect("late rows keep their times").iter().copied()));
                 }
-                other => panic!("nothing is emitted on {other:?}"),
+                other => unreachable!("nothing is emitted on {other:?}"),
             }
         }
         self.rejected.extend(out.take_rejections().into_iter().map(|rejection| (rejection.reason, rejection.row)));
@@ -194,7 +194,7 @@ fn texts(batch: &Batch) -> Vec<String> {
             Some(ChangeKind::UpdateBefore) => "<",
             Some(ChangeKind::UpdateAfter) => ">",
             Some(ChangeKind::Delete) => "-",
-            None => panic!("a change kind is one of four"),
+            None => unreachable!("a change kind is one of four"),
         };
         let values: Vec<String> = shown.iter().map(|column| column.value(row).to_string()).collect();
         let time = batch.event_time(row).map(|time| format!(" @{}", time.0)).unwrap_or_default();

@@ -76,17 +76,16 @@ fn names_that_would_clash_in_the_output_are_refused() {
 #[test]
 fn only_columns_that_are_used_are_read() {
     let settings = json!({ "tumbling": "1s", "aggregates": { "n": { "count": "*" }, "text": { "max-by": "value", "value": ["text"] } } });
-    let planned = plan_on(settings, Some(&[0]), true, RowOrder::Arrival).unwrap_or_else(|problems| panic!("{problems:?}"));
+    let planned = plan_on(settings, Some(&[0]), true, RowOrder::Arrival).expect("it is planned");
     assert_eq!(planned.plan.reads(0), Some(vec![0, 1, 2]));
-    let planned =
-        plan_on(counted("tumbling", json!("1s")), None, true, RowOrder::Arrival).unwrap_or_else(|problems| panic!("{problems:?}"));
+    let planned = plan_on(counted("tumbling", json!("1s")), None, true, RowOrder::Arrival).expect("it is planned");
     assert_eq!(planned.plan.reads(0), Some(vec![]));
 }
 
 #[test]
 fn columns_come_out_in_the_order_of_the_job_file() {
     let settings = json!({ "tumbling": "1s", "aggregates": { "z": { "avg": "value" }, "a": { "first": "text" } } });
-    let planned = plan_on(settings, Some(&[0]), true, RowOrder::Arrival).unwrap_or_else(|problems| panic!("{problems:?}"));
+    let planned = plan_on(settings, Some(&[0]), true, RowOrder::Arrival).expect("it is planned");
     let schema = &planned.plan.outputs()[0].1.schema;
     let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
     assert_eq!(names, ["key", "window_start", "window_end", "z", "a"]);
