@@ -19,14 +19,17 @@ const BATCH_ROWS: usize = 8_192;
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime starts");
-    let figures: [(&str, fn(&DataType) -> bool, f64); 2] =
-        [("nexmark generator, all columns", |_| true, 4e6), ("nexmark generator, numeric columns", |data_type| *data_type != DataType::Utf8, 25e6)];
+    let figures: [(&str, fn(&DataType) -> bool, f64); 2] = [
+        ("nexmark generator, all columns", |_| true, 4e6),
+        ("nexmark generator, numeric columns", |data_type| *data_type != DataType::Utf8, 25e6),
+    ];
     for (name, takes, bound) in figures {
         let mut samples: Vec<f64> = (0..SAMPLES).map(|seed| runtime.block_on(sample(seed, takes))).collect();
         samples.sort_by(f64::total_cmp);
         let median = samples[SAMPLES / 2];
         let how = format!("{EVENTS} events of all kinds, one thread, median of {SAMPLES}, batches of {BATCH_ROWS} rows");
-        let figure = json!({ "name": name, "value": median.round(), "unit": "events/CPU-s", "bound": bound, "met": median >= bound, "how": how });
+        let figure =
+            json!({ "name": name, "value": median.round(), "unit": "events/CPU-s", "bound": bound, "met": median >= bound, "how": how });
         #[expect(clippy::print_stdout, reason = "the figures are the output")]
         {
             println!("{figure}");
@@ -38,7 +41,8 @@ async fn sample(seed: usize, takes: fn(&DataType) -> bool) -> f64 {
     let start = cpu_seconds();
     for stream in ["person", "auction", "bid"] {
         let source = source(stream, seed);
-        let columns: Vec<usize> = (0..source.schema().fields().len()).filter(|&column| takes(source.schema().field(column).data_type())).collect();
+        let columns: Vec<usize> =
+            (0..source.schema().fields().len()).filter(|&column| takes(source.schema().field(column).data_type())).collect();
         drain(source.project(&columns)).await;
     }
     EVENTS as f64 / (cpu_seconds() - start)
@@ -47,7 +51,8 @@ async fn sample(seed: usize, takes: fn(&DataType) -> bool) -> f64 {
 fn source(stream: &str, seed: usize) -> Arc<dyn Source> {
     let settings = json!({ "stream": stream, "events": EVENTS, "seed": seed });
     let clock = Arc::new(ManualClock::at(0));
-    let request = ConnectorRequest { id: stream, settings: &settings, base_directory: ".".into(), declared_schema: None, input: None, clock };
+    let request =
+        ConnectorRequest { id: stream, settings: &settings, base_directory: ".".into(), declared_schema: None, input: None, clock };
     Nexmark.plan(request).expect("the settings are right")
 }
 

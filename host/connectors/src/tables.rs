@@ -100,7 +100,7 @@ mod tests {
         assert_eq!((table.num_rows(), table.schema().field(1).data_type().to_string()), (2, "Utf8".into()));
         let declared = Some(schema(&[("alt", "Int64")]));
         let problems = load_table(&path, Some("csv"), declared).await.expect_err("NA is no number");
-        let expected = format!("record 1 of {}: column alt: \"NA\" is not a Int64", path.display());
+        let expected = format!("record 1 of {}: column alt: \"NA\" is not of type Int64", path.display());
         assert_eq!(problems, [problem("file", expected)]);
         let problems = load_table(&directory.path().join("none.csv"), None, None).await.expect_err("there is none");
         assert_eq!(problems[0].path, "file");

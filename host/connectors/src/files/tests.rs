@@ -130,7 +130,7 @@ async fn bad_csv_records_are_rejected_and_the_others_flow() {
     assert_eq!(everything.positions(), [0, 8, 10], "blank lines are records");
     let expected = [
         (1, "expected 2 fields, found 1", "2"),
-        (2, "column n: \"x\" is not a Int64", "x,b"),
+        (2, "column n: \"x\" is not of type Int64", "x,b"),
         (4, "expected 2 fields, found 3", "3,c,d"),
         (5, "text follows the closing quote of field 2", "4,\"q\"r"),
         (6, "invalid UTF-8 at byte 2 of the record", "5,\u{FFFD}"),
@@ -165,19 +165,32 @@ nonsense
     assert_eq!(lines(&everything, &*source), ["1||", "7|[1, 2]|", "11||2013-01-01T00:00:00Z"]);
     assert_eq!(everything.positions(), [0, 9, 13]);
     let expected = [
-        (1, "column n: \"1.5\" is not a Int64"),
+        (1, "column n: \"1.5\" is not of type Int64"),
         (2, "invalid JSON: expected an object at byte 0 of the record"),
         (4, "invalid JSON: text behind the value at byte 8 of the record"),
         (5, "invalid JSON: the record ends within a value at byte 5 of the record"),
         (6, "invalid JSON: expected an object at byte 0 of the record"),
         (7, "member \"n\" stands twice"),
         (8, "column n is missing and was declared without `?`"),
-        (10, "column item: \"x\" is not a Int64"),
+        (10, "column item: \"x\" is not of type Int64"),
         (11, "column item: null in a column declared without `?`"),
-        (12, "column when: \"99999-01-01T00:00:00Z\" is not a Timestamp(ms, \"UTC\")"),
+        (12, "column when: \"99999-01-01T00:00:00Z\" is not of type Timestamp(ms, \"UTC\")"),
         (14, "invalid JSON: expected a value at byte 21 of the record"),
     ];
     assert_eq!(rejections(&everything).into_iter().map(|(position, reason, _)| (position, reason)).collect::<Vec<_>>(), expected);
+}
+
+#[tokio::test]
+async fn a_value_behind_the_sample_that_does_not_fit_says_that_the_type_was_guessed() {
+    let directory = directory(&[("a.csv", b"n\n1\nx\n"), ("b.ndjson", b"{\"n\":[1]}\n{\"n\":[\"x\"]}\n")]);
+    for (name, column) in [("a.csv", "n"), ("b.ndjson", "item")] {
+        let source = source(&directory, json!({ "path": name, "infer-records": 1 }), None);
+        let everything = read_all(&*source, 10).await.expect("reads");
+        let reason = format!(
+            "column {column}: \"x\" is not of type Int64, which was guessed from the first records: declare the columns under `schema:` of the source"
+        );
+        assert_eq!(everything.rejected[0].reason, reason);
+    }
 }
 
 #[tokio::test]

@@ -194,6 +194,8 @@ struct ColumnReader {
     /// Its values may be empty.
     is_text: bool,
     nullable: bool,
+    /// Said behind the type of a value that does not fit.
+    note: &'static str,
     values: Box<dyn ColumnBuilder>,
 }
 
@@ -228,12 +230,19 @@ impl Reader {
                 data_type: field.data_type().clone(),
                 is_text: matches!(field.data_type(), DataType::Utf8 | DataType::LargeUtf8 | DataType::Binary | DataType::LargeBinary),
                 nullable: field.is_nullable(),
+                note: "",
                 values,
             });
         }
         let empty_line_is_null = fields_per_record == 1 && readers.first().is_none_or(|column| column.nullable);
         let (fields, whole, bad) = Default::default();
         Ok(Self { dialect, schema, columns: readers, fields_per_record, empty_line_is_null, fields, whole, records: 0, bad })
+    }
+
+    /// The same reader, saying `note` behind the type of a value that does not fit.
+    pub fn noting(mut self, note: &'static str) -> Self {
+        self.columns.iter_mut().for_each(|column| column.note = note);
+        self
     }
 
     /// Files a record that was found: its fields stand in `fields` from `first` on.
@@ -322,7 +331,7 @@ impl ColumnReader {
         if self.values.push(text) {
             return Ok(());
         }
-        Err(format!("column {}: \"{}\" is not a {}", self.name, shown(text), self.data_type))
+        Err(format!("column {}: \"{}\" is not of type {}{}", self.name, shown(text), self.data_type, self.note))
     }
 }
 

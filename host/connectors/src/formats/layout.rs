@@ -22,7 +22,11 @@ pub struct TextLayout {
     pub timestamps: Vec<TimestampFormat>,
     /// CSV, and whether there is a header; none: NDJSON.
     pub csv: Option<(Dialect, bool)>,
+    note: &'static str,
 }
+
+/// Said where a value does not fit a type that nobody declared.
+const GUESSED: &str = ", which was guessed from the first records: declare the columns under `schema:` of the source";
 
 impl TextLayout {
     /// Checks that the format can hold the columns.
@@ -30,13 +34,19 @@ impl TextLayout {
     /// # Errors
     /// It cannot.
     pub fn new(schema: SchemaRef, timestamps: Vec<TimestampFormat>, csv: Option<(Dialect, bool)>) -> Result<Self, Vec<SettingsProblem>> {
-        let layout = Self { schema, timestamps, csv };
+        let layout = Self { schema, timestamps, csv, note: "" };
         let columns: Vec<usize> = (0..layout.schema.fields().len()).collect();
         let names: Vec<String> = layout.schema.fields().iter().map(|field| field.name().clone()).collect();
         match layout.reader(&columns, &names) {
             Ok(_) => Ok(layout),
             Err(message) => Err(vec![problem("", message)]),
         }
+    }
+
+    /// The same with types that were guessed: what does not fit them says so.
+    pub fn guessed(mut self, guessed: bool) -> Self {
+        self.note = if guessed { GUESSED } else { "" };
+        self
     }
 
     /// Whether the first record names the columns, and how it is read.
@@ -52,7 +62,7 @@ impl TextLayout {
         let schema = std::sync::Arc::new(self.schema.project(columns).expect("projected columns exist"));
         let Some((dialect, has_header)) = &self.csv else {
             let timestamps: Vec<_> = columns.iter().map(|&column| self.timestamps[column].clone()).collect();
-            return Ok(Box::new(ndjson::Reader::new(schema, &timestamps)?));
+            return Ok(Box::new(ndjson::Reader::new(schema, &timestamps)?.noting(self.note)));
         };
         let place = |&column: &usize| {
             let field = if *has_header { place_of(header, self.schema.field(column).name())? } else { column };
@@ -60,7 +70,7 @@ impl TextLayout {
         };
         let places = columns.iter().map(place).collect::<Result<Vec<_>, String>>()?;
         let fields = if *has_header { header.len() } else { self.schema.fields().len() };
-        Ok(Box::new(csv::Reader::new(dialect.clone(), schema, &places, fields)?))
+        Ok(Box::new(csv::Reader::new(dialect.clone(), schema, &places, fields)?.noting(self.note)))
     }
 }
 

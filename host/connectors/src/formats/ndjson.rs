@@ -87,6 +87,12 @@ impl Reader {
         Ok(Self { schema, columns, names, lines: Vec::new(), record_bytes_max: usize::MAX })
     }
 
+    /// The same reader, saying `note` behind the type of a value that does not fit.
+    pub fn noting(mut self, note: &'static str) -> Self {
+        self.columns.iter_mut().for_each(|column| column.set_note(note));
+        self
+    }
+
     /// Appends one row; one that cannot be read is appended too, with some values.
     fn push(&mut self, line: &[u8], row: usize) -> Result<(), String> {
         let result = self.push_members(line, row);

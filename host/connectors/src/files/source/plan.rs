@@ -230,6 +230,7 @@ impl Columns<'_> {
             FileFormat::Ndjson => None,
         };
         let timestamps = timestamp_formats(&self.settings.timestamp_formats, schema)?;
-        TextLayout::new(schema.clone(), timestamps, csv).map(Layout::Text)
+        let layout = TextLayout::new(schema.clone(), timestamps, csv)?;
+        Ok(Layout::Text(layout.guessed(self.declared.is_none())))
     }
 }

@@ -19,6 +19,8 @@ pub struct Node {
     name: String,
     data_type: DataType,
     nullable: bool,
+    /// Said behind the type of a value that does not fit.
+    note: &'static str,
     values: Values,
 }
 
@@ -79,7 +81,18 @@ impl Node {
             }
             scalar => Values::Scalar(scalar_builder(scalar, timestamps)?),
         };
-        Some(Self { name: field.name().clone(), data_type: field.data_type().clone(), nullable: field.is_nullable(), values })
+        Some(Self { name: field.name().clone(), data_type: field.data_type().clone(), nullable: field.is_nullable(), note: "", values })
+    }
+
+    /// Says `note` behind the type of a value that does not fit, here and in all parts.
+    pub fn set_note(&mut self, note: &'static str) {
+        self.note = note;
+        match &mut self.values {
+            Values::Text(_) | Values::Scalar(_) => {}
+            Values::List(list) => list.item.set_note(note),
+            Values::Struct(members) => members.members.iter_mut().for_each(|member| member.set_note(note)),
+            Values::Map(map) => map.values.set_note(note),
+        }
     }
 
     /// Number of entries.
@@ -115,7 +128,9 @@ impl Node {
             },
             Values::Scalar(values) => push_scalar(values.as_mut(), cursor).map_err(|reason| match reason {
                 Unreadable::Json(error) => error,
-                Unreadable::Value(text) => format!("column {}: \"{}\" is not a {}", self.name, shown(&text), self.data_type),
+                Unreadable::Value(text) => {
+                    format!("column {}: \"{}\" is not of type {}{}", self.name, shown(&text), self.data_type, self.note)
+                }
             }),
             Values::List(list) => list.push(cursor, &self.name),
             Values::Struct(members) => members.push(cursor),
