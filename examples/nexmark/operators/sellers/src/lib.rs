@@ -18,24 +18,40 @@ pub struct NewSeller<'a> {
     pub window_start: Timestamp<Ms, Utc>,
 }
 
-/// What is known of one id in its present window.
+/// What is known of one id, per window: the two streams do not wait for each other, so several windows may be open.
 #[derive(State, Default)]
 pub struct Seen {
-    window_start: i64,
+    windows: Vec<Window>,
+}
+
+#[derive(Row)]
+struct Window {
+    start: i64,
     name: Option<String>,
     has_auction: bool,
     is_reported: bool,
 }
 
 impl Seen {
-    /// What was seen in the window of `time`; starts anew in another window.
-    fn at(seen: &mut Option<Self>, time: EventTime) -> (&mut Self, bool) {
-        let window_start = time.0 - time.0.rem_euclid(WINDOW_MS);
-        let is_new = seen.as_ref().is_none_or(|seen| seen.window_start < window_start);
-        if is_new {
-            *seen = Some(Self { window_start, ..Self::default() });
+    /// The window of `time`; a new one is closed by its timer.
+    fn at(&mut self, time: EventTime, window_end: &mut EventTimer) -> &mut Window {
+        let start = time.0 - time.0.rem_euclid(WINDOW_MS);
+        let index = self.windows.iter().position(|window| window.start == start).unwrap_or_else(|| {
+            window_end.set(EventTime(start + WINDOW_MS - 1));
+            self.windows.push(Window { start, name: None, has_auction: false, is_reported: false });
+            self.windows.len() - 1
+        });
+        &mut self.windows[index]
+    }
+}
+
+impl Window {
+    /// Reports the person once both are known.
+    fn report(&mut self, id: i64, output: &mut Out<NewSeller<'_>>) {
+        if let (Some(name), true, false) = (&self.name, self.has_auction, self.is_reported) {
+            output.push(NewSeller { id, name, window_start: Timestamp::new(self.start) });
+            self.is_reported = true;
         }
-        (seen.as_mut().expect("just made if it was missing"), is_new)
     }
 }
 
@@ -53,40 +69,24 @@ impl Sellers {
         window_end: &mut EventTimer,
         output: &mut Out<NewSeller<'_>>,
     ) {
-        let (seen, is_new) = Seen::at(seen, time);
-        if is_new {
-            window_end.set(EventTime(seen.window_start + WINDOW_MS - 1));
-        }
-        seen.name = Some(person.name.to_owned());
-        if seen.has_auction && !seen.is_reported {
-            seen.is_reported = true;
-            output.push(NewSeller { id: person.id, name: person.name, window_start: Timestamp::new(seen.window_start) });
-        }
+        let window = seen.get_or_insert_default().at(time, window_end);
+        window.name = Some(person.name.to_owned());
+        window.report(person.id, output);
     }
 
     #[input]
-    fn auctions(
-        &mut self,
-        seller: i64,
-        time: EventTime,
-        seen: &mut Option<Seen>,
-        window_end: &mut EventTimer,
-        output: &mut Out<NewSeller<'_>>,
-    ) {
-        let (seen, is_new) = Seen::at(seen, time);
-        if is_new {
-            window_end.set(EventTime(seen.window_start + WINDOW_MS - 1));
-        }
-        seen.has_auction = true;
-        if let (Some(name), false) = (&seen.name, seen.is_reported) {
-            output.push(NewSeller { id: seller, name, window_start: Timestamp::new(seen.window_start) });
-            seen.is_reported = true;
-        }
+    fn auctions(&mut self, seller: i64, time: EventTime, seen: &mut Option<Seen>, window_end: &mut EventTimer, output: &mut Out<NewSeller<'_>>) {
+        let window = seen.get_or_insert_default().at(time, window_end);
+        window.has_auction = true;
+        window.report(seller, output);
     }
 
     #[on_timer(window_end)]
     fn on_window_end(&mut self, at: EventTime, seen: &mut Option<Seen>) {
-        if seen.as_ref().is_some_and(|seen| seen.window_start + WINDOW_MS - 1 <= at.0) {
+        if let Some(open) = seen {
+            open.windows.retain(|window| window.start + WINDOW_MS - 1 > at.0);
+        }
+        if seen.as_ref().is_some_and(|open| open.windows.is_empty()) {
             *seen = None;
         }
     }

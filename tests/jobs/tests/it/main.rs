@@ -1,0 +1,79 @@
+//! Jobs as directories: the job file, its input, and the rows that an independent reference says it writes.
+//!
+//! Each job runs as a user runs it, but for where it writes: from its file, with real components built by the real toolchain. It runs
+//! straight, at other parallelisms, and with every component swapped in the middle; the rows must be the same each time, compared as multisets.
+
+mod components;
+mod gate;
+mod rows;
+mod run;
+
+use rows::Expected;
+use run::{Job, Run};
+
+/// Runs a job in every way and compares each sink with the rows of the reference.
+async fn same_rows_however_it_runs(job: Job, expected: &[Expected<'_>]) {
+    components::build();
+    let straight = Run { parallelism: 1, swaps: false };
+    let ways = [straight, Run { parallelism: 2, ..straight }, Run { parallelism: 3, ..straight }, Run { parallelism: 2, swaps: true }];
+    for way in ways {
+        let written = job.run(way).await;
+        for sink in expected {
+            sink.check(written.path(), &format!("{job:?}, {way:?}"));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn flights_give_the_rows_of_the_reference() {
+    let expected = [
+        Expected::new("examples/flights/expected/knock-ons.ndjson", "knock-ons"),
+        Expected::new("examples/flights/expected/alerts.ndjson", "alerts"),
+        Expected::new("examples/flights/expected/hours.ndjson", "hours"),
+        Expected::nothing("rejected"),
+        Expected::nothing("late"),
+    ];
+    same_rows_however_it_runs(Job::at("examples/flights", "job.yaml"), &expected).await;
+}
+
+/// Which rows are late follows from the rule alone: a watermark after every 1,024th row of the split.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn late_flights_are_those_that_the_watermark_rule_predicts() {
+    let expected = [
+        Expected::new("examples/flights/expected-late/hours.ndjson", "late-job/hours"),
+        Expected::new("examples/flights/expected-late/late.ndjson", "late-job/late"),
+        Expected::nothing("late-job/rejected"),
+    ];
+    same_rows_however_it_runs(Job::at("examples/flights", "late.yaml"), &expected).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_word_count_counts_words() {
+    let expected = [Expected::new("examples/wordcount/expected/counts.ndjson", "counts")];
+    same_rows_however_it_runs(Job::at("examples/wordcount", "job.yaml"), &expected).await;
+}
+
+/// One test per query, so that a failure names it.
+macro_rules! nexmark {
+    ($($name:ident $query:literal,)*) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                let expected = [Expected::new(concat!("examples/nexmark/expected/", $query, ".ndjson"), $query)];
+                same_rows_however_it_runs(Job::at("examples/nexmark", concat!($query, ".yaml")), &expected).await;
+            }
+        )*
+    };
+}
+
+nexmark! {
+    nexmark_q0_passes_every_bid "q0",
+    nexmark_q1_converts_prices "q1",
+    nexmark_q2_selects_auctions "q2",
+    nexmark_q5_finds_the_hottest_auctions "q5",
+    nexmark_q7_finds_the_highest_bid "q7",
+    nexmark_q8_finds_new_sellers "q8",
+    nexmark_q11_counts_bids_per_session "q11",
+    nexmark_q12_counts_bids_per_window "q12",
+    nexmark_q14_calculates "q14",
+}

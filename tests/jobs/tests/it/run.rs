@@ -1,0 +1,121 @@
+//! One run of a job directory.
+
+use std::{
+    fs,
+    num::NonZeroU32,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use millstream_engine::{
+    clock::SystemClock,
+    graph::{JobPlan, NodeKind},
+    operators::{Environment, component::ComponentOperatorPlan},
+    plan::{self, PlanOptions},
+    run::{self, JobHandle, JobOutcome, RunSettings, StateDirectory},
+    spec::JobSpec,
+};
+use millstream_model::ids::{OperatorId, TenantId};
+use millstream_state::{RocksShared, RocksSharedSettings};
+use millstream_wasm::{Runtime, RuntimeSettings};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::{components::repository, gate::Gate};
+
+/// A job file in a directory of the repository.
+#[derive(Debug)]
+pub struct Job {
+    directory: &'static str,
+    file: &'static str,
+}
+
+/// How a job runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Run {
+    /// Parallelism of everything.
+    pub parallelism: u32,
+    /// Whether every component is replaced by a new instance in the middle of the input.
+    pub swaps: bool,
+}
+
+impl Job {
+    /// The job in `file` in `directory`, which is relative to the repository.
+    pub fn at(directory: &'static str, file: &'static str) -> Self {
+        Self { directory, file }
+    }
+
+    /// Runs the job to its end; returns the directory that holds what it wrote under `out/`.
+    pub async fn run(&self, run: Run) -> TempDir {
+        let place = self.placed();
+        let gate = Gate::closed();
+        let plan = self.plan(place.path(), run, &gate).await;
+        let scratch = tempfile::tempdir().expect("a temporary directory");
+        let state = StateDirectory { path: scratch.path().to_owned(), shared: Arc::new(RocksShared::new(RocksSharedSettings::default())) };
+        let handle = run::start(plan.clone(), RunSettings { state: Some(state), ..RunSettings::new() });
+        if run.swaps {
+            // The same file planned again stands for the new version.
+            let next = self.plan(place.path(), run, &gate).await;
+            swap_all(&handle, &plan, &next).await;
+        }
+        gate.open();
+        match &*handle.wait().await {
+            JobOutcome::Finished(_) => place,
+            other => panic!("{self:?} did not finish: {other:?}"),
+        }
+    }
+
+    /// A directory that looks like the job's but has its own `out`.
+    fn placed(&self) -> TempDir {
+        let place = tempfile::tempdir().expect("a temporary directory");
+        for entry in fs::read_dir(repository().join(self.directory)).expect("the job's directory") {
+            let entry = entry.expect("a readable directory");
+            if entry.file_name() != "out" {
+                symlink(entry.path(), place.path().join(entry.file_name())).expect("a new link");
+            }
+        }
+        place
+    }
+
+    async fn plan(&self, place: &Path, run: Run, gate: &Gate) -> Arc<JobPlan> {
+        let text = fs::read_to_string(place.join(self.file)).expect("the job file");
+        let mut changes = vec![("parallelism".to_owned(), json!(run.parallelism))];
+        changes.extend(stdout_as_files(&text));
+        let connectors = gate.in_sources_of(millstream_connectors::all());
+        let spec = JobSpec::parse_with(self.file, &text, &changes, &connectors).expect("a good job file");
+        let components = Runtime::new(RuntimeSettings { cache_dir: Some(cache()), ..RuntimeSettings::default() }).expect("an engine");
+        let environment = Environment { base_directory: place, components: &components, clock: Arc::new(SystemClock) };
+        let options = PlanOptions { tenant: TenantId::local(), parallelism: NonZeroU32::MIN };
+        Arc::new(plan::plan(&spec, &connectors, &environment, &options).await.expect("a good job"))
+    }
+}
+
+/// A sink that prints writes files named like the operator it reads, so that its rows can be compared.
+fn stdout_as_files(text: &str) -> Option<(String, Value)> {
+    text.contains("stdout: {}").then(|| {
+        let files = json!({ "input": "counts", "files": { "path": "out/counts", "format": "ndjson" } });
+        ("sinks.results".to_owned(), files)
+    })
+}
+
+fn cache() -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), PathBuf::from);
+    target.join("millstream/components")
+}
+
+/// Replaces every component, one after the other, while rows wait at the gate.
+async fn swap_all(handle: &JobHandle, running: &JobPlan, next: &JobPlan) {
+    for (old, new) in running.nodes.iter().zip(&next.nodes) {
+        let (NodeKind::Operator(_), NodeKind::Operator(new)) = (&old.kind, &new.kind) else { continue };
+        if new.plan.as_any().is::<ComponentOperatorPlan>() {
+            swap(handle, &old.id, new.plan.clone()).await;
+        }
+    }
+}
+
+async fn swap(handle: &JobHandle, operator: &OperatorId, plan: Arc<dyn millstream_engine::operator::OperatorPlan>) {
+    let prepared = handle.prepare_swap(operator.clone(), plan).await.unwrap_or_else(|error| panic!("`{operator}` can be swapped: {error}"));
+    let report = handle.switch(prepared).await.unwrap_or_else(|error| panic!("`{operator}` can be switched: {error}"));
+    assert!(!report.pauses.is_empty() && report.ended == 0, "every subtask of `{operator}` switched in the middle");
+}
