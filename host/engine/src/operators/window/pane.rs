@@ -424,3 +424,34 @@ impl Operator for PaneWindows {
         self.on_watermark(now, out).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::{
+        super::{
+            plan::WindowPlan,
+            tests::harness::{batch, block_on, context, plan_on, row},
+        },
+        *,
+    };
+    use crate::graph::RowOrder;
+
+    /// After a restore there are only state and timers: the index comes from them.
+    #[test]
+    fn the_index_is_made_again_from_the_timers() {
+        let windows = Windows::Sliding { size_ms: 10, slide_ms: 5, origin_ms: 0 };
+        let settings = json!({ "sliding": { "size": "10ms", "slide": "5ms" }, "aggregates": { "n": { "count": "*" } } });
+        let planned = plan_on(settings, Some(&[0]), true, RowOrder::Arrival).expect("it is planned");
+        let plan = planned.plan.as_any().downcast_ref::<WindowPlan>().expect("it is a window").pane_plan(windows);
+        let mut operator = block_on(PaneWindows::open(plan, &context())).expect("it opens");
+        let (now, mut out) = (Moment { watermark: None, processing_time: 0 }, Output::default());
+        block_on(operator.on_batch(0, batch(&[row(1, 1, 0), row(2, 7, 0)]), now, &mut out)).expect("rows are taken");
+        operator.index = Some(PaneIndex::default());
+        operator.rebuild_index().expect("timers can be read");
+        let panes: Vec<(i64, usize)> =
+            operator.index.iter().flat_map(|index| index.panes(i64::MIN..i64::MAX)).map(|(pane, keys)| (pane, keys.len())).collect();
+        assert_eq!(panes, [(0, 1), (5, 1)]);
+    }
+}

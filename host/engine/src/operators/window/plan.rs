@@ -370,12 +370,19 @@ fn offered_fields(input: Option<&Input>, found: &ColumnFinder<'_>) -> Result<(Ve
 }
 
 /// A planned window operator.
-struct WindowPlan {
+pub(super) struct WindowPlan {
     outputs: [(String, StreamType); 1],
     kind: Kind,
     core: CorePlan,
     lateness_ms: i64,
     early: Option<Early>,
+}
+
+impl WindowPlan {
+    /// What time windows are made from.
+    pub(super) fn pane_plan(&self, windows: Windows) -> PanePlan {
+        PanePlan { core: self.core.clone(), windows, lateness_ms: self.lateness_ms, early: self.early.clone() }
+    }
 }
 
 #[async_trait]
@@ -412,7 +419,7 @@ impl OperatorPlan for WindowPlan {
     async fn create(&self, context: OperatorContext) -> Result<Box<dyn Operator>, OperatorError> {
         Ok(match self.kind {
             Kind::Time(windows) => {
-                let plan = PanePlan { core: self.core.clone(), windows, lateness_ms: self.lateness_ms, early: self.early.clone() };
+                let plan = self.pane_plan(windows);
                 Box::new(PaneWindows::open(plan, &context).await?)
             }
             Kind::Session { gap_ms } => {
