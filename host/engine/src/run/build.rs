@@ -150,7 +150,8 @@ impl Builder<'_> {
         let mut ids = Vec::new();
         let mut ports = Vec::new();
         for (input, edge) in self.node(head).inputs.iter().enumerate() {
-            let producers = if stays_in_subtask(self.plan, edge, head) { consumer..consumer + 1 } else { 0..self.node(edge.from).parallelism };
+            let producers =
+                if stays_in_subtask(self.plan, edge, head) { consumer..consumer + 1 } else { 0..self.node(edge.from).parallelism };
             for producer in producers {
                 ids.push(QueueId { to: head, input, producer, consumer });
                 ports.push(input);
@@ -172,7 +173,11 @@ impl Builder<'_> {
     async fn link(&mut self, chain: &graph::Chain, node: NodeIndex, index: SubtaskIndex, inbox: &Inbox) -> Result<Link, BuildError> {
         let planned = &self.plan.nodes[node];
         let role = self.role(node, index).await.map_err(|error| (planned.id.clone(), error))?;
-        let inputs: Vec<usize> = if node == chain.head() { (0..inbox.edges()).map(|edge| inbox.port(edge)).collect() } else { (0..planned.inputs.len()).collect() };
+        let inputs: Vec<usize> = if node == chain.head() {
+            (0..inbox.edges()).map(|edge| inbox.port(edge)).collect()
+        } else {
+            (0..planned.inputs.len()).collect()
+        };
         let order = match (&planned.kind, &role) {
             (NodeKind::Operator(operator), Role::Operator(created)) => self.order(operator, created.as_ref()),
             _ => None,

@@ -81,7 +81,11 @@ enum Step {
 impl Step {
     fn link(&self) -> usize {
         match *self {
-            Self::Element { link, .. } | Self::Release { link } | Self::Watermark { link } | Self::ProcessingTime { link } | Self::End { link } => link,
+            Self::Element { link, .. }
+            | Self::Release { link }
+            | Self::Watermark { link }
+            | Self::ProcessingTime { link }
+            | Self::End { link } => link,
         }
     }
 }

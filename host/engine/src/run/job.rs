@@ -17,7 +17,8 @@ use super::{
     RunSettings, Stop,
     build::{Board, BuildError, Built, BuiltSubtask, Discovery, board, build},
     handle::{
-        BarrierReport, Command, JobError, JobOutcome, JobStatus, OperatorKind, OperatorStatus, Phase, Summary, SwapError, SwapId, SwitchReport,
+        BarrierReport, Command, JobError, JobOutcome, JobStatus, OperatorKind, OperatorStatus, Phase, Summary, SwapError, SwapId,
+        SwitchReport,
     },
     subtask::{self, Event, SubtaskNumber, Switch},
 };

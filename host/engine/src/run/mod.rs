@@ -34,7 +34,8 @@ use tokio::{
 };
 
 pub use handle::{
-    BarrierReport, JobError, JobHandle, JobOutcome, JobStatus, OperatorKind, OperatorStatus, Phase, Summary, SwapError, SwapId, SwitchReport,
+    BarrierReport, JobError, JobHandle, JobOutcome, JobStatus, OperatorKind, OperatorStatus, Phase, Summary, SwapError, SwapId,
+    SwitchReport,
 };
 
 pub(crate) use queue::row_bytes;

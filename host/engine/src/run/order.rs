@@ -204,7 +204,8 @@ impl EventTimeOrder {
 
     fn plan_rounds(&mut self) -> VecDeque<PlannedRound> {
         let ports = self.ports.len();
-        let keys: Vec<_> = self.chunk.iter().zip(&self.settings.keys).map(|(rows, keys)| rows.as_ref().map(|rows| keys_of(rows, keys))).collect();
+        let keys: Vec<_> =
+            self.chunk.iter().zip(&self.settings.keys).map(|(rows, keys)| rows.as_ref().map(|rows| keys_of(rows, keys))).collect();
         let mut rounds = VecDeque::new();
         // The round after the last one of each key.
         let mut next_round: Vec<usize> = Vec::new();
@@ -213,7 +214,11 @@ impl EventTimeOrder {
             next_round.resize(next_round.len().max(key as usize + 1), 0);
             let earliest = next_round[key as usize];
             // Without timers, a key's rows of one port may share a round, and ports take turns.
-            let round = if self.settings.with_timers { earliest } else { (earliest..).find(|round| round % ports == port).expect("every port has its turn") };
+            let round = if self.settings.with_timers {
+                earliest
+            } else {
+                (earliest..).find(|round| round % ports == port).expect("every port has its turn")
+            };
             next_round[key as usize] = if self.settings.with_timers { round + 1 } else { round };
             while rounds.len() <= round {
                 rounds.push_back(PlannedRound { rows: vec![Vec::new(); ports], keys: Vec::new() });

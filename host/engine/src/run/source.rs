@@ -58,7 +58,12 @@ enum Woken {
 
 impl SourceDriver {
     /// Reads until all splits have ended or the job drains.
-    pub(super) async fn run(&mut self, chain: &mut Chain, commands: &mut mpsc::Receiver<Command>, commanded: &Commanded) -> Result<(), Stop> {
+    pub(super) async fn run(
+        &mut self,
+        chain: &mut Chain,
+        commands: &mut mpsc::Receiver<Command>,
+        commanded: &Commanded,
+    ) -> Result<(), Stop> {
         if self.splits.is_idle() && self.discovers {
             chain.accept(0, Element::Idle).await?;
         }

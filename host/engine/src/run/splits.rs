@@ -88,7 +88,12 @@ impl Splits {
 
     /// Rows or the end of a split, with the split's number. Waits for ever if there is nothing to read. A split whose watermark is ahead of
     /// `limit` is left alone. Cancel-safe, as readers are.
-    pub(super) async fn read(&mut self, source: &dyn Source, rows_max: usize, limit: Option<Watermark>) -> (usize, Result<Read, OperatorError>) {
+    pub(super) async fn read(
+        &mut self,
+        source: &dyn Source,
+        rows_max: usize,
+        limit: Option<Watermark>,
+    ) -> (usize, Result<Read, OperatorError>) {
         if self.bounded {
             return match self.next_bounded(limit) {
                 Some(number) => (number, self.splits[number].read(source, rows_max).await),
@@ -100,7 +105,8 @@ impl Splits {
         let (before, after) = self.splits.split_at_mut(from);
         let numbered = after.iter_mut().enumerate().map(|(at, split)| (from + at, split)).chain(before.iter_mut().enumerate());
         let wanted = numbered.filter(|(_, split)| split.may_be_read(limit));
-        let reads: Vec<BoxFuture<'_, _>> = wanted.map(|(number, split)| async move { (number, split.read(source, rows_max).await) }.boxed()).collect();
+        let reads: Vec<BoxFuture<'_, _>> =
+            wanted.map(|(number, split)| async move { (number, split.read(source, rows_max).await) }.boxed()).collect();
         match reads.is_empty() {
             true => std::future::pending().await,
             false => select_all(reads).await.0,

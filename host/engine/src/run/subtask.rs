@@ -186,7 +186,9 @@ impl QueueDriver {
 
     async fn on_element(&mut self, chain: &mut Chain, edge: usize, element: Element) -> Result<(), Stop> {
         let element = match element {
-            Element::Batch(batch) if batch.num_rows() < self.batching.rows && self.inbox.edges() > 0 => Element::Batch(self.joined(chain, edge, batch)),
+            Element::Batch(batch) if batch.num_rows() < self.batching.rows && self.inbox.edges() > 0 => {
+                Element::Batch(self.joined(chain, edge, batch))
+            }
             element => element,
         };
         chain.accept(edge, element).await

@@ -56,7 +56,8 @@ impl Timers {
         let bytes = (0..due.len()).map(|number| due.keys.key_bytes(number));
         let columns = decode_keys(&types, bytes).map_err(|error| OperatorError::outside("stored timers are damaged").because(error))?;
         let schema = Arc::new(Schema::new(plan.key_fields.clone()));
-        let keys = Batch::try_new(schema, columns, due.len()).map_err(|error| OperatorError::outside("stored timers are damaged").because(error))?;
+        let keys = Batch::try_new(schema, columns, due.len())
+            .map_err(|error| OperatorError::outside("stored timers are damaged").because(error))?;
         let clock = due.timer.first().map_or(Clock::EventTime, |&timer| plan.guest.timers[timer as usize].clock);
         Ok(Self { due, keys, clock })
     }
@@ -160,7 +161,8 @@ impl ComponentOperator {
     fn resolve(&self, batch: &Batch, columns: &[usize]) -> Result<Option<KeySet>, Failed> {
         let Some(store) = &self.store else { return Ok(None) };
         let columns: Vec<ArrayRef> = columns.iter().map(|&column| batch.column(column).clone()).collect();
-        let keys = encode_keys(&columns, batch.num_rows()).map_err(|error| Failed::Host(OperatorError::internal("a key column cannot be a key").because(error)))?;
+        let keys = encode_keys(&columns, batch.num_rows())
+            .map_err(|error| Failed::Host(OperatorError::internal("a key column cannot be a key").because(error)))?;
         store.lock().resolve(keys).map(Some).map_err(guest_or_host)
     }
 
@@ -312,7 +314,9 @@ impl std::convert::From<Failure> for Failed {
         match failure {
             Failure::Retry(reason) => Self::Retry { reason },
             Failure::Host { .. } => Self::Host(OperatorError::internal("a call into the component failed").because(failure)),
-            Failure::Fatal(_) | Failure::Trap { .. } | Failure::Limit(_) | Failure::Refused { .. } => Self::Guest { reason: failure.to_string() },
+            Failure::Fatal(_) | Failure::Trap { .. } | Failure::Limit(_) | Failure::Refused { .. } => {
+                Self::Guest { reason: failure.to_string() }
+            }
         }
     }
 }
@@ -320,7 +324,9 @@ impl std::convert::From<Failure> for Failed {
 /// Limits of keys and values are the guest's doing; the rest is not.
 fn guest_or_host(error: millstream_state::Error) -> Failed {
     match error {
-        millstream_state::Error::KeyTooLarge { .. } | millstream_state::Error::ValueTooLarge { .. } => Failed::Guest { reason: error.to_string() },
+        millstream_state::Error::KeyTooLarge { .. } | millstream_state::Error::ValueTooLarge { .. } => {
+            Failed::Guest { reason: error.to_string() }
+        }
         error => Failed::Host(state_failed(error)),
     }
 }
@@ -328,7 +334,9 @@ fn guest_or_host(error: millstream_state::Error) -> Failed {
 /// Numbers that name every row in order are no selection.
 fn simplified(from: From, rows: usize) -> From {
     match from {
-        From::Rows(numbers) if numbers.len() == rows && numbers.iter().enumerate().all(|(row, &number)| row == number as usize) => From::Identity,
+        From::Rows(numbers) if numbers.len() == rows && numbers.iter().enumerate().all(|(row, &number)| row == number as usize) => {
+            From::Identity
+        }
         from => from,
     }
 }

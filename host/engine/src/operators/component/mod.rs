@@ -49,10 +49,13 @@ impl OperatorSpec for Component {
 
     async fn plan(&self, request: PlanRequest<'_>) -> Result<Planned, Vec<Problem>> {
         let component = self.load(request.environment).await?;
-        let wanted = ComponentRequest { operator: request.id.clone(), settings: self.settings.clone(), inputs: request.inputs, keys: request.keys };
+        let wanted =
+            ComponentRequest { operator: request.id.clone(), settings: self.settings.clone(), inputs: request.inputs, keys: request.keys };
         match ComponentOperatorPlan::plan(component, wanted).await {
             Ok(plan) => Ok(Planned::new(plan)),
-            Err(PlanError::Settings(mistakes)) => Err(mistakes.into_iter().map(|mistake| Problem::at(mistake.path, mistake.message)).collect()),
+            Err(PlanError::Settings(mistakes)) => {
+                Err(mistakes.into_iter().map(|mistake| Problem::at(mistake.path, mistake.message)).collect())
+            }
             Err(PlanError::Component(error)) => Err(vec![problem("", &error)]),
             Err(PlanError::Unsupported(reason)) => Err(vec![Problem::at("", reason)]),
         }

@@ -11,7 +11,9 @@ use millstream_model::{
     types::{check_crossing_type, type_text},
 };
 use millstream_state::row::resolve_compatible;
-use millstream_wasm::{Component, Descriptor, Error, InputSchema, InstanceContext, OperatorInstance, OperatorPlan as GuestPlan, Silent, TracedLog};
+use millstream_wasm::{
+    Component, Descriptor, Error, InputSchema, InstanceContext, OperatorInstance, OperatorPlan as GuestPlan, Silent, TracedLog,
+};
 use serde_json::Value;
 
 use super::{layout::OutputLayout, run::ComponentOperator};
@@ -114,7 +116,8 @@ impl ComponentOperatorPlan {
         let schemas: Vec<_> = request.inputs.iter().map(|stream| stream.schema.clone()).collect();
         let layout = |output| OutputLayout::new(output, &schemas, has_event_times(output, request.inputs));
         let layouts: Vec<OutputLayout> = guest.outputs.iter().map(layout).collect();
-        let stream = |layout: &OutputLayout| StreamType { schema: layout.schema.clone(), event_times: layout.event_times, changes: layout.changes };
+        let stream =
+            |layout: &OutputLayout| StreamType { schema: layout.schema.clone(), event_times: layout.event_times, changes: layout.changes };
         let outputs = descriptor.outputs.iter().cloned().zip(layouts.iter().map(stream)).collect();
         Ok(Self {
             component,
@@ -175,7 +178,12 @@ fn offer(request: &ComponentRequest<'_>, columns: &[Vec<usize>]) -> Result<Vec<I
     let offer_one = |(port, (stream, columns)): (usize, (&StreamType, &Vec<usize>))| {
         let offered_key = |key: &usize| {
             let at = columns.iter().position(|column| column == key).map(|at| at as u32);
-            at.ok_or_else(|| PlanError::Unsupported(format!("key column `{}` has a type that does not cross to operators", stream.schema.field(*key).name())))
+            at.ok_or_else(|| {
+                PlanError::Unsupported(format!(
+                    "key column `{}` has a type that does not cross to operators",
+                    stream.schema.field(*key).name()
+                ))
+            })
         };
         let keys = request.keys.map_or(&[][..], |keys| &keys[port]);
         Ok(InputSchema {
@@ -190,7 +198,10 @@ fn offer(request: &ComponentRequest<'_>, columns: &[Vec<usize>]) -> Result<Vec<I
 
 fn refuse_unsupported(guest: &GuestPlan, inputs: &[StreamType]) -> Result<(), PlanError> {
     if let Some(state) = guest.states.iter().find(|state| state.scope == StateScope::Broadcast) {
-        return Err(PlanError::Unsupported(format!("state `{}` is broadcast, which this version of the host does not offer: declare it keyed", state.name)));
+        return Err(PlanError::Unsupported(format!(
+            "state `{}` is broadcast, which this version of the host does not offer: declare it keyed",
+            state.name
+        )));
     }
     if (!guest.states.is_empty() || !guest.timers.is_empty()) && !guest.inputs.iter().any(|input| input.keyed) {
         return Err(PlanError::Unsupported("it declares state or timers, but none of its inputs is keyed".into()));
@@ -201,7 +212,9 @@ fn refuse_unsupported(guest: &GuestPlan, inputs: &[StreamType]) -> Result<(), Pl
     }
     let asks_for_times = |(input, stream): (&millstream_wasm::InputPlan, &StreamType)| input.event_times && !stream.event_times;
     if let Some(port) = guest.inputs.iter().zip(inputs).position(asks_for_times) {
-        return Err(PlanError::Unsupported(format!("the component wants event times, but input {port} has none: give its source an `event-time`")));
+        return Err(PlanError::Unsupported(format!(
+            "the component wants event times, but input {port} has none: give its source an `event-time`"
+        )));
     }
     Ok(())
 }
@@ -210,7 +223,8 @@ fn plan_inputs(guest: &GuestPlan, request: &ComponentRequest<'_>, columns: &[Vec
     let plan_one = |(port, input): (usize, &millstream_wasm::InputPlan)| {
         let reads: Vec<usize> = input.columns.iter().map(|&offered| columns[port][offered]).collect();
         let schema = &request.inputs[port].schema;
-        let cast = |(&column, read): (&usize, &FieldRef)| (schema.field(column).data_type() != read.data_type()).then(|| read.data_type().clone());
+        let cast =
+            |(&column, read): (&usize, &FieldRef)| (schema.field(column).data_type() != read.data_type()).then(|| read.data_type().clone());
         PlannedInput {
             casts: reads.iter().zip(&input.reads).map(cast).collect(),
             keys: input.keyed.then(|| request.keys.map_or_else(Vec::new, |keys| keys[port].clone())),
@@ -254,7 +268,10 @@ fn check_settings(schema: &Value, settings: &Value) -> Result<(), PlanError> {
         .map_err(|error| PlanError::Unsupported(format!("the component publishes a broken schema of its settings: {error}")))?;
     let nothing = Value::Object(serde_json::Map::new());
     let settings = if settings.is_null() { &nothing } else { settings };
-    let mistakes: Vec<SettingsMistake> = validator.iter_errors(settings).map(|error| SettingsMistake { path: path_of(&error.instance_path().to_string()), message: error.to_string() }).collect();
+    let mistakes: Vec<SettingsMistake> = validator
+        .iter_errors(settings)
+        .map(|error| SettingsMistake { path: path_of(&error.instance_path().to_string()), message: error.to_string() })
+        .collect();
     if mistakes.is_empty() { Ok(()) } else { Err(PlanError::Settings(mistakes)) }
 }
 
@@ -277,8 +294,14 @@ impl OperatorPlan for ComponentOperatorPlan {
             let of = if inputs.len() > 1 { format!(" of {}", inputs[port]) } else { String::new() };
             lines.push(format!("reads {}{of}", if reads.is_empty() { "no column".to_owned() } else { reads.join(", ") }));
         }
-        lines.extend(self.guest.states.iter().map(|state| format!("state {}: {:?} of {}, version {}", state.name, state.kind, type_text(&state.value_type), state.version)));
-        lines.extend(self.guest.timers.iter().map(|timer| format!("timer {} in {}", timer.name, if timer.clock == Clock::EventTime { "event time" } else { "processing time" })));
+        lines.extend(
+            self.guest.states.iter().map(|state| {
+                format!("state {}: {:?} of {}, version {}", state.name, state.kind, type_text(&state.value_type), state.version)
+            }),
+        );
+        lines.extend(self.guest.timers.iter().map(|timer| {
+            format!("timer {} in {}", timer.name, if timer.clock == Clock::EventTime { "event time" } else { "processing time" })
+        }));
         lines
     }
 
@@ -349,7 +372,8 @@ impl ComponentOperatorPlan {
         if self.descriptor.outputs != new.descriptor.outputs {
             differences.push(format!("its outputs are {}, not {}", list(&new.descriptor.outputs), list(&self.descriptor.outputs)));
         } else {
-            differences.extend(self.outputs.iter().zip(&new.outputs).flat_map(|((name, old), (_, new))| stream_differences(name, old, new)));
+            differences
+                .extend(self.outputs.iter().zip(&new.outputs).flat_map(|((name, old), (_, new))| stream_differences(name, old, new)));
         }
         differences.extend(self.state_differences(new));
         for timer in &self.guest.timers {

@@ -196,7 +196,8 @@ impl Operator for ComponentOperator {
 
     /// Nobody will wait for the remaining timers, so they fire now, in order.
     async fn on_end(&mut self, now: Moment, out: &mut Output) -> Result<(), OperatorError> {
-        self.has_more = self.fire(Clock::ProcessingTime, i64::MAX, now, out).await? || self.fire(Clock::EventTime, i64::MAX, now, out).await?;
+        self.has_more =
+            self.fire(Clock::ProcessingTime, i64::MAX, now, out).await? || self.fire(Clock::EventTime, i64::MAX, now, out).await?;
         // Each may have set timers of the other.
         self.has_more |= self.next_timer(Clock::ProcessingTime).is_some();
         Ok(())

@@ -104,7 +104,9 @@ async fn rejected_rows_go_to_their_sink_with_cause_place_and_content() {
     let column = |name: &str| -> Vec<String> {
         let of = |batch: &Batch| {
             let column = batch.columns().column_by_name(name).expect("the schema is fixed").clone();
-            (0..column.len()).map(move |row| arrow_cast::display::array_value_to_string(&column, row).expect("it prints")).collect::<Vec<_>>()
+            (0..column.len())
+                .map(move |row| arrow_cast::display::array_value_to_string(&column, row).expect("it prints"))
+                .collect::<Vec<_>>()
         };
         rejected.iter().flat_map(of).collect()
     };
@@ -173,7 +175,10 @@ async fn a_swap_that_does_not_fit_is_refused_with_what_differs() {
     };
     let all = differences.join("\n");
     assert!(all.contains("output `out` has no column `sum`") && all.contains("state `total` is missing"), "{all}");
-    assert!(matches!(handle.prepare_swap("nobody".into(), Arc::new(guests::planned("sums", &stream, Some(0)).await)).await, Err(SwapError::UnknownOperator { .. })));
+    assert!(matches!(
+        handle.prepare_swap("nobody".into(), Arc::new(guests::planned("sums", &stream, Some(0)).await)).await,
+        Err(SwapError::UnknownOperator { .. })
+    ));
     handle.cancel().await;
     handle.wait().await;
 }

@@ -13,7 +13,8 @@ use serde_json::Value;
 
 static MODULES: LazyLock<PathBuf> = LazyLock::new(|| {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("guests/Cargo.toml");
-    let output = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target"), PathBuf::from);
+    let output =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target"), PathBuf::from);
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["build", "--release", "--target", "wasm32-unknown-unknown", "--examples", "--manifest-path"]).arg(manifest);
     assert!(cargo.status().expect("cargo runs").success(), "the guests build");
@@ -35,6 +36,7 @@ pub async fn component(name: &str) -> Component {
 /// A guest planned for one input; `key`: the number of its key column.
 pub async fn planned(name: &str, input: &StreamType, key: Option<usize>) -> ComponentOperatorPlan {
     let keys = key.map(|key| vec![vec![key]]);
-    let request = ComponentRequest { operator: name.into(), settings: Value::Null, inputs: std::slice::from_ref(input), keys: keys.as_deref() };
+    let request =
+        ComponentRequest { operator: name.into(), settings: Value::Null, inputs: std::slice::from_ref(input), keys: keys.as_deref() };
     ComponentOperatorPlan::plan(component(name).await, request).await.expect("it plans")
 }

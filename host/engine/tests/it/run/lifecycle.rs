@@ -248,7 +248,8 @@ async fn branches_that_meet_again_deliver_everything_once() {
     let mut job = JobBuilder::new();
     let source = job.source("numbers", MemorySource::new(vec![numbers(3_000)]), event_time(0), 1);
     let stream = job.output(source, OutputPort::Port(0));
-    let branches = ["a", "b"].map(|id| job.operator(id, unkeyed(Recorder::new(stream.clone()), vec![stream.clone()]), 1, vec![edge(source, Exchange::Forward)]));
+    let branches = ["a", "b"]
+        .map(|id| job.operator(id, unkeyed(Recorder::new(stream.clone()), vec![stream.clone()]), 1, vec![edge(source, Exchange::Forward)]));
     let meeting = Recorder::new(stream.clone());
     let both = branches.map(|branch| edge(branch, Exchange::Forward)).to_vec();
     let union = job.operator("union", unkeyed(meeting.clone(), vec![stream]), 1, both);

@@ -28,7 +28,11 @@ fn rows(rows: &[(i64, i64, i64)]) -> Batch {
 }
 
 fn nullable_rows(rows: &[(Option<i64>, i64, i64)]) -> Batch {
-    let fields = vec![Field::new("key", DataType::Int64, true), Field::new("number", DataType::Int64, false), Field::new("at", DataType::Int64, false)];
+    let fields = vec![
+        Field::new("key", DataType::Int64, true),
+        Field::new("number", DataType::Int64, false),
+        Field::new("at", DataType::Int64, false),
+    ];
     let keys = Int64Array::from_iter(rows.iter().map(|row| row.0));
     let numbers = Int64Array::from_iter_values(rows.iter().map(|row| row.1));
     let times = Int64Array::from_iter_values(rows.iter().map(|row| row.2));
@@ -40,7 +44,8 @@ fn nullable_rows(rows: &[(Option<i64>, i64, i64)]) -> Batch {
 fn keyed_rows(values: &[(i64, i64, i64)]) -> Batch {
     let names = ["key", "number", "at"];
     let fields: Vec<Field> = names.iter().map(|&name| Field::new(name, DataType::Int64, false)).collect();
-    let column = |of: fn(&(i64, i64, i64)) -> i64| -> arrow_array::ArrayRef { Arc::new(Int64Array::from_iter_values(values.iter().map(of))) };
+    let column =
+        |of: fn(&(i64, i64, i64)) -> i64| -> arrow_array::ArrayRef { Arc::new(Int64Array::from_iter_values(values.iter().map(of))) };
     let columns = vec![column(|row| row.0), column(|row| row.1), column(|row| row.2)];
     Batch::try_new(Arc::new(Schema::new(fields)), columns, values.len()).expect("the columns fit")
 }
@@ -60,7 +65,8 @@ fn by_key_with(from: usize, null_keys: NullKeys) -> Edge {
 
 /// The rows of all batches, Int64 columns only.
 fn values(batches: &[Batch]) -> Vec<Vec<i64>> {
-    let row = |batch: &Batch, row: usize| batch.columns().columns().iter().map(|column| column.as_primitive::<Int64Type>().value(row)).collect();
+    let row =
+        |batch: &Batch, row: usize| batch.columns().columns().iter().map(|column| column.as_primitive::<Int64Type>().value(row)).collect();
     batches.iter().flat_map(|batch| (0..batch.num_rows()).map(|number| row(batch, number)).collect::<Vec<_>>()).collect()
 }
 

@@ -63,7 +63,8 @@ async fn the_watermark_of_several_splits_is_that_of_the_slowest() {
     let early: Vec<Batch> = counting(2_048, 100);
     let late: Vec<Batch> = vec![rows(&(10_001..=12_048).map(|n| (n, n, n)).collect::<Vec<_>>())];
     let told = told_of(vec![late, early], 0, true).await.told();
-    let watermarks: Vec<i64> = told.iter().filter_map(|told| if let Told::Watermark(watermark) = told { Some(watermark.0) } else { None }).collect();
+    let watermarks: Vec<i64> =
+        told.iter().filter_map(|told| if let Told::Watermark(watermark) = told { Some(watermark.0) } else { None }).collect();
     assert_eq!(watermarks, [1_023, 2_047, 12_047, i64::MAX], "{told:?}");
 }
 
@@ -75,7 +76,8 @@ fn two_fed(idle_timeout: Option<Duration>) -> (FedSource, FedSource, Recorder, C
     let (a, b) = (job.source("left", left.clone(), times(), 1), job.source("right", right.clone(), times(), 1));
     let stream = job.output(a, OutputPort::Port(0));
     let recorder = Recorder::new(stream.clone());
-    let operator = job.operator("union", unkeyed(recorder.clone(), vec![stream]), 1, vec![edge(a, Exchange::Forward), edge(b, Exchange::Forward)]);
+    let operator =
+        job.operator("union", unkeyed(recorder.clone(), vec![stream]), 1, vec![edge(a, Exchange::Forward), edge(b, Exchange::Forward)]);
     let sink = CollectSink::default();
     job.sink("out", sink.clone(), operator, OutputPort::Port(0), 1);
     (left, right, recorder, sink, job.build())
