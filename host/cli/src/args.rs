@@ -14,7 +14,14 @@ pub struct Cli {
     #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t = Colors::Auto, hide_possible_values = true, help_heading = "Global options")]
     pub color: Colors,
     /// Which log lines to show on standard error, as `level` or `target=level,…`; guests log under the target `guest`.
-    #[arg(long, global = true, value_name = "FILTER", help_heading = "Global options", env = "MILLSTREAM_LOG", default_value = "warn,guest=info")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILTER",
+        help_heading = "Global options",
+        env = "MILLSTREAM_LOG",
+        default_value = "warn,guest=info"
+    )]
     pub log: String,
 }
 

@@ -6,8 +6,8 @@
 
 mod javascript;
 mod python;
-mod rust;
 mod requirement;
+mod rust;
 mod tool;
 
 pub use requirement::{Needed, Requirement, all as requirements};

@@ -105,8 +105,10 @@ fn memory() -> Check {
     let Some(available_bytes) = fs::read_to_string("/proc/meminfo").ok().and_then(|text| available_bytes(&text)) else {
         return Check::good("memory", "unknown on this system");
     };
-    Check::good("memory", format!("{} available", terminal::size(available_bytes)))
-        .unless_enough(available_bytes >= ENOUGH_BYTES, "jobs with large state need 512 MiB or more; stop something or set a smaller state memory")
+    Check::good("memory", format!("{} available", terminal::size(available_bytes))).unless_enough(
+        available_bytes >= ENOUGH_BYTES,
+        "jobs with large state need 512 MiB or more; stop something or set a smaller state memory",
+    )
 }
 
 /// `MemAvailable:   20212128 kB` as bytes.

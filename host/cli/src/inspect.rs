@@ -70,7 +70,8 @@ pub fn execute(arguments: Arguments) -> Result<Exit, Failure> {
 }
 
 async fn facts(arguments: &Arguments) -> Result<Facts, Failure> {
-    let component = machine::component_runtime(machine::INSTANCES_TO_PLAN)?.load_file(&arguments.file).await.map_err(|error| failure(&error))?;
+    let component =
+        machine::component_runtime(machine::INSTANCES_TO_PLAN)?.load_file(&arguments.file).await.map_err(|error| failure(&error))?;
     let inspection = component.inspection().clone();
     let digest = component.digest().0.iter().map(|byte| format!("{byte:02x}")).collect();
     let is_aggregate = inspection.worlds.iter().any(|world| matches!(world, World::WindowAggregate | World::MigratingWindowAggregate));
@@ -81,7 +82,8 @@ async fn facts(arguments: &Arguments) -> Result<Facts, Failure> {
 }
 
 async fn describe_operator(component: &Component) -> Result<Said, millstream_wasm::Error> {
-    let Descriptor { name, version, summary, settings_schema, inputs, outputs, hints } = component.operator(nobody()).await?.describe().await?;
+    let Descriptor { name, version, summary, settings_schema, inputs, outputs, hints } =
+        component.operator(nobody()).await?.describe().await?;
     Ok(Said { name, version, summary, inputs, outputs, settings_schema, hints })
 }
 

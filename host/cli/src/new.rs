@@ -114,7 +114,9 @@ pub fn execute(arguments: Arguments) -> Result<Exit, Failure> {
     let directory = &arguments.name;
     let name = checked_name(directory)?;
     if directory.exists() {
-        return Err(Failure::new(Exit::Invalid, format!("`{}` exists already", directory.display())).fix("choose another name, or remove it first"));
+        return Err(
+            Failure::new(Exit::Invalid, format!("`{}` exists already", directory.display())).fix("choose another name, or remove it first")
+        );
     }
     let sdk = Sdk::find(arguments.sdk)?;
     for (path, text) in files(arguments.kind, name, &sdk) {
@@ -146,7 +148,10 @@ fn checked_name(directory: &Path) -> Result<&str, Failure> {
 fn files(kind: Kind, name: &str, sdk: &Sdk) -> Vec<(String, String)> {
     let fill = |text: &str| {
         let text = text.replace("{{operator}}", kind.operator().trim_end()).replace("{{about}}", kind.about());
-        text.replace("{{name}}", name).replace("{{function}}", &name.replace('-', "_")).replace("{{type}}", &camel_case(name)).replace("{{sdk}}", &sdk.dependency())
+        text.replace("{{name}}", name)
+            .replace("{{function}}", &name.replace('-', "_"))
+            .replace("{{type}}", &camel_case(name))
+            .replace("{{sdk}}", &sdk.dependency())
     };
     let own = [("src/lib.rs", kind.library()), ("tests/readings.json", kind.case())];
     SHARED.into_iter().chain(own).map(|(path, text)| (path.to_owned(), fill(text))).collect()

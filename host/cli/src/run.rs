@@ -20,8 +20,7 @@ use crate::{
     progress::{self, Mode, Progress},
     report::{Exit, Failure},
     signals::Signals,
-    summary,
-    terminal,
+    summary, terminal,
 };
 
 /// Runs a job until its input ends, or, if its input has no end, until Ctrl-C.
@@ -126,7 +125,10 @@ impl Watch {
     /// The first signal asks the job to come to its end, the second one gives it up.
     async fn on_signal(&mut self, signal: Exit) -> Result<(), Failure> {
         if self.asked_to_stop.replace(signal).is_some() {
-            return Err(Failure::new(signal, format!("job `{}` was given up: it had not ended when it was told to stop again", self.handle.job())));
+            return Err(Failure::new(
+                signal,
+                format!("job `{}` was given up: it had not ended when it was told to stop again", self.handle.job()),
+            ));
         }
         if self.is_bounded {
             terminal::note("stopping; what is not finished will be removed (again to give up at once)");
@@ -156,9 +158,10 @@ impl Watch {
                 Ok(Exit::Done)
             }
             JobOutcome::Failed(error) => Err(failure(job, error)),
-            JobOutcome::Cancelled => {
-                Err(Failure::new(self.asked_to_stop.unwrap_or(Exit::Failed), format!("job `{job}` was cancelled after {}", summary::duration(took))))
-            }
+            JobOutcome::Cancelled => Err(Failure::new(
+                self.asked_to_stop.unwrap_or(Exit::Failed),
+                format!("job `{job}` was cancelled after {}", summary::duration(took)),
+            )),
         }
     }
 }
@@ -186,7 +189,9 @@ fn scratch(below: Option<&std::path::Path>) -> Result<TempDir, Failure> {
     let mut builder = tempfile::Builder::new();
     builder.prefix("millstream-state-");
     let made = below.map_or_else(|| builder.tempdir(), |below| builder.tempdir_in(below));
-    made.map_err(|error| Failure::new(Exit::Failed, "the directory for state cannot be made").because(&error).fix("name another one with `--state`"))
+    made.map_err(|error| {
+        Failure::new(Exit::Failed, "the directory for state cannot be made").because(&error).fix("name another one with `--state`")
+    })
 }
 
 /// Where state goes that does not fit into memory.

@@ -10,7 +10,12 @@ use crate::terminal::{FAINT, GOOD, STRONG, WARNING, grouped};
 pub fn to_text(job: &str, summary: &Summary, took: Duration) -> String {
     let rows_read: u64 = sources(summary).map(|source| source.rows_out).sum();
     let rate = (rows_read as f64 / took.as_secs_f64().max(0.001)) as u64;
-    let mut text = format!("{STRONG}{job}{STRONG:#} {GOOD}done{GOOD:#} in {}, {} rows read, {} rows/s\n", duration(took), grouped(rows_read), grouped(rate));
+    let mut text = format!(
+        "{STRONG}{job}{STRONG:#} {GOOD}done{GOOD:#} in {}, {} rows read, {} rows/s\n",
+        duration(took),
+        grouped(rows_read),
+        grouped(rate)
+    );
     let lines: Vec<Line> = summary.operators.iter().map(Line::of).collect();
     let width = |of: fn(&Line) -> &str| lines.iter().map(|line| of(line).len()).max().unwrap_or_default();
     let (id, rows_in, rows_out) = (width(|line| &line.id), width(|line| &line.rows_in), width(|line| &line.rows_out));

@@ -47,11 +47,14 @@ const ROWS_PER_CALL: [usize; 3] = [1, 2, usize::MAX];
 /// A row is [event time or null, {column: value}], with "+I", "-U", "+U" or "-D" behind it where it is a change. "order": "exact" compares the
 /// rows of an output in their order. `tests/conformance/README.md` in the source tells the rest, aggregates included.
 #[derive(clap::Args)]
-#[command(verbatim_doc_comment, after_help = "\
+#[command(
+    verbatim_doc_comment,
+    after_help = "\
 Examples:
   millstream test
   millstream test my-operator
-  millstream test --component filter.wasm --cases tests/conformance/cases/filter.json")]
+  millstream test --component filter.wasm --cases tests/conformance/cases/filter.json"
+)]
 pub struct Arguments {
     #[command(flatten)]
     build: build::Arguments,
@@ -100,8 +103,10 @@ fn cases_below(directory: &Path) -> Result<Vec<PathBuf>, Failure> {
     if !directory.is_dir() {
         return Ok(Vec::new());
     }
-    let entries = fs::read_dir(directory).and_then(|entries| entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>());
-    let mut paths = entries.map_err(|error| Failure::new(Exit::Invalid, format!("`{}` cannot be listed", directory.display())).because(&error))?;
+    let entries =
+        fs::read_dir(directory).and_then(|entries| entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>());
+    let mut paths =
+        entries.map_err(|error| Failure::new(Exit::Invalid, format!("`{}` cannot be listed", directory.display())).because(&error))?;
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
     paths.sort();
     Ok(paths)
@@ -131,7 +136,11 @@ async fn outcome_of(case: &Case, component: &Path, components: &millstream_wasm:
         };
         let differences = differences.unwrap_or_else(|reason| vec![reason]);
         if !differences.is_empty() {
-            let cut = if rows_per_call == usize::MAX { "all rows in one call".to_owned() } else { format!("at most {rows_per_call} rows per call") };
+            let cut = if rows_per_call == usize::MAX {
+                "all rows in one call".to_owned()
+            } else {
+                format!("at most {rows_per_call} rows per call")
+            };
             return differences.into_iter().map(|difference| format!("{difference}\n({cut})")).collect();
         }
     }

@@ -58,5 +58,6 @@ pub fn compile(directory: &Path) -> Result<Vec<Compiled>, Failure> {
 fn read_package(directory: &Path) -> Result<Package, Failure> {
     let file = directory.join("package.json");
     let text = fs::read(&file).map_err(|error| Failure::new(Exit::Invalid, "cannot be read").in_file(&file).because(&error))?;
-    serde_json::from_slice(&text).map_err(|error| Failure::new(Exit::Invalid, "does not describe an operator").in_file(file).because(&error))
+    serde_json::from_slice(&text)
+        .map_err(|error| Failure::new(Exit::Invalid, "does not describe an operator").in_file(file).because(&error))
 }

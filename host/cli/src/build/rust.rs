@@ -89,8 +89,8 @@ fn component(message: Message) -> Result<Option<Compiled>, Failure> {
     if !target.kind.iter().any(|kind| kind == "cdylib") {
         return Ok(None);
     }
-    let bytes = fs::read(module)
-        .map_err(|error| Failure::new(Exit::Failed, format!("`{}` cannot be read", module.display())).because(&error))?;
+    let bytes =
+        fs::read(module).map_err(|error| Failure::new(Exit::Failed, format!("`{}` cannot be read", module.display())).because(&error))?;
     let project = manifest.parent().map(Path::to_owned).unwrap_or_default();
     Ok(Some(Compiled { name: target.name.replace('_', "-"), project, bytes }))
 }

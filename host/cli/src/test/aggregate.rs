@@ -15,7 +15,12 @@ use super::{
 };
 
 /// Runs a case with at most so many rows per call. What is not as expected, in words; an error is a mistake in the case, or a failure.
-pub async fn run(case: &AggregateCase, component: &Path, components: &millstream_wasm::Runtime, rows_per_call: usize) -> Result<Vec<String>, String> {
+pub async fn run(
+    case: &AggregateCase,
+    component: &Path,
+    components: &millstream_wasm::Runtime,
+    rows_per_call: usize,
+) -> Result<Vec<String>, String> {
     let schema = rows::schema(&case.columns)?;
     let loaded = components.load_file(component).await.map_err(|error| chain(&error))?;
     let mut instance = loaded.aggregate(nobody()).await.map_err(|error| chain(&error))?;

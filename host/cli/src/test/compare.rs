@@ -22,7 +22,9 @@ pub fn rejected(expected: &[(Map<String, Value>, String)], found: &[Rejection]) 
     let mut found: Vec<_> = found.iter().map(|rejection| (parsed(&rejection.row), &rejection.reason)).collect();
     let mut missing = Vec::new();
     for (row, reason) in expected {
-        let fits = |(columns, found): &(Map<String, Value>, &String)| *found == reason && columns.iter().all(|(name, value)| row.get(name) == Some(value));
+        let fits = |(columns, found): &(Map<String, Value>, &String)| {
+            *found == reason && columns.iter().all(|(name, value)| row.get(name) == Some(value))
+        };
         match found.iter().position(fits) {
             Some(index) => drop(found.swap_remove(index)),
             None => missing.push(format!("{} because {reason}", Value::Object(row.clone()))),
@@ -36,7 +38,8 @@ pub fn rejected(expected: &[(Map<String, Value>, String)], found: &[Rejection]) 
 pub fn differing(what: &str, expected: &[String], found: &[String]) -> Option<String> {
     let length = expected.len().max(found.len());
     let first = (0..length).find(|&index| expected.get(index) != found.get(index))?;
-    let mut text = format!("`{what}` is not as expected ({} rows expected, {} found); the first difference:\n", expected.len(), found.len());
+    let mut text =
+        format!("`{what}` is not as expected ({} rows expected, {} found); the first difference:\n", expected.len(), found.len());
     let _ = writeln!(text, "expected {}", expected.get(first).map_or("nothing", String::as_str));
     let _ = write!(text, "found    {}", found.get(first).map_or("nothing", String::as_str));
     Some(text)

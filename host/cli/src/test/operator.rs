@@ -24,13 +24,25 @@ use super::{
 };
 
 /// Runs a case with at most so many rows per call. What is not as expected, in words; an error is a mistake in the case, or a failure.
-pub async fn run(case: &OperatorCase, component: &Path, components: &millstream_wasm::Runtime, rows_per_call: usize) -> Result<Vec<String>, String> {
+pub async fn run(
+    case: &OperatorCase,
+    component: &Path,
+    components: &millstream_wasm::Runtime,
+    rows_per_call: usize,
+) -> Result<Vec<String>, String> {
     let id = OperatorId::from("operator");
     let clock = Arc::new(ManualClock::at(0));
     let environment = Environment { base_directory: Path::new("."), components, clock: clock.clone() };
     let spec = spec(component, &case.settings)?;
     let inputs = Inputs::of(case, &*spec, &environment).await?;
-    let request = PlanRequest { id: &id, inputs: &inputs.types, keys: inputs.keys.as_deref(), order: RowOrder::Arrival, environment: &environment, tables: None };
+    let request = PlanRequest {
+        id: &id,
+        inputs: &inputs.types,
+        keys: inputs.keys.as_deref(),
+        order: RowOrder::Arrival,
+        environment: &environment,
+        tables: None,
+    };
     let planned = spec.plan(request).await.map_err(|problems| all(&problems))?;
     let operator = planned.plan.create(context(id, clock.clone())).await.map_err(|error| chain(&error))?;
     let mut driver = Driver::new(operator, clock, planned.plan.outputs(), rows_per_call);

@@ -5,11 +5,12 @@
 use std::sync::Arc;
 
 use arrow_array::{
-    Array, ArrayRef, BinaryArray, BooleanArray, FixedSizeBinaryArray, FixedSizeListArray, LargeBinaryArray, LargeStringArray, ListArray, MapArray,
-    PrimitiveArray, StringArray, StructArray,
+    Array, ArrayRef, BinaryArray, BooleanArray, FixedSizeBinaryArray, FixedSizeListArray, LargeBinaryArray, LargeStringArray, ListArray,
+    MapArray, PrimitiveArray, StringArray, StructArray,
     cast::AsArray,
     types::{
-        ArrowPrimitiveType, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+        ArrowPrimitiveType, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type,
+        UInt64Type,
     },
 };
 use arrow_buffer::{NullBuffer, OffsetBuffer};
@@ -29,7 +30,9 @@ pub fn array(data_type: &DataType, values: &[&Value]) -> Result<ArrayRef, String
         DataType::UInt32 => integers::<UInt32Type>(values, data_type)?,
         DataType::UInt64 => integers::<UInt64Type>(values, data_type)?,
         #[expect(clippy::cast_possible_truncation, reason = "a Float32 is what the case asks for")]
-        DataType::Float32 => Arc::new(PrimitiveArray::<Float32Type>::from(each(values, data_type, |value| float(value).map(|float| float as f32))?)),
+        DataType::Float32 => {
+            Arc::new(PrimitiveArray::<Float32Type>::from(each(values, data_type, |value| float(value).map(|float| float as f32))?))
+        }
         DataType::Float64 => Arc::new(PrimitiveArray::<Float64Type>::from(each(values, data_type, float)?)),
         DataType::Date32 | DataType::Time32(_) => cast(&integers::<Int32Type>(values, data_type)?, data_type)?,
         DataType::Date64 | DataType::Time64(_) | DataType::Timestamp(..) | DataType::Duration(_) => {
@@ -147,7 +150,8 @@ fn float_value(float: f64) -> Value {
 }
 
 fn bytes(value: &Value) -> Option<Vec<u8>> {
-    let digits: Option<Vec<u8>> = value.as_str()?.chars().map(|digit| digit.to_digit(16).and_then(|digit| u8::try_from(digit).ok())).collect();
+    let digits: Option<Vec<u8>> =
+        value.as_str()?.chars().map(|digit| digit.to_digit(16).and_then(|digit| u8::try_from(digit).ok())).collect();
     let (pairs, odd) = digits.as_ref()?.as_chunks::<2>();
     odd.is_empty().then(|| pairs.iter().map(|[high, low]| high << 4 | low).collect())
 }
@@ -195,8 +199,11 @@ fn map(entries: &FieldRef, values: &[&Value], data_type: &DataType) -> Result<Ar
     let maps = each(values, data_type, Value::as_array)?;
     let offsets = OffsetBuffer::from_lengths(maps.iter().map(|map| map.map_or(0, Vec::len)));
     let pairs: Vec<&Value> = maps.iter().flatten().flat_map(|map| map.iter()).collect();
-    let part = |index: usize| pairs.iter().map(|pair| pair.get(index).ok_or_else(|| format!("{pair} is no [key, value]"))).collect::<Result<Vec<_>, _>>();
-    let columns = fields.iter().enumerate().map(|(index, field)| array(field.data_type(), &part(index)?)).collect::<Result<Vec<_>, String>>()?;
+    let part = |index: usize| {
+        pairs.iter().map(|pair| pair.get(index).ok_or_else(|| format!("{pair} is no [key, value]"))).collect::<Result<Vec<_>, _>>()
+    };
+    let columns =
+        fields.iter().enumerate().map(|(index, field)| array(field.data_type(), &part(index)?)).collect::<Result<Vec<_>, String>>()?;
     let entries_array = StructArray::try_new_with_length(fields.clone(), columns, None, pairs.len()).map_err(|error| error.to_string())?;
     let map = MapArray::try_new(entries.clone(), offsets, entries_array, Some(nulls(values)), false);
     Ok(Arc::new(map.map_err(|error| error.to_string())?))

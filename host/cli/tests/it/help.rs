@@ -29,7 +29,7 @@ fn the_help_lists_every_command_and_the_exit_codes() {
 
 #[test]
 fn a_command_line_that_is_not_understood_ends_with_2_and_a_suggestion() {
-    let ended = run(here(), &["rnu", "job.yaml"]).with_code(2);
+    let ended = run(here(), &["runn", "job.yaml"]).with_code(2);
     assert!(ended.stderr.contains("'run'"), "{}", ended.stderr);
     run(here(), &["run"]).with_code(2);
     run(here(), &["run", "job.yaml", "--parallelism", "0"]).with_code(2);

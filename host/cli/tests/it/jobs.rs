@@ -30,7 +30,8 @@ fn directory(job: &str) -> TempDir {
 /// All lines of all files in a directory, sorted.
 fn lines_below(directory: &Path) -> Vec<String> {
     let files = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
-    let mut lines: Vec<String> = files.flat_map(|file| fs::read_to_string(file).unwrap().lines().map(str::to_owned).collect::<Vec<_>>()).collect();
+    let mut lines: Vec<String> =
+        files.flat_map(|file| fs::read_to_string(file).unwrap().lines().map(str::to_owned).collect::<Vec<_>>()).collect();
     lines.sort();
     lines
 }

@@ -10,20 +10,21 @@ use tempfile::TempDir;
 
 use crate::{Ended, run};
 
-/// A new project.
-fn scaffolded(kind: &str) -> (TempDir, PathBuf) {
+/// A new project. Tests run side by side with one target directory, in which cargo tells projects apart by their names.
+fn scaffolded(name: &str, kind: &str) -> (TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();
-    run(directory.path(), &["new", "hot-readings", "--kind", kind]).with_code(0);
-    let project = directory.path().join("hot-readings");
+    run(directory.path(), &["new", name, "--kind", kind]).with_code(0);
+    let project = directory.path().join(name);
     (directory, project)
 }
 
 /// Builds, tests and runs a new project; returns the rows that its job writes.
 fn rows_of(kind: &str) -> Vec<serde_json::Value> {
-    let (_directory, project) = scaffolded(kind);
+    let name = format!("new-{kind}");
+    let (_directory, project) = scaffolded(&name, kind);
     Ended::of(Command::new("cargo").args(["test", "--offline", "--quiet"]).current_dir(&project).output().unwrap()).with_code(0);
     let built = run(&project, &["build", "--offline"]).with_code(0);
-    assert!(built.stdout.contains("hot-readings.wasm") && !built.stdout.contains("wasi"), "{}", built.stdout);
+    assert!(built.stdout.contains(&format!("{name}.wasm")) && !built.stdout.contains("wasi"), "{}", built.stdout);
     let tested = run(&project, &["test", "--offline"]).with_code(0);
     assert!(tested.stdout.contains("1 passed, 0 failed"), "{}", tested.stdout);
     let ran = run(&project, &["run", "job.yaml"]).with_code(0);
@@ -52,7 +53,10 @@ fn a_new_map_builds_tests_and_runs() {
 #[test]
 fn a_new_flat_map_builds_tests_and_runs() {
     let rows = rows_of("flat-map");
-    assert_eq!(texts(&rows, "word"), ["again", "back", "closed", "is", "no", "open", "open", "signal", "signal", "window", "window", "window"]);
+    assert_eq!(
+        texts(&rows, "word"),
+        ["again", "back", "closed", "is", "no", "open", "open", "signal", "signal", "window", "window", "window"]
+    );
 }
 
 #[test]
@@ -71,12 +75,12 @@ fn a_new_aggregate_builds_tests_and_runs() {
 
 #[test]
 fn a_component_says_what_it_is() {
-    let (_directory, project) = scaffolded("filter");
+    let (_directory, project) = scaffolded("inspected", "filter");
     run(&project, &["build", "--offline"]).with_code(0);
-    let facts = run(&project, &["inspect", "hot-readings.wasm", "--json"]).with_code(0).stdout;
+    let facts = run(&project, &["inspect", "inspected.wasm", "--json"]).with_code(0).stdout;
     let facts: serde_json::Value = serde_json::from_str(&facts).expect("a JSON object");
-    assert_eq!((&facts["name"], &facts["worlds"][0]), (&"hot-readings".into(), &"stream-operator".into()));
-    let size = fs::metadata(project.join("hot-readings.wasm")).unwrap().len();
+    assert_eq!((&facts["name"], &facts["worlds"][0]), (&"inspected".into(), &"stream-operator".into()));
+    let size = fs::metadata(project.join("inspected.wasm")).unwrap().len();
     assert_eq!(facts["size-bytes"], size);
     assert!(size < 100_000, "a filter should be small: {size} bytes");
 }
@@ -92,8 +96,8 @@ fn what_is_no_component_is_said_to_be_none() {
 
 #[test]
 fn a_project_is_never_overwritten() {
-    let (directory, _project) = scaffolded("filter");
-    let ended = run(directory.path(), &["new", "hot-readings"]).with_code(2);
+    let (directory, _project) = scaffolded("existing", "filter");
+    let ended = run(directory.path(), &["new", "existing"]).with_code(2);
     assert!(ended.stderr.contains("exists already"), "{}", ended.stderr);
 }
 
@@ -105,8 +109,8 @@ fn a_directory_without_a_project_cannot_be_built() {
 
 #[test]
 fn a_compile_error_is_the_compilers_and_ends_with_1() {
-    let (_directory, project) = scaffolded("filter");
-    fs::write(project.join("src/lib.rs"), "#[millstream::filter]\npub fn hot_readings(celsius: f64) -> u8 { 1 }\n").unwrap();
+    let (_directory, project) = scaffolded("broken", "filter");
+    fs::write(project.join("src/lib.rs"), "#[millstream::filter]\npub fn broken(celsius: f64) -> u8 { 1 }\n").unwrap();
     let ended = run(&project, &["build", "--offline"]).with_code(1);
     assert!(ended.stderr.contains("src/lib.rs:2"), "{}", ended.stderr);
 }

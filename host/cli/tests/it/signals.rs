@@ -9,9 +9,9 @@ use std::{
 use crate::{Ended, millstream};
 
 /// A job that counts, to standard output and to a file.
-fn counting(count: &str) -> String {
+fn counting(numbers: &str) -> String {
     format!(
-        "job: counting\nsources:\n  numbers: {{ sequence: {{ {count} }} }}\nsinks:\n  shown: {{ input: numbers, stdout: {{}} }}\n  \
+        "job: counting\nsources:\n  numbers: {{ sequence: {{ {numbers} }} }}\nsinks:\n  shown: {{ input: numbers, stdout: {{}} }}\n  \
          kept: {{ input: numbers, files: {{ path: out, format: ndjson }} }}\n"
     )
 }
@@ -37,7 +37,7 @@ fn interrupt(child: &Child) {
 #[test]
 fn a_job_without_an_end_finishes_what_is_on_its_way() {
     let directory = tempfile::tempdir().unwrap();
-    let child = started(directory.path(), &counting("rows-per-second: 1000"));
+    let child = started(directory.path(), &counting("rate: 1000"));
     interrupt(&child);
     let ended = Ended::of(child.wait_with_output().unwrap()).with_code(0);
     assert!(ended.stderr.contains("counting done in"), "{}", ended.stderr);
@@ -48,7 +48,7 @@ fn a_job_without_an_end_finishes_what_is_on_its_way() {
 #[test]
 fn a_job_with_an_end_is_cancelled_and_leaves_nothing_half_written() {
     let directory = tempfile::tempdir().unwrap();
-    let child = started(directory.path(), &counting("count: 1000000000000"));
+    let child = started(directory.path(), &counting("to: 1000000000000"));
     interrupt(&child);
     let ended = Ended::of(child.wait_with_output().unwrap()).with_code(130);
     assert!(ended.stderr.contains("`counting` was cancelled"), "{}", ended.stderr);
