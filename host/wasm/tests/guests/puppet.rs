@@ -82,7 +82,7 @@ impl Puppet {
     /// An operator with one input and one output that reads nothing, keeps everything and answers with empty turns.
     pub fn silent() -> Self {
         let mut memory = Memory::new();
-        let mut answer = |at: u32| Act::Answer(at);
+        let answer = |at: u32| Act::Answer(at);
         let describe = memory.put(&descriptor());
         let plan = memory.put::<Result<Planned, String>>(&Ok(planned()));
         let open = memory.put::<Result<(), String>>(&Ok(()));
