@@ -4,7 +4,10 @@ SHELL := bash
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/millstream/target
 export PATH := $(CURDIR)/.cache/venv/bin:$(CURDIR)/.cache/node/node_modules/.bin:$(PATH)
 
-.PHONY: help setup build demo test fmt lint clean
+# Our own crates as fast as they get; dependencies are optimised in every profile, so none of them is compiled again.
+OPTIMISED := --config profile.dev.opt-level=3 --config profile.dev.debug-assertions=false --config profile.dev.overflow-checks=false
+
+.PHONY: help setup build demo test bench soak fmt lint clean
 help: ## Lists the commands.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 10
 
@@ -20,6 +23,12 @@ demo: build ## Flights through Wasm operators: builds everything, runs examples/
 test: setup ## Runs every test.
 	cargo test --workspace --doc
 	cargo nextest run --workspace --no-fail-fast
+
+bench: setup ## Measures every figure, prints a table and writes docs/bench/latest.json.
+	cargo run --package millstream-bench $(OPTIMISED)
+
+soak: setup ## Runs the tests that take minutes in their long form: state of gigabytes under a small memory.
+	MILLSTREAM_SOAK=1 cargo nextest run --workspace $(OPTIMISED) -E 'test(larger_than_memory)'
 
 fmt: ## Formats the Rust code.
 	cargo fmt --all
