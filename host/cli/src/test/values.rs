@@ -29,7 +29,6 @@ pub fn array(data_type: &DataType, values: &[&Value]) -> Result<ArrayRef, String
         DataType::UInt16 => integers::<UInt16Type>(values, data_type)?,
         DataType::UInt32 => integers::<UInt32Type>(values, data_type)?,
         DataType::UInt64 => integers::<UInt64Type>(values, data_type)?,
-        #[expect(clippy::cast_possible_truncation, reason = "a Float32 is what the case asks for")]
         DataType::Float32 => {
             Arc::new(PrimitiveArray::<Float32Type>::from(each(values, data_type, |value| float(value).map(|float| float as f32))?))
         }
