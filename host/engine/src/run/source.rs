@@ -65,11 +65,14 @@ impl SourceDriver {
         commanded: &Commanded,
     ) -> Result<(), Stop> {
         if self.splits.is_idle() && self.discovers {
-            chain.accept(0, Element::Idle).await?;
+            self.on_progress(chain, Some(Progress::Idle)).await?;
         }
         while self.discovers || !self.splits.all_ended() {
             let asked_ms = self.clock.now_ms();
-            match self.wait(chain.next_processing_time(), commands, asked_ms).await {
+            let woken = self.wait(chain.next_processing_time(), commands, asked_ms).await;
+            let answered = if let Woken::Read(number, _) = &woken { Some(*number) } else { None };
+            self.on_waited(chain, asked_ms, answered).await?;
+            match woken {
                 Woken::Commanded(Some(Command::Drain) | None) => {
                     self.on_drain(chain).await?;
                     break;
@@ -81,10 +84,7 @@ impl SourceDriver {
                     let read = read.map_err(|error| self.failed(error))?;
                     self.on_read(chain, number, read).await?;
                 }
-                Woken::TimePassed => {
-                    self.on_waited(chain, asked_ms).await?;
-                }
-                Woken::OthersMoved => {}
+                Woken::TimePassed | Woken::OthersMoved => {}
             }
             chain.on_processing_time().await?;
             commanded.report_passed(chain).await;
@@ -199,16 +199,16 @@ impl SourceDriver {
         }
     }
 
-    async fn on_waited(&mut self, chain: &mut Chain, asked_ms: i64) -> Result<(), Stop> {
-        let waited = Duration::from_millis(u64::try_from(self.clock.now_ms() - asked_ms).unwrap_or(0));
+    /// Every split that was asked had nothing since `asked_ms`, but for the one that has answered.
+    async fn on_waited(&mut self, chain: &mut Chain, asked_ms: i64, answered: Option<usize>) -> Result<(), Stop> {
         let source = source_node(&self.plan, self.node);
+        let Some(timeout) = source.event_time.as_ref().and_then(|times| times.idle_timeout) else { return Ok(()) };
+        if source.source.is_bounded() {
+            return Ok(());
+        }
+        let waited = Duration::from_millis(u64::try_from(self.clock.now_ms() - asked_ms).unwrap_or(0));
         let limit = limit(source, self.drift.as_mut());
-        let timeout = source.event_time.as_ref().and_then(|times| times.idle_timeout);
-        let changes = match timeout {
-            Some(timeout) if !source.source.is_bounded() => self.splits.on_waited(waited, timeout, limit),
-            _ => Vec::new(),
-        };
-        for change in changes {
+        for change in self.splits.on_waited(waited, timeout, limit, answered) {
             self.on_progress(chain, Some(change)).await?;
         }
         Ok(())

@@ -170,10 +170,17 @@ impl Splits {
         self.merge.on_end(number)
     }
 
-    /// All unfinished splits were asked and had nothing for `time`. What the new idle ones change.
-    pub(super) fn on_waited(&mut self, time: Duration, timeout: Duration, limit: Option<Watermark>) -> Vec<Progress> {
+    /// All unfinished splits but `answered` were asked and had nothing for `time`. What the new idle ones change.
+    pub(super) fn on_waited(
+        &mut self,
+        time: Duration,
+        timeout: Duration,
+        limit: Option<Watermark>,
+        answered: Option<usize>,
+    ) -> Vec<Progress> {
         let mut changes = Vec::new();
-        for (number, split) in self.splits.iter_mut().enumerate().filter(|(_, split)| split.may_be_read(limit) && !split.idle) {
+        let asked = self.splits.iter_mut().enumerate().filter(|(number, split)| split.may_be_read(limit) && answered != Some(*number));
+        for (number, split) in asked.filter(|(_, split)| !split.idle) {
             split.waited += time;
             if split.waited >= timeout {
                 split.idle = true;
@@ -203,5 +210,56 @@ impl OpenSplit {
             self.reader = Some(source.open(&self.split, None).await?);
         }
         self.reader.as_mut().expect("it was just opened").read(rows_max).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(30);
+
+    fn two_splits() -> Splits {
+        let mut splits = Splits::new(false, true);
+        for id in ["busy", "silent"] {
+            splits.add(Split { id: id.into(), detail: serde_json::Value::Null });
+        }
+        splits.merge.on_watermark(0, Watermark(100));
+        splits
+    }
+
+    #[test]
+    fn a_silent_split_becomes_idle_though_another_one_has_rows_all_the_time() {
+        let mut splits = two_splits();
+        assert_eq!(splits.on_waited(Duration::from_secs(29), TIMEOUT, None, Some(0)), []);
+        assert_eq!(splits.until_idle(TIMEOUT, None), Some(Duration::from_secs(1)));
+        assert_eq!(splits.on_waited(Duration::from_secs(1), TIMEOUT, None, Some(0)), [Progress::Advanced(Watermark(100))]);
+    }
+
+    #[test]
+    fn rows_end_the_idleness_of_a_split() {
+        let mut splits = two_splits();
+        splits.on_waited(TIMEOUT, TIMEOUT, None, Some(0));
+        splits.on_rows(1);
+        assert_eq!(splits.until_idle(TIMEOUT, None), Some(TIMEOUT));
+        assert_eq!(splits.merge.on_watermark(0, Watermark(200)), None);
+    }
+
+    /// A split that is held for running ahead was not asked.
+    #[test]
+    fn a_split_that_is_held_back_does_not_become_idle() {
+        let mut splits = two_splits();
+        splits.splits[1].watermark = Some(Watermark(1_000));
+        assert_eq!(splits.on_waited(TIMEOUT, TIMEOUT, Some(Watermark(500)), Some(0)), []);
+        assert!(!splits.splits[1].idle);
+    }
+
+    #[test]
+    fn bounded_splits_are_read_where_time_is_behind_and_without_event_times_in_order() {
+        let mut splits = Splits { bounded: true, ..two_splits() };
+        splits.splits[0].watermark = Some(Watermark(100));
+        assert_eq!(splits.next_bounded(None), Some(1));
+        splits.timed = false;
+        assert_eq!(splits.next_bounded(None), Some(0));
     }
 }

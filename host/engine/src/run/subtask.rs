@@ -185,17 +185,25 @@ impl QueueDriver {
     }
 
     async fn on_element(&mut self, chain: &mut Chain, edge: usize, element: Element) -> Result<(), Stop> {
-        let element = match element {
-            Element::Batch(batch) if batch.num_rows() < self.batching.rows && self.inbox.edges() > 0 => {
-                Element::Batch(self.joined(chain, edge, batch))
+        let Element::Batch(batch) = element else { return chain.accept(edge, element).await };
+        if batch.num_rows() >= self.batching.rows {
+            return chain.accept(edge, Element::Batch(batch)).await;
+        }
+        let parts = self.waiting_with(chain, edge, batch);
+        match Batch::concat(&parts) {
+            Ok(whole) => chain.accept(edge, Element::Batch(whole)).await,
+            // Streams into one sink may differ, say in whether they have event times.
+            Err(_differ) => {
+                for part in parts {
+                    chain.accept(edge, Element::Batch(part)).await?;
+                }
+                Ok(())
             }
-            element => element,
-        };
-        chain.accept(edge, element).await
+        }
     }
 
-    /// Joins a batch with those that wait on the edges of the same port: the cost of a call is the same for few rows and many.
-    fn joined(&mut self, chain: &mut Chain, edge: usize, batch: Batch) -> Batch {
+    /// A batch and those that wait on the edges of the same port, to be joined: the cost of a call is the same for few rows and many.
+    fn waiting_with(&mut self, chain: &mut Chain, edge: usize, batch: Batch) -> Vec<Batch> {
         let port = self.inbox.port(edge);
         let (mut rows, mut bytes) = (batch.num_rows(), row_bytes(&batch));
         let mut parts = vec![batch];
@@ -206,9 +214,6 @@ impl QueueDriver {
             bytes += row_bytes(&batch);
             parts.push(batch);
         }
-        if parts.len() == 1 {
-            return parts.pop().expect("there is one");
-        }
-        Batch::concat(&parts).expect("batches of one port have one schema")
+        parts
     }
 }

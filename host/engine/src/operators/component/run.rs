@@ -196,10 +196,9 @@ impl Operator for ComponentOperator {
 
     /// Nobody will wait for the remaining timers, so they fire now, in order.
     async fn on_end(&mut self, now: Moment, out: &mut Output) -> Result<(), OperatorError> {
-        self.has_more =
-            self.fire(Clock::ProcessingTime, i64::MAX, now, out).await? || self.fire(Clock::EventTime, i64::MAX, now, out).await?;
-        // Each may have set timers of the other.
-        self.has_more |= self.next_timer(Clock::ProcessingTime).is_some();
+        let more = self.fire(Clock::ProcessingTime, i64::MAX, now, out).await? || self.fire(Clock::EventTime, i64::MAX, now, out).await?;
+        // Timers in event time may have set timers in processing time.
+        self.has_more = more || self.due(Clock::ProcessingTime, i64::MAX)?.is_some();
         Ok(())
     }
 
