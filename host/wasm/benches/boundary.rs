@@ -8,6 +8,14 @@
 //! only needs: `cargo bench -p millstream-wasm --profile dev --config profile.dev.opt-level=3 --config profile.dev.debug-assertions=false`.
 //! With `-- --json`, one JSON object per figure.
 
+#![allow(clippy::disallowed_methods, clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark measures and prints")]
+#![expect(
+    clippy::disallowed_methods,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a benchmark measures, prints, and stops at what cannot be"
+)]
+
 use std::{
     hint::black_box,
     path::{Path, PathBuf},
@@ -360,7 +368,7 @@ async fn measure_loading(guests: &Guests) -> Vec<Figure> {
     let bytes = guests.component("count");
     let cache = tempfile::tempdir().expect("a temporary directory");
     let settings = || RuntimeSettings { cache_dir: Some(cache.path().into()), ..RuntimeSettings::default() };
-    let mut load = async || {
+    let load = async || {
         let runtime = Runtime::new(settings()).expect("a runtime");
         let before = std::time::Instant::now();
         runtime.load(bytes.clone(), "count").await.expect("loads");

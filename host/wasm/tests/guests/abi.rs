@@ -143,7 +143,7 @@ macro_rules! record {
                 $(size = size.next_multiple_of(<$type as $crate::abi::Value>::ALIGN) + <$type as $crate::abi::Value>::SIZE;)*
                 size.next_multiple_of(Self::ALIGN)
             };
-            #[allow(unused_assignments)]
+            #[allow(unused_assignments, reason = "the last field has none after it")]
             fn store(&self, memory: &mut $crate::abi::Memory, at: u32) {
                 let mut next = at;
                 $(

@@ -1,9 +1,6 @@
 //! The records of `wit/operator.wit` that a guest answers with, with their layout in its memory.
 
-use crate::{
-    abi::{Memory, RawList, Value},
-    record,
-};
+use crate::abi::{Memory, RawList, Value};
 
 record!(Field { name: String, data_type: String, nullable: bool });
 record!(Descriptor {

@@ -1,5 +1,15 @@
 //! Real components in the real host: every way in which a guest can be wrong, and that what is right comes through unchanged.
 
+#![allow(
+    missing_docs,
+    clippy::missing_errors_doc,
+    clippy::allow_attributes_without_reason,
+    clippy::unwrap_used,
+    clippy::err_expect,
+    reason = "a test"
+)]
+#![expect(clippy::panic, reason = "tests panic; helpers of tests too")]
+
 #[macro_use]
 mod abi;
 mod aggregates;
