@@ -6,8 +6,8 @@ use millstream_wasm::{Runtime, RuntimeSettings};
 
 use crate::report::{Exit, Failure};
 
-/// Instances that planning a job needs at once, or inspecting a component.
-pub const INSTANCES_TO_PLAN: u32 = 4;
+/// Instances that planning a job needs at once, or inspecting a component. Interpreters are several modules, each of which counts.
+pub const INSTANCES_TO_PLAN: u32 = 32;
 /// Instances that one job may have at once: every parallel subtask of every component, and those of a swap beside them.
 pub const INSTANCES_TO_RUN: u32 = 1_000;
 

@@ -26,7 +26,8 @@ fn the_examples_fit_the_schema() {
         let text = std::fs::read_to_string(&file).expect("readable");
         let spec = JobSpec::parse(&file.display().to_string(), &text, &connectors).unwrap_or_else(|problems| panic!("{problems}"));
         assert!(spec.problems().is_empty(), "{}", spec.problems());
-        let violations: Vec<String> = validator.iter_errors(spec.value()).map(|error| format!("{}: {error}", error.instance_path())).collect();
+        let violations: Vec<String> =
+            validator.iter_errors(spec.value()).map(|error| format!("{}: {error}", error.instance_path())).collect();
         assert_eq!(violations, Vec::<String>::new(), "{}", file.display());
     }
 }

@@ -151,7 +151,7 @@ fn aggregates_and_subqueries_are_refused() {
 fn hostile_depth_is_refused_and_overflows_no_stack() {
     let deep = format!("{}1{}", "(".repeat(1_500), ")".repeat(1_500));
     mistake(&deep);
-    mistake(&"flights + ".repeat(400).trim_end_matches("+ ").to_owned());
+    mistake("flights + ".repeat(400).trim_end_matches("+ "));
     mistake(&format!("flights{}", "::bigint::int".repeat(200)));
     mistake(&"x".repeat(TEXT_BYTES_MAX + 1));
 }

@@ -197,7 +197,8 @@ impl Batch {
         let indices = UInt32Array::from(rows.to_vec());
         let columns = self.columns.columns().iter().map(|column| take_column(column, &indices)).collect();
         let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
-        let columns = RecordBatch::try_new_with_options(self.schema(), columns, &options).expect("gathered columns keep their types and lengths");
+        let columns =
+            RecordBatch::try_new_with_options(self.schema(), columns, &options).expect("gathered columns keep their types and lengths");
         Self {
             columns,
             event_times: self.event_times.as_ref().map(|times| rows.iter().map(|&row| times[row as usize]).collect()),
@@ -232,7 +233,8 @@ impl Batch {
         if timed != 0 && timed != batches.len() {
             return Err(ArrowError::InvalidArgumentError("only some batches have event times".into()));
         }
-        let event_times = (timed != 0).then(|| batches.iter().flat_map(|batch| batch.event_times.iter().flat_map(|t| t.iter().copied())).collect());
+        let event_times =
+            (timed != 0).then(|| batches.iter().flat_map(|batch| batch.event_times.iter().flat_map(|t| t.iter().copied())).collect());
         let changes = batches.iter().any(|batch| batch.changes.is_some()).then(|| concat_changes(batches, rows));
         Ok(Self { columns, event_times, changes, origin: None })
     }

@@ -8,10 +8,10 @@
 
 mod batch;
 mod error;
-mod stream;
 pub mod ids;
 pub mod key;
 pub mod state;
+mod stream;
 pub mod time;
 pub mod types;
 

@@ -46,7 +46,8 @@ pub fn parse_type(text: &str) -> Result<DataType, TypeError> {
     if nesting(text) > DEPTH_MAX * 2 {
         return Err(TypeError::new(text, format!("nested deeper than {DEPTH_MAX}")));
     }
-    let parsed: DataType = text.parse().map_err(|_| TypeError::new(text, "expected for example Int64, Utf8, Timestamp(ms) or List(Float64)"))?;
+    let parsed: DataType =
+        text.parse().map_err(|_| TypeError::new(text, "expected for example Int64, Utf8, Timestamp(ms) or List(Float64)"))?;
     check_crossing_type(&parsed)?;
     Ok(parsed)
 }
@@ -127,7 +128,9 @@ fn check_size(size: i32) -> Result<(), String> {
 
 fn check_map(entries: &Field, depth_left: usize) -> Result<(), String> {
     match entries.data_type() {
-        DataType::Struct(fields) if fields.len() == 2 && !entries.is_nullable() && !fields[0].is_nullable() => check_field(entries, depth_left),
+        DataType::Struct(fields) if fields.len() == 2 && !entries.is_nullable() && !fields[0].is_nullable() => {
+            check_field(entries, depth_left)
+        }
         _ => Err("the entries of a map are a non-null struct of a non-null key and a value".into()),
     }
 }

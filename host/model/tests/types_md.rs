@@ -1,5 +1,7 @@
 //! The table of `wit/types.md` holds: what the types of the contract are, and how arrow-schema prints them.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 use std::{fs, path::Path};
 
 use arrow_schema::DataType;

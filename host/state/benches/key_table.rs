@@ -4,6 +4,8 @@
 //! median of several runs. It measures the thread's CPU time, as the machine may be busy. `native` is the same count in a hash map from i64 to
 //! i64, the least that any of this could cost, to compare runs on different machines.
 
+#![allow(clippy::disallowed_methods, clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark measures and prints")]
+
 use std::{hint::black_box, sync::Arc};
 
 use arrow_array::{Array, ArrayRef, Int64Array, StringArray, StructArray, cast::AsArray, types::Int64Type};
@@ -64,7 +66,9 @@ fn measure(label: &str, keys: u64, column: fn(&[u64]) -> ArrayRef) {
     let settings = StoreSettings { backend: Backend::Memory, memory_budget_bytes: 8 << 30 };
     let mut store = KeyedStore::open(&settings, 0..KEY_GROUPS, vec![counter()], vec![]).expect("a good declaration");
     let all: Vec<u64> = (0..keys).collect();
-    all.chunks(BATCH).for_each(|chunk| drop(step(&mut store, &column(chunk))));
+    for chunk in all.chunks(BATCH) {
+        step(&mut store, &column(chunk));
+    }
     let numbers = uniform(keys, 256);
     let batches: Vec<ArrayRef> = numbers.iter().map(|numbers| column(numbers)).collect();
     let rows = (batches.len() * BATCH) as f64;

@@ -17,7 +17,8 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(directory).map_err(|source| io("creating the directory", directory, source))?;
     let temporary = temporary_beside(path);
-    let written = write_synced(&temporary, bytes).and_then(|()| fs::rename(&temporary, path)).and_then(|()| File::open(directory)?.sync_all());
+    let written =
+        write_synced(&temporary, bytes).and_then(|()| fs::rename(&temporary, path)).and_then(|()| File::open(directory)?.sync_all());
     written.map_err(|source| {
         // The first failure is the one to report; a leftover is harmless and named so that it can be told apart.
         drop(fs::remove_file(&temporary));
@@ -34,7 +35,8 @@ pub fn create_file(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     fs::create_dir_all(directory)?;
     let temporary = temporary_beside(path);
     // A link fails where a rename would overwrite.
-    let created = write_synced(&temporary, bytes).and_then(|()| fs::hard_link(&temporary, path)).and_then(|()| File::open(directory)?.sync_all());
+    let created =
+        write_synced(&temporary, bytes).and_then(|()| fs::hard_link(&temporary, path)).and_then(|()| File::open(directory)?.sync_all());
     // The first failure is the one to report; a leftover is harmless and named so that it can be told apart.
     drop(fs::remove_file(&temporary));
     created

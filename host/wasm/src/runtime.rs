@@ -151,7 +151,8 @@ fn config(settings: &RuntimeSettings) -> Config {
         .relaxed_simd_deterministic(true)
         .wasm_relaxed_simd(false)
         .wasm_memory64(false)
-        .wasm_multi_memory(false)
+        // The glue between the modules of one component (JavaScript's has several) moves between their memories; the limit counts all of them.
+        .wasm_multi_memory(true)
         .wasm_custom_page_sizes(false)
         .wasm_wide_arithmetic(false)
         .wasm_tail_call(false)

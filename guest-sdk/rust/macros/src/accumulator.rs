@@ -46,6 +46,7 @@ pub fn expand(options: TokenStream, item: TokenStream) -> Result<TokenStream> {
                 #schema
             }
 
+            #[allow(clippy::needless_question_mark, reason = "generated")]
             fn settings(settings: &str) -> ::core::result::Result<Self::Settings, ::std::string::String> {
                 ::core::result::Result::Ok(#parse)
             }
@@ -56,12 +57,12 @@ pub fn expand(options: TokenStream, item: TokenStream) -> Result<TokenStream> {
 
             #accumulate
 
-            #[allow(unused_variables)]
+            #[allow(unused_variables, reason = "generated: not every handler uses everything")]
             fn merge_one(&mut self, settings: &Self::Settings, other: Self) {
                 #merge_body
             }
 
-            #[allow(unused_variables)]
+            #[allow(unused_variables, reason = "generated: not every handler uses everything")]
             fn finish_one(&self, settings: &Self::Settings) -> Self::Output {
                 #finish_call
             }
@@ -134,7 +135,7 @@ fn accumulate_all(handler: &Handler) -> TokenStream {
         });
     let call = quote_spanned!(returns.span()=> Self::accumulate(&mut into[u32::from_le_bytes(groups[__row]) as usize], #(#arguments),*););
     quote! {
-        #[allow(unused_variables, unused_mut)]
+        #[allow(unused_variables, unused_mut, reason = "generated: not every handler uses everything")]
         fn accumulate_all<'__a>(
             settings: &Self::Settings,
             call: &::millstream::__rt::Call<'__a>,

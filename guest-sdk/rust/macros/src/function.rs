@@ -39,7 +39,7 @@ pub fn expand(options: TokenStream, item: TokenStream, form: Form) -> Result<Tok
         #function
 
         #[doc(hidden)]
-        #[allow(non_camel_case_types)]
+        #[allow(non_camel_case_types, reason = "named like the function")]
         #visibility struct #ident { #field }
 
         impl ::millstream::operator::Operator for #ident {

@@ -138,7 +138,7 @@ impl Loop<'_> {
             self.each(|slots, of, index| quote!(<#of as ::millstream::__rt::Part>::finish(#slots, layout.parts[#index], call, answer)?;));
         let undoable = &self.undoable;
         quote! {
-            #[allow(non_snake_case)]
+            #[allow(non_snake_case, reason = "generated")]
             let __UNDOABLE = const { #undoable };
             #begin
             for __row in 0..call.length {

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a failure is the test's; clippy excuses the tests themselves, but not their helpers")]
 
+mod conformance;
 mod documentation;
 mod help;
 mod jobs;

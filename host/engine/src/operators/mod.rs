@@ -23,12 +23,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::{
-    clock::Clock,
-    connector::TableLoader,
-    graph::RowOrder,
-    operator::OperatorPlan,
-};
+use crate::{clock::Clock, connector::TableLoader, graph::RowOrder, operator::OperatorPlan};
 
 pub(crate) use filter::keep;
 

@@ -137,7 +137,8 @@ fn union_passes_rows_on_and_makes_their_schema_one() {
     assert_eq!(run("union", json!({})).0.len(), 3);
     let nullable = |field: &Arc<Field>| field.as_ref().clone().with_nullable(true);
     let schema = Arc::new(Schema::new(flights().schema().fields().iter().map(nullable).collect::<Vec<_>>()));
-    let plan = futures::executor::block_on(planned("union", json!({}), StreamType { schema: schema.clone(), event_times: true, changes: false }));
+    let plan =
+        futures::executor::block_on(planned("union", json!({}), StreamType { schema: schema.clone(), event_times: true, changes: false }));
     let mut operator = futures::executor::block_on(plan.create(context())).unwrap_or_else(|error| panic!("{error}"));
     let mut out = Output::default();
     let now = Moment { watermark: None, processing_time: 0 };

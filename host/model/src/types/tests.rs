@@ -68,7 +68,15 @@ fn types_that_stay_in_the_host_are_refused_by_name() {
 
 #[test]
 fn impossible_sizes_are_refused() {
-    for text in ["FixedSizeBinary(0)", "FixedSizeBinary(-1)", "FixedSizeBinary(2147483647)", "FixedSizeList(0 x Int8)", "Decimal128(39, 0)", "Decimal128(3, -4)", "Time32(ns)"] {
+    for text in [
+        "FixedSizeBinary(0)",
+        "FixedSizeBinary(-1)",
+        "FixedSizeBinary(2147483647)",
+        "FixedSizeList(0 x Int8)",
+        "Decimal128(39, 0)",
+        "Decimal128(3, -4)",
+        "Time32(ns)",
+    ] {
         parse_type(text).expect_err(text);
     }
 }

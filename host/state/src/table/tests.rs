@@ -44,7 +44,7 @@ proptest! {
     /// Keys come and go; the table agrees with a map. Few tags, so that buckets overflow.
     #[test]
     fn slots_are_those_of_a_map(steps in proptest::collection::vec((any::<bool>(), 0_u32..600), 1..2000)) {
-        let mut index = index::Index::new();
+        let mut index = Index::new();
         let mut model: HashMap<u32, u32> = HashMap::new();
         let tag = |key: u32| Tag::of(u64::from(key % 40) << 58 | u64::from(key / 300) << 32);
         for (slot, (insert, key)) in steps.into_iter().enumerate() {

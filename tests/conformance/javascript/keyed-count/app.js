@@ -1,13 +1,11 @@
-// The conformance case `keyed-count` in JavaScript: counts the rows of each key, and reports a key's count when it has been quiet for a while.
+// The conformance case `keyed-count` in JavaScript: counts words; a word that is not seen for 100 ms of event time starts
+// anew.
 //
-// Each row sets the key's `quiet` timer anew, at its event time plus the setting `quiet-ms`, and deletes the one before. When it fires, the
-// count leaves and the state is forgotten. It speaks the contract (wit/operator.wit) directly; an SDK comes later and hides all of this.
+// Each row sets the key's `expiry` timer anew and deletes the one before. When it fires, the count leaves and the state is forgotten. It speaks the contract (wit/operator.wit) directly; an SDK comes later and hides all of this.
 
 const STATE_TYPE = 'Struct("count": non-null Int64, "deadline": non-null Int64)';
-const SETTINGS = { type: "object", properties: { "quiet-ms": { type: "integer" } }, required: ["quiet-ms"], additionalProperties: false };
+const QUIET_MS = 100n;
 const NOTHING = new Uint8Array(0);
-
-let quietMs = 0n;
 
 const bytes = (numbers) => new Uint8Array(numbers.buffer, numbers.byteOffset, numbers.byteLength);
 const numbers = (Kind, buffer, count) => new Kind(buffer.slice(0, count * Kind.BYTES_PER_ELEMENT).buffer);
@@ -48,38 +46,45 @@ function timerUpdates(before, after) {
 
 export const operator = {
   describe: () => ({
-    name: "keyed-count", version: "0.1.0", summary: "Counts per key.", settingsSchema: JSON.stringify(SETTINGS),
-    inputs: ["input"], outputs: ["output"], hints: [],
+    name: "keyed-count", version: "0.1.0", summary: "Counts words.", settingsSchema: "",
+    inputs: ["in"], outputs: ["counts", "expired"], hints: [],
   }),
 
   plan(settings, inputs) {
     const [input] = inputs;
     if (input.keys.length === 0 || !input.eventTimes) throw "the input needs a key and event times: add `key-by`, and `event-time` to its source";
     const keys = Array.from(input.keys, (index) => input.fields[index]);
+    const count = { name: "count", dataType: "Int64", nullable: false };
     return {
       inputs: [{ reads: [], keyed: true, eventTimes: true, changes: false }],
-      outputs: [{ adds: [...keys, { name: "count", dataType: "Int64", nullable: false }], setsEventTimes: false, changes: false }],
+      outputs: [
+        { keeps: 0, adds: [count], setsEventTimes: false, changes: false },
+        { adds: [...keys, count], setsEventTimes: false, changes: false },
+      ],
       states: [{ name: "count", kind: "value", scope: "keyed", valueType: STATE_TYPE, version: 1 }],
-      timers: [{ name: "quiet", clock: "event-time" }],
+      timers: [{ name: "expiry", clock: "event-time" }],
       hints: [],
     };
   },
 
-  open(settings, inputs) {
-    quietMs = BigInt(JSON.parse(settings)["quiet-ms"]);
-  },
+  open(settings, inputs) {},
 
   process(now, port, rows) {
     const states = decodeStates(rows.keys.values[0]);
     const before = states.slice();
     const ofRow = keyOfRow(rows.keys, rows.length);
     const times = numbers(BigInt64Array, rows.eventTimes, rows.length);
+    const counts = new BigInt64Array(rows.length);
     for (let row = 0; row < rows.length; row++) {
-      const [key, quietAt] = [ofRow[row], times[row] + quietMs];
+      const [key, quietAt] = [ofRow[row], times[row] + QUIET_MS];
       const [count, deadline] = states[key] ?? [0n, quietAt];
       states[key] = [count + 1n, deadline > quietAt ? deadline : quietAt];
+      counts[row] = count + 1n;
     }
-    return { outputs: [], updates: { values: [allChanged(states)], maps: [], lists: [], timers: timerUpdates(before, states) }, rejected: [] };
+    // Empty `from`: row i of row i.
+    const columns = [{ length: rows.length, buffers: [NOTHING, bytes(counts)] }];
+    const output = { port: 0, from: NOTHING, length: rows.length, eventTimes: NOTHING, changes: NOTHING, columns };
+    return { outputs: [output], updates: { values: [allChanged(states)], maps: [], lists: [], timers: timerUpdates(before, states) }, rejected: [] };
   },
 
   onTimers(now, due) {
@@ -87,7 +92,7 @@ export const operator = {
     const ofTimer = keyOfRow(due.keys, due.length);
     const counts = BigInt64Array.from(ofTimer, (key) => states[key][0]);
     const output = {
-      port: 0, from: bytes(Uint32Array.from({ length: due.length }, (_, i) => i)), length: due.length, eventTimes: NOTHING, changes: NOTHING,
+      port: 1, from: bytes(Uint32Array.from({ length: due.length }, (_, i) => i)), length: due.length, eventTimes: NOTHING, changes: NOTHING,
       columns: [...due.keyColumns, { length: due.length, buffers: [NOTHING, bytes(counts)] }],
     };
     return { outputs: [output], updates: { values: [allChanged(states.map(() => null))], maps: [], lists: [], timers: [] }, rejected: [] };

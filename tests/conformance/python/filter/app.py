@@ -1,4 +1,4 @@
-"""The conformance case `filter` in Python: keeps the rows whose `amount` is at least the setting `at-least`.
+"""The conformance case `filter` in Python: keeps expensive bids from `example.com`.
 
 It speaks the contract (wit/operator.wit) directly; an SDK for Python comes later and hides all of this.
 """
@@ -11,31 +11,43 @@ from wit_world import exports
 from wit_world.exports import operator as contract
 from wit_world.imports import columns
 
-AMOUNT = columns.Field(name="amount", data_type="Int64", nullable=False)
-SETTINGS = {"type": "object", "properties": {"at-least": {"type": "integer"}}, "required": ["at-least"], "additionalProperties": False}
+PRICE = columns.Field(name="price", data_type="Int64", nullable=True)
+URL = columns.Field(name="url", data_type="Utf8", nullable=False)
+SETTINGS = {"type": "object", "properties": {"min-price": {"type": "integer"}}, "required": ["min-price"], "additionalProperties": False}
+SITE = b"https://example.com/"
+
+
+def is_set(packed, index):
+    return not packed or packed[index >> 3] >> (index & 7) & 1 == 1
 
 
 class Operator(exports.Operator):
     def __init__(self):
-        self.at_least = 0
+        self.min_price = 0
 
     def describe(self):
-        return contract.Descriptor("filter", "0.1.0", "Keeps large amounts.", json.dumps(SETTINGS), ["input"], ["output"], [])
+        return contract.Descriptor("filter", "0.1.0", "Keeps expensive bids.", json.dumps(SETTINGS), ["in"], ["out"], [])
 
     def plan(self, settings, inputs):
-        if "at-least" not in json.loads(settings):
-            raise Err("the setting `at-least` is missing")
-        read = contract.InputPlan(reads=[AMOUNT], keyed=False, event_times=False, changes=False)
+        if "min-price" not in json.loads(settings):
+            raise Err("the setting `min-price` is missing")
+        read = contract.InputPlan(reads=[PRICE, URL], keyed=False, event_times=False, changes=False)
         kept = contract.OutputPlan(keeps=0, adds=[], sets_event_times=False, changes=False)
         return contract.Planned([read], [kept], [], [], [])
 
     def open(self, settings, inputs):
-        self.at_least = json.loads(settings)["at-least"]
+        self.min_price = json.loads(settings)["min-price"]
 
     def process(self, now, port, rows):
-        amounts = memoryview(rows.columns[0].buffers[1])[: 8 * rows.length].cast("q")
-        at_least = self.at_least
-        kept = array("I", [row for row, amount in enumerate(amounts) if amount >= at_least])
+        validity, prices = rows.columns[0].buffers
+        _, offsets, urls = rows.columns[1].buffers
+        prices = memoryview(prices)[: 8 * rows.length].cast("q")
+        offsets = memoryview(offsets)[: 4 * rows.length + 4].cast("i")
+
+        def stays(row):
+            return is_set(validity, row) and prices[row] >= self.min_price and urls.startswith(SITE, offsets[row], offsets[row + 1])
+
+        kept = array("I", [row for row in range(rows.length) if stays(row)])
         output = contract.Output(0, kept.tobytes(), len(kept), b"", b"", [])
         return contract.Turn([output], contract.Updates([], [], [], []), [])
 

@@ -1,10 +1,8 @@
-"""The conformance case `keyed-count` in Python: counts the rows of each key, and reports a key's count when it has been quiet for a while.
+"""The conformance case `keyed-count` in Python: counts words; a word that is not seen for 100 ms of event time starts anew.
 
-Each row sets the key's `quiet` timer anew, at its event time plus the setting `quiet-ms`, and deletes the one before. When it fires, the count
-leaves and the state is forgotten. It speaks the contract (wit/operator.wit) directly; an SDK for Python comes later and hides all of this.
+Each row sets the key's `expiry` timer anew and deletes the one before. When it fires, the count leaves and the state is forgotten. It speaks the contract (wit/operator.wit) directly; an SDK for Python comes later and hides all of this.
 """
 
-import json
 from array import array
 
 from componentize_py_types import Err
@@ -13,7 +11,7 @@ from wit_world.exports import operator as contract
 from wit_world.imports import columns
 
 STATE_TYPE = 'Struct("count": non-null Int64, "deadline": non-null Int64)'
-SETTINGS = {"type": "object", "properties": {"quiet-ms": {"type": "integer"}}, "required": ["quiet-ms"], "additionalProperties": False}
+QUIET_MS = 100
 
 
 def bitmap(flags):
@@ -53,34 +51,35 @@ def changed_states(states, changed):
 
 
 class Operator(exports.Operator):
-    def __init__(self):
-        self.quiet_ms = 0
-
     def describe(self):
-        return contract.Descriptor("keyed-count", "0.1.0", "Counts per key.", json.dumps(SETTINGS), ["input"], ["output"], [])
+        return contract.Descriptor("keyed-count", "0.1.0", "Counts words.", "", ["in"], ["counts", "expired"], [])
 
     def plan(self, settings, inputs):
         if not inputs[0].keys or not inputs[0].event_times:
             raise Err("the input needs a key and event times: add `key-by`, and `event-time` to its source")
         read = contract.InputPlan(reads=[], keyed=True, event_times=True, changes=False)
         keys = [inputs[0].fields[index] for index in inputs[0].keys]
-        counted = contract.OutputPlan(None, keys + [columns.Field("count", "Int64", False)], False, False)
+        count = columns.Field("count", "Int64", False)
+        counts, expired = contract.OutputPlan(0, [count], False, False), contract.OutputPlan(None, keys + [count], False, False)
         state = contract.State("count", contract.StateKind.VALUE, contract.StateScope.KEYED, None, STATE_TYPE, 1, None)
-        return contract.Planned([read], [counted], [state], [contract.Timer("quiet", contract.Clock.EVENT_TIME)], [])
+        return contract.Planned([read], [counts, expired], [state], [contract.Timer("expiry", contract.Clock.EVENT_TIME)], [])
 
     def open(self, settings, inputs):
-        self.quiet_ms = json.loads(settings)["quiet-ms"]
+        pass
 
     def process(self, now, port, rows):
         states = decode_states(rows.keys.values[0])
         of_row = numbers("I", rows.keys.of_row, rows.length) if rows.keys.of_row else range(rows.length)
         times = numbers("q", rows.event_times, rows.length)
-        before = list(states)
+        before, counts = list(states), array("q")
         for row in range(rows.length):
             key = of_row[row]
-            count, deadline = states[key] or (0, times[row] + self.quiet_ms)
-            states[key] = (count + 1, max(deadline, times[row] + self.quiet_ms))
-        return contract.Turn([], self.updates(before, states), [])
+            count, deadline = states[key] or (0, times[row] + QUIET_MS)
+            states[key] = (count + 1, max(deadline, times[row] + QUIET_MS))
+            counts.append(count + 1)
+        # Empty `from`: row i of row i.
+        output = contract.Output(0, b"", rows.length, b"", b"", [columns.Column(rows.length, [b"", counts.tobytes()])])
+        return contract.Turn([output], self.updates(before, states), [])
 
     def updates(self, before, states):
         keys, at, deleted = array("I"), array("q"), []
@@ -97,6 +96,6 @@ class Operator(exports.Operator):
         of_row = numbers("I", due.keys.of_row, due.length) if due.keys.of_row else range(due.length)
         fired = array("I", range(due.length))
         counts = array("q", [states[of_row[timer]][0] for timer in range(due.length)])
-        output = contract.Output(0, fired.tobytes(), due.length, b"", b"", [*due.key_columns, columns.Column(due.length, [b"", counts.tobytes()])])
+        output = contract.Output(1, fired.tobytes(), due.length, b"", b"", [*due.key_columns, columns.Column(due.length, [b"", counts.tobytes()])])
         updates = contract.Updates([changed_states([None] * len(states), [True] * len(states))], [], [], [])
         return contract.Turn([output], updates, [])

@@ -43,7 +43,14 @@ fn package(project: &Path) -> String {
 /// Where the modules are.
 fn compile(projects: &[PathBuf]) -> PathBuf {
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.current_dir(repository()).args(["build", "--release", "--target", "wasm32-unknown-unknown", "--message-format", "json-render-diagnostics"]);
+    cargo.current_dir(repository()).args([
+        "build",
+        "--release",
+        "--target",
+        "wasm32-unknown-unknown",
+        "--message-format",
+        "json-render-diagnostics",
+    ]);
     for project in projects {
         cargo.args(["--package", &package(project)]);
     }

@@ -47,7 +47,12 @@ impl<'a> Expected<'a> {
         written.iter().for_each(|row| *balance.entry(text(row, &columns)).or_default() -= 1);
         balance.retain(|_, count| *count != 0);
         let first = balance.iter().next();
-        assert!(balance.is_empty(), "{context}: {} differs in {} rows (+ missing, - too many); the first: {first:?}", self.sink, balance.len());
+        assert!(
+            balance.is_empty(),
+            "{context}: {} differs in {} rows (+ missing, - too many); the first: {first:?}",
+            self.sink,
+            balance.len()
+        );
     }
 }
 

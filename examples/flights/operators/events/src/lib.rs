@@ -73,7 +73,8 @@ fn scheduled_arrival(row: &Flight<'_>, departure: EventTime) -> Result<EventTime
     let zone = zone(row.dest, row.tzone)?;
     let shown = clock_time(clock).ok_or_else(|| format!("{clock} is not a clock time"))?;
     let departure = DateTime::from_timestamp_millis(departure.0).ok_or("the scheduled departure is out of range")?;
-    let arrival = first_instant_showing(shown, zone, departure).ok_or_else(|| format!("the clock never shows {clock} after the departure"))?;
+    let arrival =
+        first_instant_showing(shown, zone, departure).ok_or_else(|| format!("the clock never shows {clock} after the departure"))?;
     Ok(EventTime(arrival.timestamp_millis()))
 }
 

@@ -75,7 +75,14 @@ impl Sellers {
     }
 
     #[input]
-    fn auctions(&mut self, seller: i64, time: EventTime, seen: &mut Option<Seen>, window_end: &mut EventTimer, output: &mut Out<NewSeller<'_>>) {
+    fn auctions(
+        &mut self,
+        seller: i64,
+        time: EventTime,
+        seen: &mut Option<Seen>,
+        window_end: &mut EventTimer,
+        output: &mut Out<NewSeller<'_>>,
+    ) {
         let window = seen.get_or_insert_default().at(time, window_end);
         window.has_auction = true;
         window.report(seller, output);

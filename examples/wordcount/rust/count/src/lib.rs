@@ -23,8 +23,8 @@ mod tests {
     use super::*;
 
     #[derive(Row)]
-    struct Word {
-        word: &'static str,
+    struct Word<'a> {
+        word: &'a str,
     }
 
     #[test]

@@ -37,8 +37,8 @@ mod tests {
     use super::*;
 
     #[derive(Row)]
-    struct Line {
-        text: &'static str,
+    struct Line<'a> {
+        text: &'a str,
     }
 
     #[test]

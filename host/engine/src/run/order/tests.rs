@@ -22,8 +22,11 @@ fn order(ports: usize, with_timers: bool) -> EventTimeOrder {
     EventTimeOrder::new(OrderSettings { keys: vec![vec![0]; ports], with_timers, batch_rows: 1_000 })
 }
 
-/// Every round up to `watermark`: port and rows of each batch.
-fn release(order: &mut EventTimeOrder, watermark: i64) -> Vec<Vec<(usize, Vec<(i64, i64)>)>> {
+/// Of one round: port and rows of each batch.
+type Released = Vec<(usize, Vec<(i64, i64)>)>;
+
+/// Every round up to `watermark`.
+fn release(order: &mut EventTimeOrder, watermark: i64) -> Vec<Released> {
     order.begin_release(Watermark(watermark));
     let round = |round: Round| round.batches.iter().map(|(port, batch)| (*port, rows(batch))).collect();
     std::iter::from_fn(|| order.next_round()).map(round).collect()

@@ -87,7 +87,7 @@ impl Guest {
     ) -> Result<ArrayRef, OperatorError> {
         let columns: Vec<ArrayRef> = self.planned.columns.iter().map(|&column| Arc::clone(batch.column(column))).collect();
         let mut accumulators = Arc::clone(accumulators);
-        let mut waiting = Vec::from([0..batch.num_rows()]);
+        let mut waiting = std::iter::once(0..batch.num_rows()).collect::<Vec<_>>();
         while let Some(range) = waiting.pop() {
             let rows = grouped_rows(&columns, group_of_row, range.clone(), accumulators.len());
             match self.try_twice(&Call::Accumulate(rows, Arc::clone(&accumulators))).await? {
@@ -118,7 +118,7 @@ impl Guest {
         let mut parts: Vec<ArrayRef> = Vec::new();
         let mut places: Vec<(usize, usize)> = Vec::with_capacity(accumulators.len());
         let mut missing = Vec::new();
-        let mut waiting = Vec::from([0..accumulators.len()]);
+        let mut waiting = std::iter::once(0..accumulators.len()).collect::<Vec<_>>();
         while let Some(range) = waiting.pop() {
             let part = accumulators.slice(range.start, range.len());
             match self.try_twice(&Call::Finish(part)).await? {
