@@ -21,10 +21,11 @@ def is_set(packed, index):
     return not packed or packed[index >> 3] >> (index & 7) & 1 == 1
 
 
-class Operator(exports.Operator):
-    def __init__(self):
-        self.min_price = 0
+# The class is made anew for every call, so what `open` learns stays with the module.
+min_price = 0
 
+
+class Operator(exports.Operator):
     def describe(self):
         return contract.Descriptor("filter", "0.1.0", "Keeps expensive bids.", json.dumps(SETTINGS), ["in"], ["out"], [])
 
@@ -36,7 +37,8 @@ class Operator(exports.Operator):
         return contract.Planned([read], [kept], [], [], [])
 
     def open(self, settings, inputs):
-        self.min_price = json.loads(settings)["min-price"]
+        global min_price
+        min_price = json.loads(settings)["min-price"]
 
     def process(self, now, port, rows):
         validity, prices = rows.columns[0].buffers
@@ -45,7 +47,7 @@ class Operator(exports.Operator):
         offsets = memoryview(offsets)[: 4 * rows.length + 4].cast("i")
 
         def stays(row):
-            return is_set(validity, row) and prices[row] >= self.min_price and urls.startswith(SITE, offsets[row], offsets[row + 1])
+            return is_set(validity, row) and prices[row] >= min_price and urls.startswith(SITE, offsets[row], offsets[row + 1])
 
         kept = array("I", [row for row in range(rows.length) if stays(row)])
         output = contract.Output(0, kept.tobytes(), len(kept), b"", b"", [])
