@@ -5,13 +5,14 @@
 
 use std::collections::HashMap;
 
-use arrow_array::{Array, ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray, UInt32Array, cast::AsArray, types::Int64Type};
+use arrow_array::{Array, ArrayRef, Float64Array, Int64Array, StringArray, UInt32Array, cast::AsArray, types::Int64Type};
 use hashbrown::{DefaultHashBuilder, HashMap as FastMap};
+use millstream_model::Batch;
 
 /// One query over batches of one or two streams.
 pub trait Query {
     /// Handles one batch of input `input`; returns the number of rows emitted.
-    fn on_batch(&mut self, input: usize, batch: &RecordBatch) -> usize;
+    fn on_batch(&mut self, input: usize, batch: &Batch) -> usize;
     /// Emits what is left.
     fn finish(&mut self) -> usize;
 }
@@ -35,24 +36,23 @@ pub fn query(name: &str) -> Option<Box<dyn Query>> {
 const WINDOW_MS: i64 = 10_000;
 const SLIDE_MS: i64 = 2_000;
 
-fn ints<'a>(batch: &'a RecordBatch, name: &str) -> &'a [i64] {
-    let column = batch.column_by_name(name).expect("the query's columns are generated");
+fn ints<'a>(batch: &'a Batch, name: &str) -> &'a [i64] {
+    let column = batch.columns().column_by_name(name).expect("the query's columns are generated");
     column.as_primitive::<Int64Type>().values()
 }
 
-fn times(batch: &RecordBatch) -> &[i64] {
-    let column = batch.column_by_name("date_time").expect("the query's columns are generated");
-    column.as_any().downcast_ref::<TimestampMillisecondArray>().expect("date_time is in ms").values()
+fn times(batch: &Batch) -> &[i64] {
+    batch.event_times().expect("Nexmark events have event times")
 }
 
-fn strings<'a>(batch: &'a RecordBatch, name: &str) -> &'a StringArray {
-    batch.column_by_name(name).expect("the query's columns are generated").as_string()
+fn strings<'a>(batch: &'a Batch, name: &str) -> &'a StringArray {
+    batch.columns().column_by_name(name).expect("the query's columns are generated").as_string()
 }
 
 struct Q0;
 
 impl Query for Q0 {
-    fn on_batch(&mut self, _: usize, batch: &RecordBatch) -> usize {
+    fn on_batch(&mut self, _: usize, batch: &Batch) -> usize {
         std::hint::black_box(batch.clone()).num_rows()
     }
 
@@ -64,7 +64,7 @@ impl Query for Q0 {
 struct Q1;
 
 impl Query for Q1 {
-    fn on_batch(&mut self, _: usize, batch: &RecordBatch) -> usize {
+    fn on_batch(&mut self, _: usize, batch: &Batch) -> usize {
         let prices: Float64Array = ints(batch, "price").iter().map(|&price| price as f64 * 0.908).collect::<Vec<_>>().into();
         std::hint::black_box(prices).len()
     }
@@ -74,16 +74,16 @@ impl Query for Q1 {
     }
 }
 
-fn take(batch: &RecordBatch, names: &[&str], rows: Vec<u32>) -> Vec<ArrayRef> {
+fn take(batch: &Batch, names: &[&str], rows: Vec<u32>) -> Vec<ArrayRef> {
     let rows = UInt32Array::from(rows);
-    let column = |name: &&str| batch.column_by_name(name).expect("the query's columns are generated");
+    let column = |name: &&str| batch.columns().column_by_name(name).expect("the query's columns are generated");
     names.iter().map(|name| arrow_select::take::take(column(name), &rows, None).expect("row numbers are in range")).collect()
 }
 
 struct Q2;
 
 impl Query for Q2 {
-    fn on_batch(&mut self, _: usize, batch: &RecordBatch) -> usize {
+    fn on_batch(&mut self, _: usize, batch: &Batch) -> usize {
         let auctions = ints(batch, "auction");
         let rows: Vec<u32> = (0..auctions.len() as u32).filter(|&row| auctions[row as usize] % 123 == 0).collect();
         std::hint::black_box(take(batch, &["auction", "price"], rows))[0].len()
@@ -128,7 +128,7 @@ impl Q5 {
 }
 
 impl Query for Q5 {
-    fn on_batch(&mut self, _: usize, batch: &RecordBatch) -> usize {
+    fn on_batch(&mut self, _: usize, batch: &Batch) -> usize {
         let (auctions, times) = (ints(batch, "auction"), times(batch));
         let mut emitted = 0;
         let mut row = 0;
@@ -149,17 +149,16 @@ impl Query for Q5 {
     }
 }
 
-/// The highest bid of each tumbling window.
+/// The highest price of each tumbling window.
 #[derive(Default)]
 struct Q7 {
     window: i64,
-    best: Option<(i64, i64, i64)>,
+    best: Option<i64>,
 }
 
 impl Query for Q7 {
-    fn on_batch(&mut self, _: usize, batch: &RecordBatch) -> usize {
+    fn on_batch(&mut self, _: usize, batch: &Batch) -> usize {
         let (prices, times) = (ints(batch, "price"), times(batch));
-        let (auctions, bidders) = (ints(batch, "auction"), ints(batch, "bidder"));
         let mut emitted = 0;
         let mut start = 0;
         while start < times.len() {
@@ -169,13 +168,8 @@ impl Query for Q7 {
                 self.window = window;
             }
             let count = times[start..].partition_point(|&time| time < window + WINDOW_MS).max(1);
-            let of = start..start + count;
-            let highest = prices[of.clone()].iter().copied().max().expect("at least one row");
-            if self.best.is_none_or(|(best, _, _)| highest > best) {
-                let row = of.start + prices[of.clone()].iter().position(|&price| price == highest).expect("the maximum is in the slice");
-                self.best = Some((highest, auctions[row], bidders[row]));
-            }
-            start = of.end;
+            self.best = self.best.max(prices[start..start + count].iter().copied().max());
+            start += count;
         }
         emitted
     }
@@ -226,7 +220,7 @@ impl Q8 {
 }
 
 impl Query for Q8 {
-    fn on_batch(&mut self, input: usize, batch: &RecordBatch) -> usize {
+    fn on_batch(&mut self, input: usize, batch: &Batch) -> usize {
         let times = times(batch);
         if input == 0 {
             let (ids, names) = (ints(batch, "id"), strings(batch, "name"));
@@ -258,7 +252,7 @@ impl Q11 {
 }
 
 impl Query for Q11 {
-    fn on_batch(&mut self, _: usize, batch: &RecordBatch) -> usize {
+    fn on_batch(&mut self, _: usize, batch: &Batch) -> usize {
         let (bidders, times) = (ints(batch, "bidder"), times(batch));
         let mut emitted = 0;
         for (&bidder, &time) in bidders.iter().zip(times) {
@@ -292,7 +286,7 @@ struct Q12 {
 }
 
 impl Query for Q12 {
-    fn on_batch(&mut self, _: usize, batch: &RecordBatch) -> usize {
+    fn on_batch(&mut self, _: usize, batch: &Batch) -> usize {
         let (bidders, times) = (ints(batch, "bidder"), times(batch));
         let mut emitted = 0;
         for (&bidder, &time) in bidders.iter().zip(times) {
@@ -316,7 +310,7 @@ impl Query for Q12 {
 struct Q14;
 
 impl Query for Q14 {
-    fn on_batch(&mut self, _: usize, batch: &RecordBatch) -> usize {
+    fn on_batch(&mut self, _: usize, batch: &Batch) -> usize {
         let (prices, times, extras) = (ints(batch, "price"), times(batch), strings(batch, "extra"));
         let euros = |row: u32| prices[row as usize] as f64 * 0.908;
         let rows: Vec<u32> = (0..prices.len() as u32).filter(|&row| (1_000_000.0..50_000_000.0).contains(&euros(row)) && euros(row) > 1_000_000.0).collect();

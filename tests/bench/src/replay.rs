@@ -33,14 +33,18 @@ impl ReplayConnector {
 }
 
 impl Recorder {
-    /// Generates every batch of the sources that are still in use; returns the number of rows. To be called between planning and running.
-    pub async fn record(&self) -> Result<usize, OperatorError> {
+    /// Generates every batch of the sources that are still in use, in the order in which they were planned. To be called between planning and
+    /// running.
+    ///
+    /// # Errors
+    /// A source cannot be read.
+    pub async fn record(&self) -> Result<Vec<Vec<Batch>>, OperatorError> {
         let sources: Vec<Arc<Replay>> = self.planned.lock().expect("no holder panics").iter().filter_map(Weak::upgrade).collect();
-        let mut rows = 0;
+        let mut recorded = Vec::new();
         for source in sources {
-            rows += source.record().await?;
+            recorded.push(source.record().await?);
         }
-        Ok(rows)
+        Ok(recorded)
     }
 
     fn add(&self, inner: Arc<dyn Source>, rows_per_batch: usize) -> Arc<Replay> {
@@ -76,16 +80,15 @@ struct Replay {
 }
 
 impl Replay {
-    async fn record(&self) -> Result<usize, OperatorError> {
+    async fn record(&self) -> Result<Vec<Batch>, OperatorError> {
         let mut recorded = Vec::new();
-        let mut rows = 0;
         for split in self.inner.splits(1).await? {
             let batches = self.read_all(&split).await?;
-            rows += batches.iter().map(Batch::num_rows).sum::<usize>();
             recorded.push((split, batches.into()));
         }
+        let all = recorded.iter().flat_map(|(_, batches): &(Split, Arc<[Batch]>)| batches.iter().cloned()).collect();
         drop(self.recorded.set(recorded));
-        Ok(rows)
+        Ok(all)
     }
 
     async fn read_all(&self, split: &Split) -> Result<Vec<Batch>, OperatorError> {
