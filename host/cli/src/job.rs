@@ -40,8 +40,16 @@ pub fn connectors() -> Connectors {
     millstream_connectors::all()
 }
 
+/// A job that can run.
+pub struct Job {
+    /// Checked, typed and placed.
+    pub plan: JobPlan,
+    /// It has a sink that writes to standard output.
+    pub prints: bool,
+}
+
 /// The job, checked, typed and placed.
-pub async fn plan(arguments: &JobArguments, components: &millstream_wasm::Runtime) -> Result<JobPlan, Failure> {
+pub async fn plan(arguments: &JobArguments, components: &millstream_wasm::Runtime) -> Result<Job, Failure> {
     let file = &arguments.file;
     let text = fs::read_to_string(file).map_err(|error| unreadable(file, &error))?;
     let name = file.display().to_string();
@@ -50,7 +58,8 @@ pub async fn plan(arguments: &JobArguments, components: &millstream_wasm::Runtim
     let base_directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let environment = Environment { base_directory, components, clock: Arc::new(SystemClock) };
     let options = PlanOptions { tenant: TenantId::local(), parallelism: cores() };
-    plan::plan(&spec, &connectors, &environment, &options).await.map_err(|problems| failure(problems, file, &text))
+    let plan = plan::plan(&spec, &connectors, &environment, &options).await.map_err(|problems| failure(problems, file, &text))?;
+    Ok(Job { plan, prints: spec.sinks.iter().any(|sink| sink.kind == "stdout") })
 }
 
 /// `--parallelism` is the shortest way to say `--set parallelism=…`.

@@ -3,7 +3,7 @@
 //! The job runs on threads of its own; this module watches it through its handle: it shows progress, turns signals into commands and the
 //! outcome into a summary and an exit code.
 
-use std::{num::NonZeroUsize, path::PathBuf, sync::Arc, thread};
+use std::{io::IsTerminal, num::NonZeroUsize, path::PathBuf, sync::Arc, thread, time::Duration};
 
 use millstream_engine::{
     clock::{Clock, SystemClock},
@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::{
-    job::{self, JobArguments},
+    job::{self, Job, JobArguments},
     machine,
     progress::{self, Mode, Progress},
     report::{Exit, Failure},
@@ -57,6 +57,9 @@ pub struct Arguments {
     pub json: bool,
 }
 
+/// A signal so soon after the first one is the same once more: timeout(1) sends it to the process and to its group.
+const ECHO: Duration = Duration::from_millis(200);
+
 pub fn execute(arguments: Arguments) -> Result<Exit, Failure> {
     let data = data_runtime()?;
     let ended = machine::block_on(watched(&arguments, data.handle()));
@@ -79,13 +82,14 @@ fn data_runtime() -> Result<tokio::runtime::Runtime, Failure> {
 async fn watched(arguments: &Arguments, data: &tokio::runtime::Handle) -> Result<Exit, Failure> {
     let mut signals = Signals::listen()?;
     let components = machine::component_runtime(machine::INSTANCES_TO_RUN)?;
-    let plan = Arc::new(job::plan(&arguments.job, &components).await?);
+    let Job { plan, prints } = job::plan(&arguments.job, &components).await?;
+    let plan = Arc::new(plan);
     let scratch = scratch(arguments.state.as_deref())?;
     let settings = RunSettings { runtime: data.clone(), state: Some(state(&scratch)), ..RunSettings::new() };
     let mut watch = Watch {
         is_bounded: is_bounded(&plan),
         handle: run::start(plan, settings),
-        progress: Progress::new(Mode::choose(arguments.progress, arguments.quiet || arguments.json)),
+        progress: Progress::new(mode(arguments, prints)),
         started: now(),
         asked_to_stop: None,
     };
@@ -101,8 +105,8 @@ struct Watch {
     is_bounded: bool,
     progress: Progress,
     started: Instant,
-    /// The signal that was heard, as the exit code it leads to.
-    asked_to_stop: Option<Exit>,
+    /// The first signal that was heard: the exit code it leads to, and when since the start.
+    asked_to_stop: Option<(Exit, Duration)>,
 }
 
 impl Watch {
@@ -110,7 +114,7 @@ impl Watch {
     async fn until_ended(&mut self, signals: &mut Signals) -> Result<Arc<JobOutcome>, Failure> {
         let handle = self.handle.clone();
         let mut ended = std::pin::pin!(handle.wait());
-        let mut looks = tokio::time::interval(progress::INTERVAL);
+        let mut looks = tokio::time::interval_at(self.started + progress::INTERVAL, progress::INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -124,12 +128,17 @@ impl Watch {
 
     /// The first signal asks the job to come to its end, the second one gives it up.
     async fn on_signal(&mut self, signal: Exit) -> Result<(), Failure> {
-        if self.asked_to_stop.replace(signal).is_some() {
+        let at = self.started.elapsed();
+        if let Some((_, asked_at)) = self.asked_to_stop {
+            if at - asked_at < ECHO {
+                return Ok(());
+            }
             return Err(Failure::new(
                 signal,
                 format!("job `{}` was given up: it had not ended when it was told to stop again", self.handle.job()),
             ));
         }
+        self.asked_to_stop = Some((signal, at));
         if self.is_bounded {
             terminal::note("stopping; what is not finished will be removed (again to give up at once)");
             self.handle.cancel().await;
@@ -159,10 +168,18 @@ impl Watch {
             }
             JobOutcome::Failed(error) => Err(failure(job, error)),
             JobOutcome::Cancelled => Err(Failure::new(
-                self.asked_to_stop.unwrap_or(Exit::Failed),
+                self.asked_to_stop.map_or(Exit::Failed, |(exit, _)| exit),
                 format!("job `{job}` was cancelled after {}", summary::duration(took)),
             )),
         }
+    }
+}
+
+/// Rows on the terminal and a display that is redrawn in place would write over each other.
+fn mode(arguments: &Arguments, prints: bool) -> Mode {
+    match Mode::choose(arguments.progress, arguments.quiet || arguments.json) {
+        Mode::Display if prints && std::io::stdout().is_terminal() => Mode::Off,
+        mode => mode,
     }
 }
 
