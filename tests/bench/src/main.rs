@@ -87,7 +87,8 @@ async fn planned(query: &str, events: u64, recorder: &Recorder) -> anyhow::Resul
     let (before, sink) = text.split_once("    files:").context("the job ends with its sink")?;
     let path = sink.split_once('\n').map_or("", |(_, rest)| rest);
     let text = format!("{before}    blackhole: {{}}\n{path}");
-    let connectors = millstream_connectors::all().with_source(ReplayConnector::new(Box::new(Nexmark::default()), recorder.clone(), ROWS_PER_BATCH));
+    let connectors =
+        millstream_connectors::all().with_source(ReplayConnector::new(Box::new(Nexmark::default()), recorder.clone(), ROWS_PER_BATCH));
     let changes = [("parallelism".to_owned(), json!(1))];
     let spec = JobSpec::parse_with(query, &text, &changes, &connectors).map_err(|problems| anyhow::anyhow!("{problems}"))?;
     let components = Runtime::new(RuntimeSettings::default())?;
@@ -107,7 +108,8 @@ async fn engine_seconds(plan: &Arc<JobPlan>) -> anyhow::Result<f64> {
 
 fn native_seconds(query: &str, recorded: &[Vec<Batch>]) -> anyhow::Result<f64> {
     let mut query = native::query(query).context("every query has a native form")?;
-    let mut batches: Vec<(usize, &Batch)> = recorded.iter().enumerate().flat_map(|(input, batches)| batches.iter().map(move |batch| (input, batch))).collect();
+    let mut batches: Vec<(usize, &Batch)> =
+        recorded.iter().enumerate().flat_map(|(input, batches)| batches.iter().map(move |batch| (input, batch))).collect();
     batches.sort_by_key(|(_, batch)| batch.event_time(0));
     let began = process_cpu_seconds();
     let emitted: usize = batches.into_iter().map(|(input, batch)| query.on_batch(input, batch)).sum();

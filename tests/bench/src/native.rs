@@ -313,7 +313,8 @@ impl Query for Q14 {
     fn on_batch(&mut self, _: usize, batch: &Batch) -> usize {
         let (prices, times, extras) = (ints(batch, "price"), times(batch), strings(batch, "extra"));
         let euros = |row: u32| prices[row as usize] as f64 * 0.908;
-        let rows: Vec<u32> = (0..prices.len() as u32).filter(|&row| (1_000_000.0..50_000_000.0).contains(&euros(row)) && euros(row) > 1_000_000.0).collect();
+        let rows: Vec<u32> =
+            (0..prices.len() as u32).filter(|&row| (1_000_000.0..50_000_000.0).contains(&euros(row)) && euros(row) > 1_000_000.0).collect();
         let price: Float64Array = rows.iter().map(|&row| euros(row)).collect::<Vec<_>>().into();
         let word = |&row: &u32| match times[row as usize].div_euclid(3_600_000).rem_euclid(24) {
             8..=18 => "dayTime",

@@ -69,7 +69,7 @@ fn compile(projects: &[PathBuf]) -> PathBuf {
 fn encode(project: &Path, target: &Path) {
     let name = package(project);
     let module = fs::read(target.join(format!("{}.wasm", name.replace('-', "_")))).expect("cargo made this module");
-    let encoded = millstream_wasm::encode(&module, &name).expect("the module is one of ours");
+    let encoded = millstream_wasm::encode::component(&module, &[], &name).expect("the module is one of ours");
     let component = project.join(format!("{name}.wasm"));
     if fs::read(&component).is_ok_and(|there| there == encoded.bytes) {
         return;
