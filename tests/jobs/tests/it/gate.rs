@@ -12,19 +12,18 @@ use millstream_engine::{
 use serde_json::Value;
 use tokio::sync::watch;
 
-/// Reads of each split that pass before the gate.
-const READS_BEFORE: u32 = 2;
-
 /// Opens once, for all sources of a job.
 #[derive(Clone)]
 pub struct Gate {
+    /// Rows of each split that pass before the gate.
+    rows_before: usize,
     open: watch::Sender<bool>,
 }
 
 impl Gate {
-    /// A closed gate.
-    pub fn closed() -> Self {
-        Self { open: watch::Sender::new(false) }
+    /// A closed gate behind the first `rows_before` rows of each split.
+    pub fn behind(rows_before: usize) -> Self {
+        Self { rows_before, open: watch::Sender::new(false) }
     }
 
     /// Lets all rows pass.
@@ -89,25 +88,27 @@ impl Source for Gated {
 
     async fn open(&self, split: &Split, position: Option<&Value>) -> Result<Box<dyn SplitReader>, OperatorError> {
         let inner = self.inner.open(split, position).await?;
-        Ok(Box::new(GatedReader { inner, reads_left: READS_BEFORE, open: self.gate.open.subscribe() }))
+        Ok(Box::new(GatedReader { inner, rows_left: self.gate.rows_before, open: self.gate.open.subscribe() }))
     }
 }
 
 struct GatedReader {
     inner: Box<dyn SplitReader>,
-    reads_left: u32,
+    rows_left: usize,
     open: watch::Receiver<bool>,
 }
 
 #[async_trait]
 impl SplitReader for GatedReader {
     async fn read(&mut self, rows_max: usize) -> Result<Read, OperatorError> {
-        if self.reads_left == 0 {
+        if self.rows_left == 0 {
             self.open.wait_for(|open| *open).await.map_err(|_| OperatorError::internal("the test is gone"))?;
             return self.inner.read(rows_max).await;
         }
-        let read = self.inner.read(rows_max.min(1_000)).await?;
-        self.reads_left -= 1;
+        let read = self.inner.read(rows_max.min(self.rows_left)).await?;
+        if let Read::Rows { batch, .. } = &read {
+            self.rows_left = self.rows_left.saturating_sub(batch.num_rows());
+        }
         Ok(read)
     }
 

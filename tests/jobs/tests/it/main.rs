@@ -33,7 +33,7 @@ async fn flights_give_the_rows_of_the_reference() {
         Expected::nothing("rejected"),
         Expected::nothing("late"),
     ];
-    same_rows_however_it_runs(Job::at("examples/flights", "job.yaml"), &expected).await;
+    same_rows_however_it_runs(Job::at("examples/flights", "job.yaml", 2_000), &expected).await;
 }
 
 /// Which rows are late follows from the rule alone: a watermark after every 1,024th row of the split.
@@ -44,13 +44,13 @@ async fn late_flights_are_those_that_the_watermark_rule_predicts() {
         Expected::new("examples/flights/expected-late/late.ndjson", "late-job/late"),
         Expected::nothing("late-job/rejected"),
     ];
-    same_rows_however_it_runs(Job::at("examples/flights", "late.yaml"), &expected).await;
+    same_rows_however_it_runs(Job::at("examples/flights", "late.yaml", 2_000), &expected).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_word_count_counts_words() {
     let expected = [Expected::new("examples/wordcount/expected/counts.ndjson", "counts")];
-    same_rows_however_it_runs(Job::at("examples/wordcount", "job.yaml"), &expected).await;
+    same_rows_however_it_runs(Job::at("examples/wordcount", "job.yaml", 7), &expected).await;
 }
 
 /// One test per query, so that a failure names it.
@@ -60,7 +60,7 @@ macro_rules! nexmark {
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
                 let expected = [Expected::new(concat!("examples/nexmark/expected/", $query, ".ndjson"), $query)];
-                same_rows_however_it_runs(Job::at("examples/nexmark", concat!($query, ".yaml")), &expected).await;
+                same_rows_however_it_runs(Job::at("examples/nexmark", concat!($query, ".yaml"), 60), &expected).await;
             }
         )*
     };
