@@ -87,8 +87,7 @@ async fn planned(query: &str, events: u64, recorder: &Recorder) -> anyhow::Resul
     let (before, sink) = text.split_once("    files:").context("the job ends with its sink")?;
     let path = sink.split_once('\n').map_or("", |(_, rest)| rest);
     let text = format!("{before}    blackhole: {{}}\n{path}");
-    let connectors =
-        millstream_connectors::all().with_source(ReplayConnector::new(Box::new(Nexmark::default()), recorder.clone(), ROWS_PER_BATCH));
+    let connectors = millstream_connectors::all().with_source(ReplayConnector::new(Box::new(Nexmark), recorder.clone(), ROWS_PER_BATCH));
     let changes = [("parallelism".to_owned(), json!(1))];
     let spec = JobSpec::parse_with(query, &text, &changes, &connectors).map_err(|problems| anyhow::anyhow!("{problems}"))?;
     let components = Runtime::new(RuntimeSettings::default())?;
