@@ -21,6 +21,7 @@ demo: build ## Flights through Wasm operators: builds everything, runs examples/
 	@scripts/demo
 
 test: setup ## Runs every test.
+	cargo test --quiet --manifest-path guest-sdk/rust/bindings/Cargo.toml
 	cargo test --workspace --doc
 	cargo nextest run --workspace --no-fail-fast
 

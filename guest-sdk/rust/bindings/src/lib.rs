@@ -1,7 +1,7 @@
 //! Generates `guest-sdk/rust/src/bindings/*.rs` from `wit/operator.wit`.
 //!
 //! The crate `millstream` carries the generated text, so that a user's first build compiles no generator. The test of this crate fails
-//! when the text and the contract differ; `UPDATE_BINDINGS=1 cargo test -p millstream-bindings` writes it anew.
+//! when the text and the contract differ; `UPDATE_BINDINGS=1 cargo test --manifest-path guest-sdk/rust/bindings/Cargo.toml` writes it anew.
 
 #![forbid(unsafe_code)]
 
