@@ -12,6 +12,10 @@ fn checked_in_bindings_are_those_of_the_contract() {
             fs::write(&path, &module.text).unwrap();
         }
         let checked_in = fs::read_to_string(&path).unwrap_or_default();
-        assert!(checked_in == module.text, "{} is out of date: run UPDATE_BINDINGS=1 cargo test --manifest-path guest-sdk/rust/bindings/Cargo.toml", path.display());
+        assert!(
+            checked_in == module.text,
+            "{} is out of date: run UPDATE_BINDINGS=1 cargo test --manifest-path guest-sdk/rust/bindings/Cargo.toml",
+            path.display()
+        );
     }
 }
