@@ -92,8 +92,6 @@ fn headers(settings: &Settings, problems: &mut Vec<SettingsProblem>) -> HeaderMa
 }
 
 fn client(settings: &Settings, headers: HeaderMap) -> Result<Client, String> {
-    // Fails if another part of the process has chosen a provider already, which is then as good.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let builder = Client::builder().default_headers(headers).timeout(settings.timeout.0).redirect(Policy::none());
     builder
         .user_agent(concat!("millstream/", env!("CARGO_PKG_VERSION")))
