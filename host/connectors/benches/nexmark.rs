@@ -54,8 +54,15 @@ async fn sample(seed: usize, takes: fn(&DataType) -> bool) -> f64 {
 fn source(stream: &str, seed: usize) -> Arc<dyn Source> {
     let settings = json!({ "stream": stream, "events": EVENTS, "seed": seed });
     let clock = Arc::new(ManualClock::at(0));
-    let request =
-        ConnectorRequest { id: stream, settings: &settings, base_directory: ".".into(), declared_schema: None, input: None, clock };
+    let request = ConnectorRequest {
+        id: stream,
+        settings: &settings,
+        base_directory: ".".into(),
+        declared_schema: None,
+        input: None,
+        clock,
+        state_directory: None,
+    };
     Nexmark.plan(request).expect("the settings are right")
 }
 

@@ -48,6 +48,7 @@ pub async fn load_table(path: &Path, format: Option<&str>, schema: Option<Schema
         declared_schema: schema,
         input: None,
         clock: std::sync::Arc::new(SystemClock),
+        state_directory: None,
     };
     let source = FilesSource.plan(request).map_err(|problems| problems.into_iter().map(at_file).collect::<Vec<_>>())?;
     read_whole(&*source).await

@@ -36,7 +36,15 @@ pub fn plan_source(
     declared: Option<SchemaRef>,
     clock: Arc<dyn Clock>,
 ) -> Result<Arc<dyn Source>, Vec<SettingsProblem>> {
-    connector.plan(ConnectorRequest { id: "in", settings, base_directory: base.to_owned(), declared_schema: declared, input: None, clock })
+    connector.plan(ConnectorRequest {
+        id: "in",
+        settings,
+        base_directory: base.to_owned(),
+        declared_schema: declared,
+        input: None,
+        clock,
+        state_directory: None,
+    })
 }
 
 /// Plans a sink of a stream with these columns.
@@ -48,7 +56,15 @@ pub fn plan_sink(
     changes: bool,
 ) -> Result<Arc<dyn Sink>, Vec<SettingsProblem>> {
     let input = Some(StreamType { schema, event_times: false, changes });
-    connector.plan(ConnectorRequest { id: "out", settings, base_directory: base.to_owned(), declared_schema: None, input, clock: clock() })
+    connector.plan(ConnectorRequest {
+        id: "out",
+        settings,
+        base_directory: base.to_owned(),
+        declared_schema: None,
+        input,
+        clock: clock(),
+        state_directory: None,
+    })
 }
 
 /// A clock that stands still.
@@ -58,7 +74,14 @@ pub fn clock() -> Arc<ManualClock> {
 
 /// The writer of a subtask.
 pub async fn writer(sink: &dyn Sink, subtask: u32) -> Result<Box<dyn SinkWriter>, OperatorError> {
-    sink.writer(SinkContext { job: JobId::from("test"), subtask: SubtaskIndex(subtask), parallelism: 2 }).await
+    sink.writer(SinkContext {
+        job: JobId::from("test"),
+        subtask: SubtaskIndex(subtask),
+        parallelism: 2,
+        is_durable: false,
+        restored: Arc::default(),
+    })
+    .await
 }
 
 /// What a source or reader gave.

@@ -125,6 +125,7 @@ fn operator(runtime: &tokio::runtime::Runtime, key: Option<&str>, settings: &Val
         parallelism: 1,
         key_groups: 0..KEY_GROUPS,
         state: StateContext { directory: None, shared: None, memory_budget_bytes: 1 << 30 },
+        restored: None,
         metrics: Arc::default(),
         clock,
     };

@@ -30,6 +30,21 @@ pub struct ConnectorRequest<'a> {
     pub input: Option<StreamType>,
     /// The clock of the job.
     pub clock: Arc<dyn Clock>,
+    /// A directory of this source or sink alone that survives the run, for what it has accepted and must not lose (a log of pushed records);
+    /// not made yet. None: the run is ephemeral.
+    pub state_directory: Option<PathBuf>,
+}
+
+/// What becomes of a row when a run dies and another one goes on from its last checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Guarantee {
+    /// It may be lost: the source cannot read it again.
+    AtMostOnce,
+    /// It is not lost, but what was written after the checkpoint may be written again.
+    AtLeastOnce,
+    /// It counts once, in state and in what is written.
+    ExactlyOnce,
 }
 
 /// A mistake in a connector's settings: where (a path below the connector's key, such as `format` or `columns.0`) and what.
@@ -157,6 +172,11 @@ pub trait Source: Send + Sync {
         None
     }
 
+    /// What it allows when it is read again from a position: [`Guarantee::ExactlyOnce`] if the same rows come again, in the same order per split.
+    fn guarantee(&self) -> Guarantee {
+        Guarantee::ExactlyOnce
+    }
+
     /// Total size for progress, in the unit of [`SplitReader::progress`]; none: unknown.
     fn size_hint(&self) -> Option<u64> {
         None
@@ -195,6 +215,14 @@ pub trait SplitReader: Send {
     /// The position after the last row returned: what a checkpoint stores and [`Source::open`] takes.
     fn position(&self) -> Value;
 
+    /// A checkpoint that holds `position` is committed: no run will ask for anything before it again. Idempotent.
+    ///
+    /// # Errors
+    /// What is kept for replay cannot be cut.
+    async fn on_committed(&mut self, _position: &Value) -> Result<(), OperatorError> {
+        Ok(())
+    }
+
     /// The job drains: takes nothing new from the outside from now on, and returns the rows that it has promised to somebody (answered with 202)
     /// and not yet returned, in order. [`Self::read`] is not called afterwards.
     fn stop(&mut self) -> Vec<Batch> {
@@ -216,6 +244,11 @@ pub struct SinkContext {
     pub subtask: SubtaskIndex,
     /// Number of parallel writers.
     pub parallelism: u32,
+    /// Checkpoints are taken: rows become visible by [`SinkWriter::on_committed`] only. Otherwise by [`SinkWriter::finish`], and as the sink rolls.
+    pub is_durable: bool,
+    /// What [`SinkWriter::on_barrier`] of *all* writers returned for the checkpoint that this run goes on from, by subtask of then; empty: a
+    /// fresh start. [`Sink::recover`] was called with it before.
+    pub restored: Arc<[Value]>,
 }
 
 /// A checked sink of one job.
@@ -224,6 +257,21 @@ pub trait Sink: Send + Sync {
     /// Whether it takes streams with updates and deletions.
     fn accepts_changes(&self) -> bool {
         false
+    }
+
+    /// The strongest guarantee that it can keep, if the sources allow it.
+    fn guarantee(&self) -> Guarantee {
+        Guarantee::AtLeastOnce
+    }
+
+    /// A run is about to go on from a committed checkpoint, or to start fresh (`staged` is empty): publishes what the checkpoint staged and may
+    /// not have published (a crash between commit and publish), and removes what was staged after it. Called before any writer is made, by
+    /// one caller at a time, and idempotent: it may be called again with the same values after another crash.
+    ///
+    /// # Errors
+    /// The target cannot be reached or written.
+    async fn recover(&self, _staged: &[Value]) -> Result<(), OperatorError> {
+        Ok(())
     }
 
     /// The most parallel writers it can have; none: any number.
@@ -255,15 +303,26 @@ pub trait SinkWriter: Send {
         Ok(())
     }
 
-    /// Stages everything before the barrier, so that a commit can publish it.
+    /// Stages everything before the barrier, durably and invisibly, and says what the checkpoint must remember of this writer: what a commit
+    /// publishes, and what a restored writer goes on from. Null: nothing. Small: names and counters, not rows.
     ///
     /// # Errors
     /// As [`Self::write`].
-    async fn on_barrier(&mut self, _checkpoint: CheckpointId) -> Result<(), OperatorError> {
+    async fn on_barrier(&mut self, _checkpoint: CheckpointId) -> Result<Value, OperatorError> {
+        Ok(Value::Null)
+    }
+
+    /// The checkpoint is committed: publishes what was staged up to its barrier. Idempotent. A checkpoint that was given up is followed by a
+    /// later one, whose commit publishes what both staged.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    async fn on_committed(&mut self, _checkpoint: CheckpointId) -> Result<(), OperatorError> {
         Ok(())
     }
 
-    /// All input has been written: publish it (files: atomic rename). Nothing half-written is ever visible before.
+    /// All input has been written: publish it (files: atomic rename). Nothing half-written is ever visible before. In a durable run the last
+    /// checkpoint has been committed and published before.
     ///
     /// # Errors
     /// As [`Self::write`].

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod checkpoint;
 pub mod clock;
 pub mod connector;
 pub mod element;

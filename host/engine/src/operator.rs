@@ -11,6 +11,9 @@ use millstream_model::{
     ids::{JobId, OperatorId, SubtaskIndex, TenantId},
 };
 
+use millstream_state::{KeyedStore, SnapshotPart};
+use serde_json::Value;
+
 use crate::{element::Barrier, rejected::Rejection};
 
 /// The clocks of one call. A repeated call gets the same.
@@ -137,13 +140,18 @@ pub trait Operator: Send {
         Ok(())
     }
 
-    /// All inputs are aligned on the barrier: state as it is now belongs to the checkpoint.
+    /// All inputs are aligned on the barrier. Keyed state is cut by the runtime ([`Self::with_store`]); this returns what else the operator
+    /// must remember, such as a watermark of its own making. Null: nothing. It must not depend on the keys it owns, so that it can be restored at
+    /// another parallelism: [`OperatorContext::restored`] hands all subtasks' values to every new instance.
     ///
     /// # Errors
-    /// The state cannot be cut.
-    async fn on_barrier(&mut self, _barrier: Barrier) -> Result<(), OperatorError> {
-        Ok(())
+    /// The operator cannot say.
+    async fn on_barrier(&mut self, _barrier: Barrier) -> Result<Value, OperatorError> {
+        Ok(Value::Null)
     }
+
+    /// Lends its keyed state to the runtime, which snapshots it in slices between two elements; not called for operators without any.
+    fn with_store(&mut self, _work: &mut dyn FnMut(&mut KeyedStore)) {}
 
     /// All inputs have ended and the watermark is [`Watermark::MAX`]; the last chance to emit.
     ///
@@ -282,6 +290,19 @@ pub struct OperatorContext {
     pub metrics: Arc<crate::metrics::OperatorMetrics>,
     /// The clock of the job, for what must be waited for; the time itself comes with each call.
     pub clock: Arc<dyn crate::clock::Clock>,
+    /// What the checkpoint holds that this run goes on from; none: it starts fresh.
+    pub restored: Option<Arc<Restored>>,
+}
+
+/// What an operator instance goes on from.
+#[derive(Clone, Debug, Default)]
+pub struct Restored {
+    /// The operator's merged watermark at the barrier (the lowest of its subtasks of then).
+    pub watermark: Option<Watermark>,
+    /// Keyed state, in local directories of this run: the snapshots of all subtasks of then whose key groups overlap with those of this one.
+    pub state: Vec<SnapshotPart>,
+    /// What [`Operator::on_barrier`] of all subtasks of then returned; nulls left out.
+    pub values: Vec<Value>,
 }
 
 /// Where the state of one operator instance lives.

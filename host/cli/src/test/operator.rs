@@ -252,6 +252,7 @@ fn context(operator: OperatorId, clock: Arc<ManualClock>) -> OperatorContext {
         parallelism: 1,
         key_groups: 0..KEY_GROUPS,
         state: StateContext { directory: None, shared: None, memory_budget_bytes: MEMORY_BYTES },
+        restored: None,
         metrics: Arc::new(OperatorMetrics::default()),
     }
 }

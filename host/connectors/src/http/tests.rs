@@ -65,7 +65,15 @@ fn server(answers: Vec<&'static str>) -> (SocketAddr, mpsc::Receiver<Request>) {
 
 fn plan(settings: &Value, clock: Arc<dyn Clock>) -> Result<Arc<dyn Sink>, Vec<SettingsProblem>> {
     let input = Some(StreamType { schema: schema(&[("n", "Int64")]), event_times: false, changes: false });
-    Http.plan(ConnectorRequest { id: "out", settings, base_directory: ".".into(), declared_schema: None, input, clock })
+    Http.plan(ConnectorRequest {
+        id: "out",
+        settings,
+        base_directory: ".".into(),
+        declared_schema: None,
+        input,
+        clock,
+        state_directory: None,
+    })
 }
 
 fn rows(numbers: std::ops::Range<i64>) -> Batch {

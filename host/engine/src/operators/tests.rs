@@ -71,6 +71,7 @@ fn context() -> OperatorContext {
         parallelism: 1,
         key_groups: 0..4_096,
         state: StateContext { directory: None, shared: None, memory_budget_bytes: 0 },
+        restored: None,
         clock: Arc::new(ManualClock::at(0)),
         metrics: Arc::default(),
     }

@@ -367,6 +367,7 @@ impl Planner<'_, '_> {
             declared_schema: None,
             input: Some(input),
             clock: self.environment.clock.clone(),
+            state_directory: None,
         };
         let sink = match connector.plan(request) {
             Ok(sink) => sink,

@@ -206,7 +206,13 @@ impl Builder<'_> {
                 Ok(Role::Operator(operator.plan.create(context).await?))
             }
             NodeKind::Sink(sink) => {
-                let context = SinkContext { job: self.plan.job.clone(), subtask: index, parallelism: planned.parallelism };
+                let context = SinkContext {
+                    job: self.plan.job.clone(),
+                    subtask: index,
+                    parallelism: planned.parallelism,
+                    is_durable: false,
+                    restored: Arc::default(),
+                };
                 Ok(Role::Sink(SinkLink::new(sink.writer(context).await?, self.settings.sink_flush_interval)))
             }
         }
@@ -231,6 +237,7 @@ impl Builder<'_> {
             },
             metrics: self.board[node][index.0 as usize].clone(),
             clock: self.settings.clock.clone(),
+            restored: None,
         }
     }
 

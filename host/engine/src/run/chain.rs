@@ -385,7 +385,7 @@ impl Chain {
         }
         let Link { role, id, .. } = &mut self.links[link];
         let handled = match role {
-            Role::Source => Ok(()),
+            Role::Source => Ok(serde_json::Value::Null),
             Role::Operator(operator) => operator.on_barrier(barrier).await,
             Role::Sink(sink) => sink.on_barrier(barrier.checkpoint).await,
         };

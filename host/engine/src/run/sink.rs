@@ -36,7 +36,7 @@ impl SinkLink {
         self.writer()?.flush().await
     }
 
-    pub(super) async fn on_barrier(&mut self, checkpoint: CheckpointId) -> Result<(), OperatorError> {
+    pub(super) async fn on_barrier(&mut self, checkpoint: CheckpointId) -> Result<serde_json::Value, OperatorError> {
         self.writer()?.on_barrier(checkpoint).await
     }
 

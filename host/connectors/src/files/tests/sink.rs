@@ -76,6 +76,7 @@ async fn a_part_is_complete_after_a_time_also_if_no_row_comes() {
         declared_schema: None,
         input,
         clock: clock.clone(),
+        state_directory: None,
     };
     let sink = millstream_engine::connector::SinkConnector::plan(&FilesSink, request).expect("the settings are right");
     let mut writer = writer(&*sink, 0).await.expect("opens");

@@ -97,9 +97,9 @@ impl Operator for Recorder {
         Ok(())
     }
 
-    async fn on_barrier(&mut self, barrier: Barrier) -> Result<(), OperatorError> {
+    async fn on_barrier(&mut self, barrier: Barrier) -> Result<serde_json::Value, OperatorError> {
         self.note(Told::Barrier(barrier.checkpoint.0));
-        Ok(())
+        Ok(serde_json::Value::Null)
     }
 
     async fn on_end(&mut self, _now: Moment, _out: &mut Output) -> Result<(), OperatorError> {

@@ -86,6 +86,7 @@ pub fn context() -> OperatorContext {
         parallelism: 1,
         key_groups: 0..KEY_GROUPS,
         state: StateContext { directory: None, shared: None, memory_budget_bytes: 256 << 20 },
+        restored: None,
         metrics: Arc::default(),
         clock: Arc::new(ManualClock::at(0)),
     }
