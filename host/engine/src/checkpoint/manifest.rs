@@ -48,8 +48,21 @@ pub struct OperatorManifest {
     pub kind: crate::run::OperatorKind,
     /// SHA-256 of the component that ran; none: a built-in.
     pub component: Option<String>,
+    /// The columns of its key, by which keyed state is found and keys are decoded; empty: it is not keyed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub key: Vec<KeyColumn>,
     /// Its subtasks, in order.
     pub subtasks: Vec<SubtaskManifest>,
+}
+
+/// One column of a key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct KeyColumn {
+    /// Its name in the first input.
+    pub name: String,
+    /// Its type, in the grammar of `wit/types.md` ([`millstream_model::types`]).
+    pub data_type: String,
 }
 
 /// What one subtask holds of one operator. Everything that is absent is left out.
