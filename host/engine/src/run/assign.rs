@@ -1,27 +1,50 @@
-//! Which subtask reads which split: the embedded assigner, in turn by the order in which splits are found.
+//! Which subtask reads which split: an [`Assigner`] decides, [`Assignment`] remembers.
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use millstream_model::ids::{OperatorId, SubtaskIndex};
+
 use crate::connector::Split;
 
-/// Assigns the splits of one source to its subtasks.
-pub(super) struct Assigner {
-    known: BTreeSet<Arc<str>>,
-    parallelism: usize,
+/// Places the splits of sources on subtasks. One of the seams where a job that runs in one process ends: this backend is [`InTurn`]; where
+/// several processes run a job, the group that they form decides.
+pub trait Assigner: Send + Sync {
+    /// The subtask, below `parallelism`, that reads `split`: the split number `number` that was found of `source`, from 0. Asked once per
+    /// split and attempt; a split stays with its subtask.
+    fn subtask_of(&self, source: &OperatorId, split: &Split, number: usize, parallelism: u32) -> SubtaskIndex;
 }
 
-impl Assigner {
-    pub(super) fn new(parallelism: u32) -> Self {
-        Self { known: BTreeSet::new(), parallelism: parallelism as usize }
+/// The embedded assigner: subtasks in turn, in the order in which splits are found.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct InTurn;
+
+impl Assigner for InTurn {
+    fn subtask_of(&self, _source: &OperatorId, _split: &Split, number: usize, parallelism: u32) -> SubtaskIndex {
+        SubtaskIndex((number % parallelism as usize) as u32)
+    }
+}
+
+/// The splits of one source that have a subtask.
+pub(super) struct Assignment {
+    assigner: Arc<dyn Assigner>,
+    source: OperatorId,
+    parallelism: u32,
+    known: BTreeSet<Arc<str>>,
+}
+
+impl Assignment {
+    pub(super) fn new(assigner: Arc<dyn Assigner>, source: OperatorId, parallelism: u32) -> Self {
+        Self { assigner, source, parallelism, known: BTreeSet::new() }
     }
 
-    /// The new ones among `splits`, per subtask. A split stays with its subtask.
+    /// The new ones among `splits`, per subtask.
     pub(super) fn assign(&mut self, splits: Vec<Split>) -> Vec<Vec<Split>> {
-        let mut assigned = vec![Vec::new(); self.parallelism];
+        let mut assigned = vec![Vec::new(); self.parallelism as usize];
         for split in splits {
-            let next = self.known.len() % self.parallelism;
+            let number = self.known.len();
             if self.known.insert(split.id.clone()) {
-                assigned[next].push(split);
+                let subtask = self.assigner.subtask_of(&self.source, &split, number, self.parallelism);
+                assigned[subtask.0 as usize].push(split);
             }
         }
         assigned
@@ -39,8 +62,8 @@ mod tests {
     #[test]
     fn splits_are_assigned_once_and_in_turn() {
         let split = |id: &str| Split { id: id.into(), detail: serde_json::Value::Null };
-        let mut assigner = Assigner::new(2);
-        assert_eq!(ids(&assigner.assign(vec![split("a"), split("b"), split("c")])), [vec!["a", "c"], vec!["b"]]);
-        assert_eq!(ids(&assigner.assign(vec![split("a"), split("d"), split("b")])), [vec![], vec!["d"]]);
+        let mut assignment = Assignment::new(Arc::new(InTurn), "source".into(), 2);
+        assert_eq!(ids(&assignment.assign(vec![split("a"), split("b"), split("c")])), [vec!["a", "c"], vec!["b"]]);
+        assert_eq!(ids(&assignment.assign(vec![split("a"), split("d"), split("b")])), [vec![], vec!["d"]]);
     }
 }

@@ -12,13 +12,14 @@ use tokio_util::sync::CancellationToken;
 use super::{
     RunSettings,
     aligner::Aligner,
-    assign::Assigner,
+    assign::Assignment,
     chain::{Chain, Link, Role},
     drift::Drift,
     entry::Entry,
+    exchange::{EdgeId, Edges},
     order::{EventTimeOrder, OrderSettings},
     outlet::{Outlet, Router, Target},
-    queue::{Inbox, Sender, queues},
+    queue::{Inbox, Sender},
     sink::SinkLink,
     source::{DriftSlot, SourceDriver},
     splits::Splits,
@@ -63,7 +64,7 @@ pub(super) struct BuiltSubtask {
 /// A source whose splits are looked for again and again.
 pub(super) struct Discovery {
     pub(super) node: NodeIndex,
-    pub(super) assigner: Assigner,
+    pub(super) assignment: Assignment,
     pub(super) readers: Vec<mpsc::Sender<Command>>,
 }
 
@@ -74,20 +75,10 @@ struct Builder<'a> {
     plan: &'a Arc<JobPlan>,
     settings: &'a RunSettings,
     board: &'a Board,
-    /// The sending ends of every queue, until the producer's chain is built.
-    senders: HashMap<QueueId, Sender>,
+    edges: Box<dyn Edges>,
     drift: Arc<Drift>,
     drift_slots: usize,
     built: Built,
-}
-
-/// One queue: input number `input` of node `to`, from one subtask to another.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct QueueId {
-    to: NodeIndex,
-    input: usize,
-    producer: u32,
-    consumer: u32,
 }
 
 /// Builds all subtasks of `plan`.
@@ -102,7 +93,7 @@ pub(super) async fn build(
     let timed_sources = plan.nodes.iter().filter(|node| matches!(&node.kind, NodeKind::Source(source) if source.event_time.is_some()));
     let drift = Arc::new(Drift::new(timed_sources.map(|node| node.parallelism as usize).sum()));
     let built = Built { subtasks: Vec::new(), discoveries: Vec::new(), contexts: HashMap::new() };
-    let mut builder = Builder { plan, settings, board, senders: HashMap::new(), drift, drift_slots: 0, built };
+    let mut builder = Builder { plan, settings, board, edges: settings.exchange.open(&plan.job), drift, drift_slots: 0, built };
     let chains = chains(plan);
     let mut inboxes: Vec<Vec<Inbox>> = chains.iter().map(|chain| builder.connect(chain)).collect();
     for (chain, inboxes) in chains.iter().zip(&mut inboxes) {
@@ -130,7 +121,7 @@ pub(super) async fn build(
 
 /// The splits of a source chain, per subtask.
 struct SourceSplits {
-    assigner: Assigner,
+    assignment: Assignment,
     assigned: Vec<Vec<Split>>,
 }
 
@@ -147,19 +138,13 @@ impl Builder<'_> {
     }
 
     fn connect_subtask(&mut self, head: NodeIndex, consumer: u32) -> Inbox {
-        let mut ids = Vec::new();
-        let mut ports = Vec::new();
+        let mut edges = Vec::new();
         for (input, edge) in self.node(head).inputs.iter().enumerate() {
             let producers =
                 if stays_in_subtask(self.plan, edge, head) { consumer..consumer + 1 } else { 0..self.node(edge.from).parallelism };
-            for producer in producers {
-                ids.push(QueueId { to: head, input, producer, consumer });
-                ports.push(input);
-            }
+            edges.extend(producers.map(|producer| EdgeId { to: head, input, producer, consumer }));
         }
-        let (senders, inbox) = queues(ports, self.plan.batching.edge_bytes);
-        self.senders.extend(ids.into_iter().zip(senders));
-        inbox
+        self.edges.receive(&edges, self.plan.batching.edge_bytes)
     }
 
     async fn links(&mut self, chain: &graph::Chain, index: SubtaskIndex, inbox: &Inbox) -> Result<Vec<Link>, BuildError> {
@@ -266,10 +251,7 @@ impl Builder<'_> {
     }
 
     fn router(&mut self, edge: &Edge, to: NodeIndex, input: usize, producer: SubtaskIndex) -> Router {
-        let mut sender = |consumer: u32| {
-            let id = QueueId { to, input, producer: producer.0, consumer };
-            self.senders.remove(&id).expect("every queue is connected once, before its producer is built")
-        };
+        let mut sender = |consumer: u32| self.edges.send(EdgeId { to, input, producer: producer.0, consumer });
         if stays_in_subtask(self.plan, edge, to) {
             return Router::One(sender(producer.0));
         }
@@ -285,9 +267,9 @@ impl Builder<'_> {
         let node = self.node(chain.head());
         let NodeKind::Source(source) = &node.kind else { return Ok(None) };
         let found = source.source.splits(chain.parallelism).await.map_err(|error| (node.id.clone(), error))?;
-        let mut assigner = Assigner::new(chain.parallelism);
-        let assigned = assigner.assign(found);
-        Ok(Some(SourceSplits { assigner, assigned }))
+        let mut assignment = Assignment::new(self.settings.assigner.clone(), node.id.clone(), chain.parallelism);
+        let assigned = assignment.assign(found);
+        Ok(Some(SourceSplits { assignment, assigned }))
     }
 
     fn feed(&mut self, chain: &graph::Chain, index: SubtaskIndex, inbox: Inbox, splits: &mut Option<SourceSplits>) -> Feed {
@@ -318,12 +300,12 @@ impl Builder<'_> {
 
     fn discover(&mut self, chain: &graph::Chain, splits: Option<SourceSplits>) {
         let node = chain.head();
-        if let (NodeKind::Source(source), Some(SourceSplits { assigner, .. })) = (&self.plan.nodes[node].kind, splits)
+        if let (NodeKind::Source(source), Some(SourceSplits { assignment, .. })) = (&self.plan.nodes[node].kind, splits)
             && source.source.discovery_interval().is_some()
         {
             let own = self.built.subtasks.iter().filter(|subtask| subtask.nodes[0] == node);
             let readers = own.map(|subtask| subtask.commands.clone()).collect();
-            self.built.discoveries.push(Discovery { node, assigner, readers });
+            self.built.discoveries.push(Discovery { node, assignment, readers });
         }
     }
 }

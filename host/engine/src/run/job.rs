@@ -351,7 +351,7 @@ async fn discover(
                 return;
             }
         };
-        for (reader, splits) in discovery.readers.iter().zip(discovery.assigner.assign(found)) {
+        for (reader, splits) in discovery.readers.iter().zip(discovery.assignment.assign(found)) {
             if !splits.is_empty() && reader.send(subtask::Command::Assign(splits)).await.is_err() {
                 return;
             }

@@ -14,6 +14,7 @@ mod build;
 mod chain;
 mod drift;
 mod entry;
+mod exchange;
 mod handle;
 mod job;
 mod order;
@@ -33,10 +34,14 @@ use tokio::{
     sync::{mpsc, watch},
 };
 
+pub use assign::{Assigner, InTurn};
+pub use exchange::{EdgeId, Edges, Exchange, InProcess};
 pub use handle::{
     BarrierReport, JobError, JobHandle, JobOutcome, JobStatus, OperatorKind, OperatorStatus, Phase, Summary, SwapError, SwapId,
     SwitchReport,
 };
+
+pub use queue::{Disconnected, Inbox, Sender, queues};
 
 pub(crate) use queue::row_bytes;
 
@@ -57,6 +62,10 @@ pub struct RunSettings {
     pub sink_flush_interval: Duration,
     /// Where state goes that does not fit into memory; none: more state than memory fails the job.
     pub state: Option<StateDirectory>,
+    /// Which subtask reads which split. Default: in turn.
+    pub assigner: Arc<dyn Assigner>,
+    /// What connects subtasks. Default: queues in this process.
+    pub exchange: Arc<dyn Exchange>,
 }
 
 /// Where state goes that does not fit into memory.
@@ -74,7 +83,14 @@ impl RunSettings {
     /// # Panics
     /// There is no current tokio runtime.
     pub fn new() -> Self {
-        Self { clock: Arc::new(SystemClock), runtime: Handle::current(), sink_flush_interval: Duration::from_millis(200), state: None }
+        Self {
+            clock: Arc::new(SystemClock),
+            runtime: Handle::current(),
+            sink_flush_interval: Duration::from_millis(200),
+            state: None,
+            assigner: Arc::new(InTurn),
+            exchange: Arc::new(InProcess),
+        }
     }
 
     /// The same with another clock.
@@ -107,8 +123,8 @@ enum Stop {
     Disconnected,
 }
 
-impl From<queue::Disconnected> for Stop {
-    fn from(_: queue::Disconnected) -> Self {
+impl From<Disconnected> for Stop {
+    fn from(_: Disconnected) -> Self {
         Self::Disconnected
     }
 }

@@ -1,8 +1,8 @@
 //! The bounded queues between subtasks: one per edge, all edges of a subtask behind one [`Inbox`].
 //!
 //! A queue is bounded in bytes: a sender waits until its batch fits, so back-pressure reaches the source, and a slow reader never grows
-//! memory. A batch larger than the bound passes alone. This is the embedded backend of the exchange; nothing else knows how elements
-//! cross between subtasks.
+//! memory. A batch larger than the bound passes alone. [`super::exchange`] opens the ends; nothing else knows how elements cross between
+//! subtasks.
 
 use std::{
     collections::VecDeque,
@@ -20,10 +20,10 @@ const MARK_BYTES: usize = 64;
 
 /// The other side is gone: the job is being stopped, and whoever stopped it says why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Disconnected;
+pub struct Disconnected;
 
 /// The receiving end of all edges into one subtask.
-pub(super) struct Inbox {
+pub struct Inbox {
     shared: Arc<Shared>,
     /// Which port each edge feeds.
     ports: Vec<usize>,
@@ -32,7 +32,7 @@ pub(super) struct Inbox {
 }
 
 /// The sending end of one edge.
-pub(super) struct Sender {
+pub struct Sender {
     shared: Arc<Shared>,
     edge: usize,
 }
@@ -64,7 +64,7 @@ impl Shared {
 }
 
 /// The queues of one subtask: an edge feeds the port that `ports` names for it.
-pub(super) fn queues(ports: Vec<usize>, bound_bytes: usize) -> (Vec<Sender>, Inbox) {
+pub fn queues(ports: Vec<usize>, bound_bytes: usize) -> (Vec<Sender>, Inbox) {
     let edges = ports.iter().map(|_| EdgeQueue::default()).collect();
     let shared = Arc::new(Shared {
         queues: Mutex::new(Queues { edges, receiver_gone: false }),
@@ -78,7 +78,10 @@ pub(super) fn queues(ports: Vec<usize>, bound_bytes: usize) -> (Vec<Sender>, Inb
 
 impl Sender {
     /// Puts the element into the queue if it fits; gives it back if it does not.
-    pub(super) fn try_send(&self, element: Element) -> Result<Option<Element>, Disconnected> {
+    ///
+    /// # Errors
+    /// The receiver is gone.
+    pub fn try_send(&self, element: Element) -> Result<Option<Element>, Disconnected> {
         let bytes = element_bytes(&element);
         let mut queues = self.shared.queues();
         if queues.receiver_gone {
@@ -97,7 +100,7 @@ impl Sender {
     }
 
     /// Returns when there may be room again.
-    pub(super) async fn writable(&self) {
+    pub async fn writable(&self) {
         self.shared.writable[self.edge].notified().await;
     }
 }
@@ -111,12 +114,12 @@ impl Drop for Sender {
 
 impl Inbox {
     /// Number of edges.
-    pub(super) fn edges(&self) -> usize {
+    pub fn edges(&self) -> usize {
         self.ports.len()
     }
 
     /// The port that `edge` feeds.
-    pub(super) fn port(&self, edge: usize) -> usize {
+    pub fn port(&self, edge: usize) -> usize {
         self.ports[edge]
     }
 
@@ -124,7 +127,7 @@ impl Inbox {
     ///
     /// # Errors
     /// A sender went away before the end of its edge.
-    pub(super) async fn next(&mut self, blocked: impl Fn(usize) -> bool) -> Result<(usize, Element), Disconnected> {
+    pub async fn next(&mut self, blocked: impl Fn(usize) -> bool) -> Result<(usize, Element), Disconnected> {
         loop {
             if let Some(found) = self.pop(|edge, _| !blocked(edge))? {
                 return Ok(found);
