@@ -106,7 +106,7 @@ pub enum Phase {
 }
 
 /// What a job does now.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct JobStatus {
     /// Where it is in its life.
@@ -116,7 +116,7 @@ pub struct JobStatus {
 }
 
 /// The counters of one operator, source or sink: totals over its subtasks.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct OperatorStatus {
     /// Its id in the job file.
