@@ -25,8 +25,9 @@ test: setup ## Runs every test.
 	cargo test --workspace --doc
 	cargo nextest run --workspace --no-fail-fast
 
-bench: setup ## Measures every figure, prints a table and writes docs/bench/latest.json.
-	cargo run --package millstream-bench $(OPTIMISED)
+bench: setup ## Measures every figure, prints a table and writes docs/bench/latest.json. ONLY="boundary q5": these alone.
+	cargo build --package millstream-bench --package millstream-cli $(OPTIMISED)
+	"$(CARGO_TARGET_DIR)/debug/millstream-bench" $(if $(ONLY),--only $(ONLY))
 
 soak: setup ## Runs the tests that take minutes in their long form: state of gigabytes under a small memory.
 	MILLSTREAM_SOAK=1 cargo nextest run --workspace $(OPTIMISED) -E 'test(larger_than_memory)'

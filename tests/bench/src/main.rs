@@ -1,117 +1,117 @@
-//! `make bench`: the figures of the engine on Nexmark, replayed from memory, against native Rust on Arrow in the same run.
+//! `make bench`: every figure, measured on this machine, in one run.
 //!
-//! Events per CPU-second = events ÷ user and system time of the whole process from the start of the job to its end; events are those of the
-//! generator, of all three kinds. Samples of the engine and of native Rust take turns; medians are printed. `QUERY …` as arguments measures
-//! only these; `MILLSTREAM_BENCH_EVENTS` changes the number of distinct events (default: 50 million).
+//! One module per group of figures; each says what it measures and how. `jobs`, `guests`, `replay` and `uniform` are what they share: planning and
+//! running a job, the components, sources that play rows from memory. After each group its figures are in `docs/bench/latest.json`; at the end
+//! all are printed as a table. `--only NAME…` measures some groups, or some queries of Nexmark; `MILLSTREAM_BENCH_EVENTS` changes the number of
+//! distinct events of Nexmark (default: 50 million).
 
+mod boundary;
+mod child;
+mod disk;
 mod figures;
+mod guests;
+mod jobs;
+mod keyed;
 mod native;
+mod nexmark;
+mod parallel;
+mod process;
 mod replay;
+mod uniform;
 
-use std::{
-    num::NonZeroU32,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use figures::{Figure, median, process_cpu_seconds};
-use millstream_connectors::nexmark::Nexmark;
-use millstream_engine::{
-    clock::SystemClock,
-    graph::JobPlan,
-    operators::Environment,
-    plan::{self, PlanOptions},
-    run::{self, JobOutcome, RunSettings},
-    spec::JobSpec,
-};
-use millstream_model::{Batch, ids::TenantId};
-use millstream_wasm::{Runtime, RuntimeSettings};
-use replay::{Recorder, ReplayConnector};
-use serde_json::json;
+use child::CHILD;
+use figures::{Figure, Report};
+use guests::Guests;
 
-const SAMPLES: usize = 5;
-const ROWS_PER_BATCH: usize = 8_192;
-/// Query, and the events per CPU-second it shall reach, in millions.
-const QUERIES: [(&str, f64); 9] =
-    [("q0", 200.0), ("q1", 60.0), ("q2", 100.0), ("q5", 8.0), ("q7", 40.0), ("q8", 20.0), ("q11", 6.0), ("q12", 12.0), ("q14", 15.0)];
+/// The groups of figures, in the order in which they are measured.
+const GROUPS: [&str; 6] = ["boundary", "keyed", "process", "disk", "parallel", "nexmark"];
 
 fn main() -> anyhow::Result<()> {
-    let events = match std::env::var("MILLSTREAM_BENCH_EVENTS") {
-        Ok(text) => text.parse().context("MILLSTREAM_BENCH_EVENTS is a number of events")?,
-        Err(_) => 50_000_000,
-    };
-    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let mut figures = Vec::new();
-    for (query, bound) in QUERIES {
-        if wanted.is_empty() || wanted.iter().any(|name| name == query) {
-            figures.extend(runtime.block_on(measure(query, bound, events))?);
-        }
+    match arguments.as_slice() {
+        [CHILD, what, directory] => runtime.block_on(child::answer(what, Path::new(directory))),
+        [] => runtime.block_on(measure(&GROUPS)),
+        ["--only", names @ ..] if !names.is_empty() => runtime.block_on(measure(names)),
+        _ => bail!("the arguments are none, or `--only NAME…`; {}", known()),
     }
-    figures::save(&repository().join("docs/bench/latest.json"), &figures)
 }
 
+/// The root of the repository.
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// One query: the engine, and native Rust in turn with it.
-async fn measure(query: &str, bound: f64, events: u64) -> anyhow::Result<Vec<Figure>> {
-    let recorder = Recorder::default();
-    let plan = planned(query, events, &recorder).await?;
-    let recorded = recorder.record().await.context("generating the events")?;
-    let millions = events as f64 / 1e6;
-    let (mut engine, mut native) = (Vec::new(), Vec::new());
-    for _ in 0..SAMPLES {
-        engine.push(millions / engine_seconds(&plan).await?);
-        native.push(millions / native_seconds(query, &recorded)?);
+fn known() -> String {
+    let queries: Vec<&str> = nexmark::QUERIES.iter().map(|(query, _)| *query).collect();
+    format!("names are {}, and of queries {}", GROUPS.join(", "), queries.join(", "))
+}
+
+async fn measure(names: &[&str]) -> anyhow::Result<()> {
+    let events = match std::env::var("MILLSTREAM_BENCH_EVENTS") {
+        Ok(text) => text.parse().context("MILLSTREAM_BENCH_EVENTS is a number of events")?,
+        Err(_) => 50_000_000,
+    };
+    let steps = steps(names)?;
+    let guests = Guests::build()?;
+    let mut report = Report::new(repository().join("docs/bench/latest.json"));
+    for step in steps {
+        say(&format!("measuring {}", step.name()));
+        report.add(step.measure(&guests, events).await.with_context(|| format!("measuring {}", step.name()))?)?;
     }
-    let (engine, native) = (median(engine), median(native));
-    let how = format!("{events} distinct events replayed from memory, parallelism 1, median of {SAMPLES}, whole process, `make bench`");
-    let figures = vec![
-        Figure::at_least(format!("nexmark {query}"), engine, "M events/CPU-s", bound, &how),
-        Figure::for_scale(format!("nexmark {query}, native Rust on Arrow"), native, "M events/CPU-s", &how),
-        Figure::for_scale(format!("nexmark {query}, native is faster by"), native / engine, "times", &how),
-    ];
-    figures.iter().for_each(Figure::print);
-    Ok(figures)
+    report.print();
+    Ok(())
 }
 
-/// The job of the example with more events, from memory, into a sink that counts.
-async fn planned(query: &str, events: u64, recorder: &Recorder) -> anyhow::Result<Arc<JobPlan>> {
-    let directory = repository().join("examples/nexmark");
-    let file = directory.join(format!("{query}.yaml"));
-    let text = std::fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
-    let text = text.replace("events: 6000, event-rate: 50", &format!("events: {events}"));
-    let (before, sink) = text.split_once("    files:").context("the job ends with its sink")?;
-    let path = sink.split_once('\n').map_or("", |(_, rest)| rest);
-    let text = format!("{before}    blackhole: {{}}\n{path}");
-    let connectors = millstream_connectors::all().with_source(ReplayConnector::new(Box::new(Nexmark), recorder.clone(), ROWS_PER_BATCH));
-    let changes = [("parallelism".to_owned(), json!(1))];
-    let spec = JobSpec::parse_with(query, &text, &changes, &connectors).map_err(|problems| anyhow::anyhow!("{problems}"))?;
-    let components = Runtime::new(RuntimeSettings::default())?;
-    let environment = Environment { base_directory: &directory, components: &components, clock: Arc::new(SystemClock) };
-    let options = PlanOptions { tenant: TenantId::local(), parallelism: NonZeroU32::MIN };
-    let plan = plan::plan(&spec, &connectors, &environment, &options).await.map_err(|problems| anyhow::anyhow!("{problems}"))?;
-    Ok(Arc::new(plan))
+#[expect(clippy::print_stderr, reason = "what this program is doing")]
+fn say(line: &str) {
+    eprintln!("bench: {line}");
 }
 
-async fn engine_seconds(plan: &Arc<JobPlan>) -> anyhow::Result<f64> {
-    let began = process_cpu_seconds();
-    match &*run::start(plan.clone(), RunSettings::new()).wait().await {
-        JobOutcome::Finished(_) => Ok(process_cpu_seconds() - began),
-        other => bail!("the job did not finish: {other:?}"),
+/// What is measured and saved as one.
+#[derive(Clone, Copy)]
+enum Step {
+    Group(&'static str),
+    Query(&'static str, f64),
+}
+
+/// The steps that have these names.
+fn steps(names: &[&str]) -> anyhow::Result<Vec<Step>> {
+    let mut steps = Vec::new();
+    for name in names {
+        let queries = nexmark::QUERIES.iter().filter(|(query, _)| name == query || *name == "nexmark");
+        let found: Vec<Step> = match GROUPS.iter().find(|group| *group == name && **group != "nexmark") {
+            Some(group) => vec![Step::Group(group)],
+            None => queries.map(|&(query, bound)| Step::Query(query, bound)).collect(),
+        };
+        if found.is_empty() {
+            bail!("there is no `{name}`; {}", known());
+        }
+        steps.extend(found);
     }
+    Ok(steps)
 }
 
-fn native_seconds(query: &str, recorded: &[Vec<Batch>]) -> anyhow::Result<f64> {
-    let mut query = native::query(query).context("every query has a native form")?;
-    let mut batches: Vec<(usize, &Batch)> =
-        recorded.iter().enumerate().flat_map(|(input, batches)| batches.iter().map(move |batch| (input, batch))).collect();
-    batches.sort_by_key(|(_, batch)| batch.event_time(0));
-    let began = process_cpu_seconds();
-    let emitted: usize = batches.into_iter().map(|(input, batch)| query.on_batch(input, batch)).sum();
-    std::hint::black_box(emitted + query.finish());
-    Ok(process_cpu_seconds() - began)
+impl Step {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Group(name) | Self::Query(name, _) => name,
+        }
+    }
+
+    async fn measure(self, guests: &Guests, events: u64) -> anyhow::Result<Vec<Figure>> {
+        match self {
+            Self::Group("boundary") => boundary::measure(guests).await,
+            Self::Group("keyed") => keyed::measure(guests).await,
+            Self::Group("process") => process::measure(guests).await,
+            Self::Group("disk") => disk::measure(guests),
+            Self::Group("parallel") => parallel::measure(guests).await,
+            Self::Group(name) => bail!("there is no group {name}"),
+            Self::Query(query, bound) => nexmark::measure(guests, query, bound, events).await,
+        }
+    }
 }

@@ -33,16 +33,16 @@ impl ReplayConnector {
 }
 
 impl Recorder {
-    /// Generates every batch of the sources that are still in use, in the order in which they were planned. To be called between planning and
-    /// running.
+    /// Generates every batch of the sources that are still in use, in the order in which they were planned, in as many splits as the job has
+    /// subtasks. To be called between planning and running.
     ///
     /// # Errors
     /// A source cannot be read.
-    pub async fn record(&self) -> Result<Vec<Vec<Batch>>, OperatorError> {
+    pub async fn record(&self, parallelism: u32) -> Result<Vec<Vec<Batch>>, OperatorError> {
         let sources: Vec<Arc<Replay>> = self.planned.lock().expect("no holder panics").iter().filter_map(Weak::upgrade).collect();
         let mut recorded = Vec::new();
         for source in sources {
-            recorded.push(source.record().await?);
+            recorded.push(source.record(parallelism).await?);
         }
         Ok(recorded)
     }
@@ -80,9 +80,9 @@ struct Replay {
 }
 
 impl Replay {
-    async fn record(&self) -> Result<Vec<Batch>, OperatorError> {
+    async fn record(&self, parallelism: u32) -> Result<Vec<Batch>, OperatorError> {
         let mut recorded = Vec::new();
-        for split in self.inner.splits(1).await? {
+        for split in self.inner.splits(parallelism).await? {
             let batches = self.read_all(&split).await?;
             recorded.push((split, batches.into()));
         }

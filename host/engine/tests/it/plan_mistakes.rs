@@ -144,7 +144,7 @@ fn a_sink_has_no_more_writers_than_it_can() {
 }
 
 #[test]
-fn a_component_that_is_not_there_is_named() {
+fn a_component_that_is_not_there_is_named_with_the_way_to_build_it() {
     assert_snapshot!(mistakes(&job(
         "operators:\n  a: { inputs: [flights, airports], component: { path: nowhere.wasm } }\nsinks: { out: { input: a, shelf: {} } }\n"
     )));

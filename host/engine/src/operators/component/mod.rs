@@ -15,7 +15,10 @@ mod recovery;
 mod run;
 mod size;
 
-use std::path::PathBuf;
+use std::{
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
 
 use async_trait::async_trait;
 use schemars::JsonSchema;
@@ -65,8 +68,22 @@ impl OperatorSpec for Component {
 impl Component {
     async fn load(&self, environment: &Environment<'_>) -> Result<millstream_wasm::Component, Vec<Problem>> {
         let path = environment.base_directory.join(&self.path);
-        environment.components.load(&path).await.map_err(|error| vec![problem("path", &error)])
+        let found = environment.components.load(&path).await;
+        found.map_err(|error| {
+            let problem = problem("path", &error);
+            vec![if is_missing(&error) { problem.help(how_to_build(&path)) } else { problem }]
+        })
     }
+}
+
+fn is_missing(error: &millstream_wasm::Error) -> bool {
+    matches!(error, millstream_wasm::Error::Unreadable { source, .. } if source.kind() == ErrorKind::NotFound)
+}
+
+/// A component is made beside its source, so where it is missing the source may be.
+fn how_to_build(path: &Path) -> String {
+    let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    format!("if its source is there, `millstream build {}` makes it", directory.display())
 }
 
 fn problem(path: &str, error: &dyn std::error::Error) -> Problem {
