@@ -128,3 +128,33 @@ pub fn process_cpu_seconds() -> f64 {
 pub fn thread_cpu_ns() -> f64 {
     cpu_time::ThreadTime::now().as_duration().as_nanos() as f64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_figure_that_is_measured_again_replaces_the_old_one_and_the_others_stay() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("figures.json");
+        let mut report = Report::new(path.clone());
+        let figure = |name: &str, value| Figure::at_least(name, value, "times", 2.0, "by counting");
+        report.add(vec![figure("b", 1.0), figure("a", 2.0)]).expect("it is written");
+        report.add(vec![figure("b", 3.0)]).expect("it is written");
+        let kept: Vec<Figure> = serde_json::from_slice(&fs::read(path).expect("it is there")).expect("figures");
+        let kept: Vec<(&str, f64, bool)> = kept.iter().map(|figure| (&*figure.name, figure.value, figure.met)).collect();
+        assert_eq!(kept, [("a", 2.0, true), ("b", 3.0, true)]);
+    }
+
+    #[test]
+    fn the_bound_itself_is_within_the_bound() {
+        assert!(Figure::at_most("n", 1.0, "ms", 1.0, "").met && !Figure::at_most("n", 1.1, "ms", 1.0, "").met);
+        assert!(Figure::at_least("n", 1.0, "ms", 1.0, "").met && !Figure::at_least("n", 0.9, "ms", 1.0, "").met);
+    }
+
+    #[test]
+    fn the_median_of_an_even_number_of_samples_lies_between_the_two_in_the_middle() {
+        assert_eq!(median(vec![9.0, 1.0, 3.0, 2.0]), 2.5);
+        assert_eq!(median(vec![9.0, 1.0, 3.0]), 3.0);
+    }
+}
