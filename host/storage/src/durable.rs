@@ -14,11 +14,10 @@ use crate::Error;
 /// # Errors
 /// The directory cannot be made, or a write fails (disk full); the temporary file is removed.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(directory).map_err(|source| io("creating the directory", directory, source))?;
+    let directory = directory_of(path);
+    create_directory(directory).map_err(|source| io("creating the directory", directory, source))?;
     let temporary = temporary_beside(path);
-    let written =
-        write_synced(&temporary, bytes).and_then(|()| fs::rename(&temporary, path)).and_then(|()| File::open(directory)?.sync_all());
+    let written = write_synced(&temporary, bytes).and_then(|()| fs::rename(&temporary, path)).and_then(|()| sync_directory(directory));
     written.map_err(|source| {
         // The first failure is the one to report; a leftover is harmless and named so that it can be told apart.
         drop(fs::remove_file(&temporary));
@@ -31,23 +30,88 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Error> {
 /// # Errors
 /// There is a file already (`AlreadyExists`), or a write fails.
 pub fn create_file(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(directory)?;
-    let temporary = temporary_beside(path);
-    // A link fails where a rename would overwrite.
-    let created =
-        write_synced(&temporary, bytes).and_then(|()| fs::hard_link(&temporary, path)).and_then(|()| File::open(directory)?.sync_all());
-    // The first failure is the one to report; a leftover is harmless and named so that it can be told apart.
-    drop(fs::remove_file(&temporary));
-    created
+    in_its_directory(path, || {
+        let temporary = temporary_beside(path);
+        // A link fails where a rename would overwrite.
+        let created = write_synced(&temporary, bytes).and_then(|()| fs::hard_link(&temporary, path));
+        // The first failure is the one to report; a leftover is harmless and named so that it can be told apart.
+        drop(fs::remove_file(&temporary));
+        created
+    })
 }
 
+/// Creates `path` with the content of `file`, which nobody changes any more: a second link to it or, where there can be none, a copy. Durable when
+/// this returns; nothing is overwritten.
+///
+/// # Errors
+/// There is a file already (`AlreadyExists`), or a write fails.
+pub fn create_from_file(path: &Path, file: &Path) -> std::io::Result<()> {
+    File::open(file)?.sync_all()?;
+    in_its_directory(path, || match fs::hard_link(file, path) {
+        Err(error) if !matches!(error.kind(), std::io::ErrorKind::AlreadyExists | std::io::ErrorKind::NotFound) => {
+            copy_and_link(path, file)
+        }
+        linked => linked,
+    })
+}
+
+/// Another file system, or one without links.
+fn copy_and_link(path: &Path, file: &Path) -> std::io::Result<()> {
+    let temporary = temporary_beside(path);
+    let copied = fs::copy(file, &temporary).and_then(|_| File::open(&temporary)?.sync_all()).and_then(|()| fs::hard_link(&temporary, path));
+    drop(fs::remove_file(&temporary));
+    copied
+}
+
+/// Makes a directory and those above it; their entries are durable when this returns.
+///
+/// # Errors
+/// One cannot be made.
+pub fn create_directory(directory: &Path) -> std::io::Result<()> {
+    if directory.as_os_str().is_empty() || directory.is_dir() {
+        return Ok(());
+    }
+    let above = directory_of(directory);
+    create_directory(above)?;
+    match fs::create_dir(directory) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && directory.is_dir() => Ok(()),
+        made => made.and_then(|()| sync_directory(above)),
+    }
+}
+
+/// Makes the entries of a directory durable.
+pub(crate) fn sync_directory(directory: &Path) -> std::io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+/// The directory that a path lies in.
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Makes the directory of `path`, does `create`, and makes the new entry durable. A deletion may remove the directory in between when it has
+/// become empty: then once more.
+fn in_its_directory(path: &Path, create: impl Fn() -> std::io::Result<()>) -> std::io::Result<()> {
+    let directory = directory_of(path);
+    for _ in 0..8 {
+        create_directory(directory)?;
+        match create() {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            created => return created.and_then(|()| sync_directory(directory)),
+        }
+    }
+    create()
+}
+
+/// How names of files end that are not whole yet.
+pub const TEMPORARY: &str = ".tmp";
+
 /// A name beside `path` that no other writer of this machine uses at the same time.
-fn temporary_beside(path: &Path) -> PathBuf {
+pub(crate) fn temporary_beside(path: &Path) -> PathBuf {
     use std::sync::atomic::{AtomicU64, Ordering};
     static WRITES: AtomicU64 = AtomicU64::new(0);
     let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(format!(".{}-{}.tmp", std::process::id(), WRITES.fetch_add(1, Ordering::Relaxed)));
+    name.push(format!(".{}-{}{TEMPORARY}", std::process::id(), WRITES.fetch_add(1, Ordering::Relaxed)));
     path.with_file_name(name)
 }
 
@@ -82,5 +146,17 @@ mod tests {
         write_file(&file, b"").expect("writable");
         let error = write_file(&file.join("below"), b"").expect_err("a file is no directory");
         assert!(error.to_string().contains("file"), "{error}");
+    }
+
+    #[test]
+    fn a_copy_is_made_whole_and_overwrites_nothing() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let (file, path) = (directory.path().join("file"), directory.path().join("copy"));
+        write_file(&file, b"content").expect("writable");
+        copy_and_link(&path, &file).expect("writable");
+        assert_eq!(fs::read(&path).expect("readable"), b"content");
+        let again = copy_and_link(&path, &file).expect_err("taken");
+        assert_eq!(again.kind(), std::io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read_dir(directory.path()).expect("readable").count(), 2, "nothing else is left");
     }
 }

@@ -1,53 +1,21 @@
 //! Bytes at rest: files written durably, objects that are created once and never changed, and the log that decides.
 //!
-//! - [`durable`]: one file appears whole or not at all.
-//! - [`CheckpointStorage`]: immutable objects under paths; [`LocalCheckpointStorage`] keeps them in a local directory.
-//! - [`CommitLog`]: the seam of the commit decision (design §7, §9). Its embedded backend comes with checkpoints, Kafka's with Kafka.
+//! - [`durable`]: one file appears whole or not at all. [`DirectoryLock`]: one process owns a directory.
+//! - [`CheckpointStorage`]: immutable objects under paths; [`LocalCheckpointStorage`] keeps them in a local directory, [`ObjectCheckpointStorage`]
+//!   in an object store. [`open`] makes one from the location a user wrote.
+//! - [`CommitLog`]: the seam of the commit decision (design §7, §9); [`LocalCommitLog`] is the embedded backend.
+//! - [`faults`]: storage that fails as storage does, from a seed.
 
 #![forbid(unsafe_code)]
 
 pub mod checkpoint;
 pub mod commit;
 pub mod durable;
+mod error;
+pub mod faults;
+mod lock;
 
-pub use checkpoint::{CheckpointStorage, LocalCheckpointStorage};
-pub use commit::{CommitLog, CommitRecord};
-
-use millstream_model::ErrorKind;
-
-/// Why bytes could not be kept or found.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// There is nothing under this path.
-    #[error("nothing is stored at {0}")]
-    NotFound(String),
-    /// Something is under this path already; objects are created once.
-    #[error("something is stored at {0} already")]
-    Exists(String),
-    /// The path cannot name an object.
-    #[error("{0:?} is not a path of the storage")]
-    Path(String),
-    /// The file system or object store failed.
-    #[error("{what} failed at {path}")]
-    Io {
-        /// What was tried.
-        what: &'static str,
-        /// Where.
-        path: String,
-        /// Why.
-        #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-}
-
-impl Error {
-    /// What a caller may do about it.
-    pub fn kind(&self) -> ErrorKind {
-        match self {
-            Self::NotFound(_) => ErrorKind::NotFound,
-            Self::Exists(_) => ErrorKind::Conflict,
-            Self::Path(_) => ErrorKind::Invalid,
-            Self::Io { .. } => ErrorKind::Unavailable,
-        }
-    }
-}
+pub use checkpoint::{CheckpointStorage, Digest, LocalCheckpointStorage, Object, ObjectCheckpointStorage, open};
+pub use commit::{Claim, CommitLog, CommitRecord, LocalCommitLog, Retained};
+pub use error::Error;
+pub use lock::DirectoryLock;
