@@ -3,12 +3,10 @@
 //! Each job runs as a user runs it, but for where it writes: from its file, with real components built by the real toolchain. It runs
 //! straight, at other parallelisms, and with every component swapped in the middle; the rows must be the same each time, compared as multisets.
 
-mod components;
 mod gate;
-mod rows;
 mod run;
 
-use rows::Expected;
+use millstream_job_tests::{components, rows::Expected};
 use run::{Job, Run};
 
 /// Runs a job in every way and compares each sink with the rows of the reference.

@@ -16,13 +16,14 @@ use millstream_engine::{
     run::{self, JobHandle, JobOutcome, RunSettings, StateDirectory},
     spec::JobSpec,
 };
+use millstream_job_tests::components::repository;
 use millstream_model::ids::{OperatorId, TenantId};
 use millstream_state::{RocksShared, RocksSharedSettings};
 use millstream_wasm::{Runtime, RuntimeSettings};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::{components::repository, gate::Gate};
+use crate::gate::Gate;
 
 /// A job file in a directory of the repository.
 #[derive(Debug)]
@@ -87,7 +88,7 @@ impl Job {
         let spec = JobSpec::parse_with(self.file, &text, &changes, &connectors).expect("a good job file");
         let components = Runtime::new(RuntimeSettings { cache_dir: Some(cache()), ..RuntimeSettings::default() }).expect("an engine");
         let environment = Environment { base_directory: place, components: &components, clock: Arc::new(SystemClock) };
-        let options = PlanOptions { tenant: TenantId::local(), parallelism: NonZeroU32::MIN };
+        let options = PlanOptions { tenant: TenantId::local(), parallelism: NonZeroU32::MIN, state_directory: None };
         Arc::new(plan::plan(&spec, &connectors, &environment, &options).await.expect("a good job"))
     }
 }

@@ -1,4 +1,4 @@
-//! Builds the operators of the examples, once, with the toolchain that users have.
+//! Builds the operators of the examples and of these tests, once, with the toolchain that users have.
 
 use std::{
     fs,
@@ -12,7 +12,7 @@ pub fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("this crate lies two levels below the top")
 }
 
-/// Compiles every operator of the examples and puts its component beside its project file, where the jobs look for it.
+/// Compiles every operator of the examples and of these tests, and puts its component beside its project file, where the jobs look for it.
 pub fn build() {
     static BUILT: Once = Once::new();
     BUILT.call_once(|| {
@@ -24,13 +24,14 @@ pub fn build() {
     });
 }
 
-/// The directories of the example operators in Rust.
+/// The directories of the operators in Rust.
 fn projects() -> Vec<PathBuf> {
     let children = |directory: &Path| -> Vec<PathBuf> {
         fs::read_dir(directory).into_iter().flatten().map(|entry| entry.expect("a readable directory").path()).collect()
     };
     let examples = children(&repository().join("examples"));
     let below = examples.iter().flat_map(|example| [example.join("operators"), example.join("rust")]);
+    let below = below.chain([repository().join("tests/jobs/operators")]);
     below.flat_map(|directory| children(&directory)).filter(|project| project.join("Cargo.toml").is_file()).collect()
 }
 

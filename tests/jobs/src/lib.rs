@@ -1,0 +1,7 @@
+//! What tests of whole jobs share: the operators of the examples as components, and rows compared as multisets.
+//!
+//! The jobs are directories: job file, input, and the rows that an independent reference says they write. Here they run inside the test's
+//! process (`tests/it`); `host/cli/tests/jobs` runs the same ones through the real binary, kills it and starts it again.
+
+pub mod components;
+pub mod rows;
