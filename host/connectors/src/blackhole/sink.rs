@@ -7,7 +7,7 @@ use std::sync::{
 
 use async_trait::async_trait;
 use millstream_engine::{
-    connector::{ConnectorRequest, SettingsProblem, Sink, SinkConnector, SinkContext, SinkWriter},
+    connector::{ConnectorRequest, Guarantee, SettingsProblem, Sink, SinkConnector, SinkContext, SinkWriter},
     operator::OperatorError,
 };
 use millstream_model::Batch;
@@ -47,6 +47,11 @@ impl SinkConnector for Blackhole {
 impl Sink for Blackhole {
     fn accepts_changes(&self) -> bool {
         true
+    }
+
+    /// Nothing outside can see a row twice.
+    fn guarantee(&self) -> Guarantee {
+        Guarantee::ExactlyOnce
     }
 
     async fn writer(&self, _context: SinkContext) -> Result<Box<dyn SinkWriter>, OperatorError> {

@@ -23,13 +23,21 @@
 //! `path` is a directory of parts: `part-00000-00001.ndjson` is the second part of subtask 0. Each part is written under a hidden name in the same
 //! directory, synced, and renamed when it is complete, so nothing half-written is ever visible. With `by: [origin, date]` parts stand in
 //! `origin=JFK/date=2013-01-01/` and leave those columns out, as Hive does. A changelog gets the column `op` in front: `+I`, `-U`, `+U`, `-D`.
-//! Parts of another run are an error unless `overwrite: true`, which removes them when the job starts.
+//!
+//! *With checkpoints* every row appears exactly once: at a barrier the open parts end and stay hidden, and once the checkpoint is committed they
+//! are renamed; what a crash left undone the next run does first. So parts are as large as the rows between two checkpoints, and numbers go on
+//! from the largest that was given, at any parallelism. *Without*, parts appear when they roll and when all input has been written.
+//!
+//! Output of another run is an error, staged parts that it may still want included, unless `overwrite: true`. The old parts are then removed
+//! directly before the first new one appears (or when the run ends without one), so a run that fails before leaves them as they were.
 
 mod listing;
+mod names;
 mod part;
 mod settings;
 mod sink;
 mod source;
+mod target;
 
 pub use settings::{FileFormat, SinkSettings, SourceSettings};
 pub use sink::FilesSink;

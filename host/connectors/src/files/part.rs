@@ -1,15 +1,19 @@
-//! One file of a sink while it is written: hidden until it is complete.
+//! One file of a sink while it is written: hidden, and gone if it is not completed.
 
 use std::{
     fs::{self, File},
     io::{self, Write},
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 use millstream_engine::operator::OperatorError;
 
+use super::{
+    names::Hiding,
+    target::{Staged, Target, cannot, create_directory},
+};
 use crate::{
     compression::{Compressed, Compression},
     formats::{csv, ndjson, parquet},
@@ -42,13 +46,16 @@ enum Content {
     Parquet(parquet::Writer),
 }
 
-/// A part under construction. Dropped without [`Part::publish`], it leaves nothing behind.
+/// A part under construction. Dropped without [`Part::complete`], it leaves nothing behind.
 pub struct Part {
+    /// The visible name, below the sink's directory.
+    path: String,
     name: PathBuf,
     hidden: PathBuf,
     content: Option<Content>,
     format: PartFormat,
     scratch: Vec<u8>,
+    is_complete: bool,
     /// Rows written.
     pub rows: u64,
     /// Bytes written, before compression.
@@ -58,16 +65,24 @@ pub struct Part {
 }
 
 impl Part {
-    /// Starts the part `directory`/`name`.
+    /// Starts the part with this path below the directory of the sink.
     ///
     /// # Errors
     /// The hidden file cannot be made or written.
-    pub fn create(directory: &Path, name: &str, format: &PartFormat, schema: &SchemaRef, now_ms: i64) -> Result<Self, OperatorError> {
-        let (hidden, name) = (directory.join(format!(".{name}.tmp")), directory.join(name));
-        let file = fs::create_dir_all(directory).and_then(|()| File::create(&hidden)).map_err(|error| cannot_write(&name, error))?;
-        let mut part =
-            Self { name, hidden, content: None, format: format.clone(), scratch: Vec::new(), rows: 0, bytes: 0, since_ms: now_ms };
-        part.content = Some(part.start(file, schema).map_err(|error| cannot_write(&part.name, error))?);
+    pub fn create(
+        target: &Target,
+        hiding: &Hiding,
+        path: String,
+        format: &PartFormat,
+        schema: &SchemaRef,
+        now_ms: i64,
+    ) -> Result<Self, OperatorError> {
+        let (name, hidden) = (target.directory().join(&path), target.hidden(hiding, &path));
+        let file = name.parent().map_or(Ok(()), create_directory).and_then(|()| File::create(&hidden));
+        let file = file.map_err(|error| cannot("write", &name, error))?;
+        let (format, scratch) = (format.clone(), Vec::new());
+        let mut part = Self { path, name, hidden, content: None, format, scratch, is_complete: false, rows: 0, bytes: 0, since_ms: now_ms };
+        part.content = Some(part.start(file, schema).map_err(|error| cannot("write", &part.name, error))?);
         Ok(part)
     }
 
@@ -98,11 +113,11 @@ impl Part {
             PartFormat::Parquet => Ok(()),
         };
         encoded.map_err(|reason| OperatorError::user(format!("cannot write {}: {reason}", self.name.display())))?;
-        let written = match self.content.as_mut().expect("only publishing takes it") {
+        let written = match self.content.as_mut().expect("only completing takes it") {
             Content::Text(content) => content.write_all(&self.scratch),
             Content::Parquet(writer) => writer.rows(columns).map_err(from_parquet),
         };
-        written.map_err(|error| cannot_write(&self.name, error))?;
+        written.map_err(|error| cannot("write", &self.name, error))?;
         self.rows += columns.num_rows() as u64;
         self.bytes = match &self.content {
             Some(Content::Parquet(writer)) => writer.bytes() as u64,
@@ -111,34 +126,33 @@ impl Part {
         Ok(())
     }
 
-    /// Completes the part: synced, then visible under its name, for good also after a crash.
+    /// Completes the part: its content is synced, under its hidden name.
     ///
     /// # Errors
-    /// The file cannot be written; names it. Nothing is visible then.
-    pub fn publish(mut self) -> Result<(), OperatorError> {
-        let content = self.content.take().expect("only publishing takes it");
-        self.complete(content).map_err(|error| cannot_write(&self.name, error))
-    }
-
-    fn complete(&self, content: Content) -> io::Result<()> {
-        let file = match content {
-            Content::Text(content) => content.finish()?,
-            Content::Parquet(writer) => writer.finish().map_err(from_parquet)?,
-        };
-        file.sync_all()?;
-        fs::rename(&self.hidden, &self.name)?;
-        match self.name.parent() {
-            Some(directory) => File::open(directory)?.sync_all(),
-            None => Ok(()),
-        }
+    /// The file cannot be written; names it. It is removed then.
+    pub fn complete(mut self) -> Result<Staged, OperatorError> {
+        let content = self.content.take().expect("only completing takes it");
+        let bytes = finish(content).map_err(|error| cannot("write", &self.name, error))?;
+        self.is_complete = true;
+        Ok(Staged { path: std::mem::take(&mut self.path), bytes })
     }
 }
 
+fn finish(content: Content) -> io::Result<u64> {
+    let file = match content {
+        Content::Text(content) => content.finish()?,
+        Content::Parquet(writer) => writer.finish().map_err(from_parquet)?,
+    };
+    file.sync_all()?;
+    Ok(file.metadata()?.len())
+}
+
 impl Drop for Part {
-    /// After publishing there is no hidden file any more; otherwise it is half-written, and a failure to remove it leaves it hidden, where
-    /// the next run looks for it.
+    /// A part that is not complete is half-written; a failure to remove it leaves it hidden, where the next run looks for it.
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.hidden);
+        if !self.is_complete {
+            drop(fs::remove_file(&self.hidden));
+        }
     }
 }
 
@@ -151,8 +165,4 @@ fn from_parquet(error: ::parquet::errors::ParquetError) -> io::Error {
         },
         other => io::Error::other(other),
     }
-}
-
-fn cannot_write(path: &Path, error: io::Error) -> OperatorError {
-    OperatorError::outside(format!("cannot write {}: {error}", path.display())).because(error)
 }

@@ -1,11 +1,9 @@
 //! Writing files: one subtask writes the parts whose names carry its number.
+//!
+//! A run with checkpoints ends all its parts at every barrier and leaves them staged ([`super::target`]) until the checkpoint is committed. A run
+//! without publishes a part when it rolls, and the others when all input has been written.
 
-use std::{
-    collections::BTreeMap,
-    fs, io,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use arrow_array::RecordBatch;
 use arrow_cast::display::{ArrayFormatter, FormatOptions};
@@ -13,15 +11,19 @@ use arrow_schema::{Schema, SchemaRef};
 use async_trait::async_trait;
 use millstream_engine::{
     clock::Clock,
-    connector::{ConnectorRequest, SettingsProblem, Sink, SinkConnector, SinkContext, SinkWriter},
+    connector::{ConnectorRequest, Guarantee, SettingsProblem, Sink, SinkConnector, SinkContext, SinkWriter},
     operator::OperatorError,
 };
-use millstream_model::Batch;
+use millstream_model::{Batch, ids::CheckpointId};
+use serde_json::Value;
 use tokio::sync::OnceCell;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
     FileFormat, SinkSettings,
+    names::{Hiding, PartName, escaped},
     part::{Part, PartFormat},
+    target::{Remembered, Staged, Target, sync_directories},
 };
 use crate::{
     compression::Compression,
@@ -71,11 +73,18 @@ impl SinkConnector for FilesSink {
             }
         };
         let directory = request.base_directory.join(&settings.path);
+        let target = Target::new(directory, settings.overwrite, tag(request.state_directory));
         let rolling =
             Rolling { rows: settings.roll_rows, bytes: settings.roll_bytes, after_ms: settings.roll_after.map(|after| after.as_ms()) };
-        let layout = Layout { directory, format, schema, part_schema, by, kept, rolling, clock: request.clock };
-        Ok(Arc::new(Files { layout: Arc::new(layout), overwrite: settings.overwrite, prepared: OnceCell::new() }))
+        let layout = Layout { target, format, schema, part_schema, by, kept, rolling, clock: request.clock };
+        Ok(Arc::new(Files { layout: Arc::new(layout), prepared: OnceCell::new() }))
     }
+}
+
+/// Tells the hidden files of this sink from those of others: a hash of where the job keeps what is this sink's alone.
+fn tag(state_directory: Option<PathBuf>) -> String {
+    let place = state_directory.map(|directory| std::path::absolute(&directory).unwrap_or(directory)).unwrap_or_default();
+    format!("{:016x}", xxh3_64(place.as_os_str().as_encoded_bytes()))
 }
 
 fn check(settings: &SinkSettings, schema: &Schema, problems: &mut Vec<SettingsProblem>) {
@@ -129,7 +138,7 @@ fn part_format(settings: &SinkSettings, schema: &Schema) -> Result<PartFormat, S
 
 /// What all subtasks share.
 struct Layout {
-    directory: PathBuf,
+    target: Target,
     format: PartFormat,
     /// The stream as written, with the columns that name directories.
     schema: SchemaRef,
@@ -157,59 +166,15 @@ impl Rolling {
 
 struct Files {
     layout: Arc<Layout>,
-    overwrite: bool,
     /// The directory is looked at once, before any subtask writes.
     prepared: OnceCell<()>,
 }
 
 impl Files {
-    fn prepare(&self) -> Result<(), OperatorError> {
-        let directory = &self.layout.directory;
-        let shown = directory.display();
-        let outside = |error: io::Error| OperatorError::outside(format!("cannot prepare {shown}: {error}")).because(error);
-        fs::create_dir_all(directory).map_err(outside)?;
-        let old = old_parts(directory).map_err(outside)?;
-        if let Some(part) = old.iter().find(|part| !part.hidden)
-            && !self.overwrite
-        {
-            let message =
-                format!("{} is output of another run: choose another `path`, remove it, or set `overwrite: true`", part.path.display());
-            return Err(OperatorError::user(message));
-        }
-        old.iter().try_for_each(|part| fs::remove_file(&part.path)).map_err(outside)
+    fn prepare(&self, restored: &[Value]) -> Result<(), OperatorError> {
+        let remembered = Remembered::read(restored)?;
+        if remembered.is_empty() { self.layout.target.start() } else { self.layout.target.resume(&remembered) }
     }
-}
-
-struct OldPart {
-    path: PathBuf,
-    hidden: bool,
-}
-
-/// The parts in a directory and in the directories named by columns below it.
-fn old_parts(directory: &Path) -> io::Result<Vec<OldPart>> {
-    let mut parts = Vec::new();
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if entry.file_type()?.is_dir() {
-            if name.contains('=') {
-                parts.extend(old_parts(&entry.path())?);
-            }
-        } else if is_part(&name) {
-            parts.push(OldPart { path: entry.path(), hidden: name.starts_with('.') });
-        }
-    }
-    Ok(parts)
-}
-
-/// Whether a name is one that this sink gives: `part-00000-00001.ndjson.gz`, or `.part-00000-00001.ndjson.gz.tmp` while it is written.
-fn is_part(name: &str) -> bool {
-    let visible = name.strip_prefix('.').and_then(|rest| rest.strip_suffix(".tmp")).unwrap_or(name);
-    let Some((numbers, suffix)) = visible.strip_prefix("part-").and_then(|rest| rest.split_once('.')) else { return false };
-    let is_number = |text: &str| text.len() >= 5 && text.bytes().all(|byte| byte.is_ascii_digit());
-    let formats = ["csv", "ndjson", "parquet"];
-    numbers.split_once('-').is_some_and(|(subtask, part)| is_number(subtask) && is_number(part))
-        && formats.iter().any(|format| suffix.starts_with(format))
 }
 
 #[async_trait]
@@ -218,18 +183,45 @@ impl Sink for Files {
         true
     }
 
+    fn guarantee(&self) -> Guarantee {
+        Guarantee::ExactlyOnce
+    }
+
+    async fn recover(&self, staged: &[Value]) -> Result<(), OperatorError> {
+        self.prepare(staged)?;
+        // Set already where the same sink recovers again.
+        drop(self.prepared.set(()));
+        Ok(())
+    }
+
     async fn writer(&self, context: SinkContext) -> Result<Box<dyn SinkWriter>, OperatorError> {
-        self.prepared.get_or_try_init(|| async { self.prepare() }).await?;
-        Ok(Box::new(Writer { layout: self.layout.clone(), subtask: context.subtask.0, parts_started: 0, open: BTreeMap::new() }))
+        self.prepared.get_or_try_init(|| async { self.prepare(&context.restored) }).await?;
+        let next = Remembered::next_of(&Remembered::read(&context.restored)?);
+        let layout = self.layout.clone();
+        let hiding = if context.is_durable { layout.target.staging() } else { Hiding::Unfinished };
+        let (subtask, is_durable) = (context.subtask.0, context.is_durable);
+        Ok(Box::new(Writer { layout, hiding, is_durable, subtask, next, open: BTreeMap::new(), complete: Vec::new() }))
     }
 }
 
 struct Writer {
     layout: Arc<Layout>,
+    hiding: Hiding,
+    /// Parts become visible by the commit of a checkpoint only.
+    is_durable: bool,
     subtask: u32,
-    parts_started: u32,
+    /// Number of the next part.
+    next: u64,
     /// The part being written in each directory, by its path below the sink's.
     open: BTreeMap<String, Part>,
+    /// What is complete and not published, in order.
+    complete: Vec<Complete>,
+}
+
+struct Complete {
+    part: Staged,
+    /// The first checkpoint that promises it; none: the barrier is still to come.
+    checkpoint: Option<CheckpointId>,
 }
 
 impl Writer {
@@ -243,15 +235,32 @@ impl Writer {
         let part = self.open.get_mut(directory).expect("it was just opened");
         part.rows(columns)?;
         if self.layout.rolling.is_due(part, now_ms) {
-            self.open.remove(directory).expect("it is open").publish()?;
+            self.end_part(directory)?;
         }
         Ok(())
     }
 
     fn start_part(&mut self, directory: &str, now_ms: i64) -> Result<Part, OperatorError> {
-        let name = format!("part-{:05}-{:05}.{}", self.subtask, self.parts_started, self.layout.format.suffix());
-        self.parts_started += 1;
-        Part::create(&self.layout.directory.join(directory), &name, &self.layout.format, &self.layout.part_schema, now_ms)
+        let layout = &self.layout;
+        let path = format!("{directory}{}", PartName::new(self.subtask, self.next, &layout.format.suffix()));
+        self.next += 1;
+        Part::create(&layout.target, &self.hiding, path, &layout.format, &layout.part_schema, now_ms)
+    }
+
+    /// Completes the part in a directory, which is then staged or, without checkpoints, published.
+    fn end_part(&mut self, directory: &str) -> Result<(), OperatorError> {
+        let Some(part) = self.open.remove(directory) else { return Ok(()) };
+        let part = part.complete()?;
+        if !self.is_durable {
+            return self.layout.target.publish(&self.hiding, &[part]);
+        }
+        self.complete.push(Complete { part, checkpoint: None });
+        Ok(())
+    }
+
+    fn end_parts(&mut self) -> Result<(), OperatorError> {
+        let directories: Vec<String> = self.open.keys().cloned().collect();
+        directories.iter().try_for_each(|directory| self.end_part(directory))
     }
 
     fn make_room(&mut self) -> Result<(), OperatorError> {
@@ -259,14 +268,20 @@ impl Writer {
             return Ok(());
         }
         let oldest = self.open.iter().min_by_key(|(_, part)| part.since_ms).map(|(directory, _)| directory.clone());
-        oldest.and_then(|directory| self.open.remove(&directory)).map_or(Ok(()), Part::publish)
+        oldest.map_or(Ok(()), |directory| self.end_part(&directory))
     }
 
-    fn publish_due(&mut self) -> Result<(), OperatorError> {
+    fn end_due_parts(&mut self) -> Result<(), OperatorError> {
         let now_ms = self.layout.clock.now_ms();
         let due: Vec<String> =
             self.open.iter().filter(|(_, part)| self.layout.rolling.is_due(part, now_ms)).map(|(directory, _)| directory.clone()).collect();
-        due.iter().try_for_each(|directory| self.open.remove(directory).map_or(Ok(()), Part::publish))
+        due.iter().try_for_each(|directory| self.end_part(directory))
+    }
+
+    /// An output without rows is an empty part, not a missing one: whoever reads it finds its columns.
+    fn publish_empty_part(&mut self) -> Result<(), OperatorError> {
+        let part = self.start_part("", self.layout.clock.now_ms())?.complete()?;
+        self.layout.target.publish(&self.hiding, &[part])
     }
 }
 
@@ -299,23 +314,12 @@ fn rows_by_directory(columns: &RecordBatch, by: &[usize]) -> Result<BTreeMap<Str
     Ok(directories)
 }
 
-/// A text as part of a file name: everything but letters, digits and `-_.` as `%XX`, so that no value can leave its directory.
-fn escaped(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => escaped.push(char::from(byte)),
-            _ => escaped.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    escaped
-}
-
 #[async_trait]
 impl SinkWriter for Writer {
     async fn write(&mut self, batch: &Batch) -> Result<(), OperatorError> {
         let layout = self.layout.clone();
-        let internal = |reason: String| OperatorError::internal(format!("cannot write to {}: {reason}", layout.directory.display()));
+        let internal =
+            |reason: String| OperatorError::internal(format!("cannot write to {}: {reason}", layout.target.directory().display()));
         let columns = written_columns(&layout.schema, batch).map_err(internal)?;
         if layout.by.is_empty() {
             return self.append("", &columns);
@@ -329,16 +333,49 @@ impl SinkWriter for Writer {
     }
 
     async fn flush(&mut self) -> Result<(), OperatorError> {
-        self.publish_due()
+        self.end_due_parts()
+    }
+
+    async fn on_barrier(&mut self, checkpoint: CheckpointId) -> Result<Value, OperatorError> {
+        if !self.is_durable {
+            return Ok(Value::Null);
+        }
+        self.end_parts()?;
+        let target = &self.layout.target;
+        let new: Vec<PathBuf> = self
+            .complete
+            .iter()
+            .filter(|complete| complete.checkpoint.is_none())
+            .map(|new| target.hidden(&self.hiding, &new.part.path))
+            .collect();
+        // The contents are synced, but a crash could still take the names.
+        sync_directories(new.iter())?;
+        for complete in &mut self.complete {
+            complete.checkpoint.get_or_insert(checkpoint);
+        }
+        let staged = self.complete.iter().map(|complete| complete.part.clone()).collect();
+        serde_json::to_value(target.remember(self.next, staged))
+            .map_err(|error| OperatorError::internal("names are no JSON").because(error))
+    }
+
+    async fn on_committed(&mut self, checkpoint: CheckpointId) -> Result<(), OperatorError> {
+        let is_promised = |complete: &Complete| complete.checkpoint.is_some_and(|promised_by| promised_by <= checkpoint);
+        let promised: Vec<Staged> =
+            self.complete.iter().filter(|complete| is_promised(complete)).map(|complete| complete.part.clone()).collect();
+        self.layout.target.publish(&self.hiding, &promised)?;
+        self.complete.retain(|complete| !is_promised(complete));
+        Ok(())
     }
 
     async fn finish(mut self: Box<Self>) -> Result<(), OperatorError> {
-        // An output without rows is an empty part, not a missing one: whoever reads it finds its columns.
-        if self.subtask == 0 && self.parts_started == 0 && self.layout.by.is_empty() {
-            let part = self.start_part("", self.layout.clock.now_ms())?;
-            self.open.insert(String::new(), part);
+        if self.is_durable && !(self.open.is_empty() && self.complete.is_empty()) {
+            return Err(OperatorError::internal("a files sink was told to finish while rows of it are not committed"));
         }
-        std::mem::take(&mut self.open).into_values().try_for_each(Part::publish)
+        if self.subtask == 0 && self.next == 0 && self.layout.by.is_empty() {
+            self.publish_empty_part()?;
+        }
+        self.end_parts()?;
+        self.layout.target.replace()
     }
 
     async fn abort(self: Box<Self>) {}

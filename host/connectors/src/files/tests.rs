@@ -20,6 +20,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::testing::{Everything, check_resuming, clock, plan_sink, plan_source, read_all, schema, writer};
 
+mod durable;
 mod round_trip;
 mod sink;
 

@@ -10,12 +10,13 @@ use millstream_engine::{
     connector::{ConnectorRequest, SettingsProblem, Sink, SinkConnector, SinkContext, SinkWriter},
     operator::OperatorError,
 };
-use millstream_model::Batch;
+use millstream_model::{Batch, ids::CheckpointId};
 use reqwest::{
     Client, Response, StatusCode, Url,
     header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER},
     redirect::Policy,
 };
+use serde_json::{Value, json};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Settings;
@@ -121,7 +122,9 @@ impl Sink for Target {
 
     async fn writer(&self, context: SinkContext) -> Result<Box<dyn SinkWriter>, OperatorError> {
         let key = format!("{}/{}/{}", context.job, self.shared.id, context.subtask.0);
-        Ok(Box::new(Writer { shared: self.shared.clone(), key, body: Vec::new(), rows: 0, sent: 0 }))
+        // Those of all writers are of one checkpoint.
+        let interval = context.restored.iter().filter_map(|value| value["checkpoint"].as_u64()).max().unwrap_or(0);
+        Ok(Box::new(Writer { shared: self.shared.clone(), key, interval, body: Vec::new(), rows: 0, sent: 0 }))
     }
 }
 
@@ -129,9 +132,11 @@ struct Writer {
     shared: Arc<Shared>,
     /// The start of all its idempotency keys.
     key: String,
+    /// The checkpoint whose barrier came last; 0: none.
+    interval: u64,
     body: Vec<u8>,
     rows: usize,
-    /// Requests sent.
+    /// Requests sent since then.
     sent: u64,
 }
 
@@ -153,7 +158,7 @@ impl Writer {
             return Ok(());
         }
         let body = Bytes::from(std::mem::take(&mut self.body));
-        let key = format!("{}/{}-{:016x}", self.key, self.sent, xxh3_64(&body));
+        let key = format!("{}/{}/{}-{:016x}", self.key, self.interval, self.sent, xxh3_64(&body));
         (self.rows, self.sent) = (0, self.sent + 1);
         let shared = self.shared.clone();
         let (url, tries) = (&shared.url, shared.settings.tries.get());
@@ -242,6 +247,12 @@ impl SinkWriter for Writer {
 
     async fn flush(&mut self) -> Result<(), OperatorError> {
         self.send().await
+    }
+
+    async fn on_barrier(&mut self, checkpoint: CheckpointId) -> Result<Value, OperatorError> {
+        self.send().await?;
+        (self.interval, self.sent) = (checkpoint.0, 0);
+        Ok(json!({ "checkpoint": checkpoint.0 }))
     }
 
     async fn finish(mut self: Box<Self>) -> Result<(), OperatorError> {

@@ -8,9 +8,12 @@ use std::{
 use arrow_array::Int64Array;
 use millstream_engine::{
     clock::{Clock, ManualClock},
-    connector::{ConnectorRequest, SettingsProblem, Sink, SinkConnector},
+    connector::{ConnectorRequest, SettingsProblem, Sink, SinkConnector, SinkContext},
 };
-use millstream_model::{Batch, StreamType};
+use millstream_model::{
+    Batch, StreamType,
+    ids::{CheckpointId, JobId, SubtaskIndex},
+};
 use serde_json::{Value, json};
 
 use super::*;
@@ -112,7 +115,32 @@ async fn rows_are_posted_in_batches() {
     assert_eq!(requests[0].headers[0], "POST /rows HTTP/1.1");
     assert_eq!(requests[0].header("authorization"), Some("Bearer x"));
     assert_eq!(requests[0].header("content-type"), Some("application/x-ndjson"));
-    assert!(requests[2].header("idempotency-key").is_some_and(|key| key.starts_with("test/out/3/2-")), "{:?}", requests[2]);
+    assert!(requests[2].header("idempotency-key").is_some_and(|key| key.starts_with("test/out/3/0/2-")), "{:?}", requests[2]);
+}
+
+/// A receiver can drop what it has taken already, as long as the batches are cut as they were.
+#[tokio::test]
+async fn a_barrier_posts_everything_and_a_run_that_goes_on_from_it_repeats_the_keys() {
+    let (address, requests) = server(vec!["200 OK"; 4]);
+    let sink = plan(&json!({ "url": format!("http://{address}/") }), clock()).expect("the settings are right");
+    let mut first = writer(&*sink, 0).await.expect("opens");
+    first.write(&rows(0..1)).await.expect("buffers");
+    let remembered = first.on_barrier(CheckpointId(7)).await.expect("posts");
+    assert_eq!(requests.recv().expect("posted before the barrier passes").body, "{\"n\":0}\n");
+    first.write(&rows(1..2)).await.expect("buffers");
+    first.flush().await.expect("posts");
+    let context =
+        SinkContext { job: JobId::from("test"), subtask: SubtaskIndex(0), parallelism: 1, is_durable: true, restored: [remembered].into() };
+    let mut second = sink.writer(context).await.expect("opens");
+    for number in [1, 2] {
+        second.write(&rows(number..number + 1)).await.expect("buffers");
+        second.flush().await.expect("posts");
+    }
+    drop((first, second));
+    let keys: Vec<String> = requests.iter().map(|request| request.header("idempotency-key").expect("there is one").to_owned()).collect();
+    assert!(keys[0].starts_with("test/out/0/7/0-"), "{keys:?}");
+    assert_eq!(keys[0], keys[1], "the repetition");
+    assert_ne!(keys[1], keys[2]);
 }
 
 #[tokio::test]

@@ -2,7 +2,8 @@
 //!
 //! The table prints its header again whenever a column has become wider than it was; NDJSON is that of [`crate::formats::ndjson`]. A changelog gets
 //! the column `op` in front, as in files. There is one writer, so lines do not mix. When nobody reads any more (`… | head`), the sink goes on
-//! without writing: the job ends quietly, as if its output had been taken.
+//! without writing: the job ends quietly, as if its output had been taken. Every batch is written through at once, so a checkpoint never
+//! covers a row that was not printed: rows are printed at least once, those since the last checkpoint again after a failure.
 
 mod settings;
 mod sink;
