@@ -2,7 +2,7 @@
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
-    io::{Read, Write},
+    io::{self, Write},
     path::Path,
 };
 
@@ -28,9 +28,8 @@ impl DirectoryLock {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                let mut text = String::new();
                 // The lock is what counts; a number that cannot be read is left out.
-                let pid = file.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
+                let pid = io::read_to_string(&file).ok().and_then(|text| text.trim().parse().ok());
                 return Err(Error::Locked { directory: directory.display().to_string(), pid });
             }
             Err(TryLockError::Error(source)) => return Err(failed(source)),

@@ -35,7 +35,7 @@ pub(super) struct PartName {
 
 impl PartName {
     /// The visible name of a part.
-    pub fn new(subtask: u32, number: u64, suffix: &str) -> String {
+    pub fn visible(subtask: u32, number: u64, suffix: &str) -> String {
         format!("part-{subtask:05}-{number:05}.{suffix}")
     }
 
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn a_name_is_read_back_whatever_hides_it() {
-        let visible = PartName::new(3, 123_456, "csv.gz");
+        let visible = PartName::visible(3, 123_456, "csv.gz");
         assert_eq!(visible, "part-00003-123456.csv.gz");
         for hiding in [None, Some(Hiding::Unfinished), Some(Hiding::Staged("00ff00ff00ff00ff".into()))] {
             let name = hiding.as_ref().map_or(visible.clone(), |hiding| hiding.of(&visible));

@@ -242,7 +242,7 @@ impl Writer {
 
     fn start_part(&mut self, directory: &str, now_ms: i64) -> Result<Part, OperatorError> {
         let layout = &self.layout;
-        let path = format!("{directory}{}", PartName::new(self.subtask, self.next, &layout.format.suffix()));
+        let path = format!("{directory}{}", PartName::visible(self.subtask, self.next, &layout.format.suffix()));
         self.next += 1;
         Part::create(&layout.target, &self.hiding, path, &layout.format, &layout.part_schema, now_ms)
     }

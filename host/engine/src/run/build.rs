@@ -59,6 +59,8 @@ pub(super) struct BuiltSubtask {
     pub(super) index: SubtaskIndex,
     pub(super) commands: mpsc::Sender<Command>,
     pub(super) is_source: bool,
+    /// It is a source without anything to read.
+    pub(super) reads_nothing: bool,
 }
 
 /// A source whose splits are looked for again and again.
@@ -112,7 +114,8 @@ pub(super) async fn build(
                 publish: publish.clone(),
             };
             let is_source = matches!(subtask.feed, Feed::Source(_));
-            builder.built.subtasks.push(BuiltSubtask { subtask, nodes: chain.nodes.clone(), index, commands, is_source });
+            let reads_nothing = matches!(&subtask.feed, Feed::Source(driver) if driver.reads_nothing());
+            builder.built.subtasks.push(BuiltSubtask { subtask, nodes: chain.nodes.clone(), index, commands, is_source, reads_nothing });
         }
         builder.discover(chain, splits);
     }

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use futures::future::join_all;
+use futures::{FutureExt, future::join_all};
 use millstream_model::ids::{CheckpointId, OperatorId, SubtaskIndex};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -148,11 +148,18 @@ impl Supervisor {
         for discovery in built.discoveries {
             settings.runtime.spawn(discover(plan.clone(), settings.clone(), discovery, events.clone(), stop.clone()));
         }
-        let spawn = |BuiltSubtask { subtask, nodes, index, commands, is_source }: BuiltSubtask| {
-            settings.runtime.spawn(subtask.run());
-            Record { nodes, index, commands, is_source, input_ended: false, gone: false }
-        };
-        let subtasks = built.subtasks.into_iter().map(spawn).collect();
+        let (mut subtasks, mut running) = (Vec::new(), Vec::new());
+        for BuiltSubtask { subtask, nodes, index, commands, is_source, reads_nothing } in built.subtasks {
+            let mut run = Box::pin(subtask.run());
+            // Its end stands in the queues before the others send anything. A consumer that did not know of it yet would have no watermark and
+            // so no late row, and which rows are late would depend on the scheduler.
+            let is_done = reads_nothing && run.as_mut().now_or_never().is_some();
+            if !is_done {
+                running.push(run);
+            }
+            subtasks.push(Record { nodes, index, commands, is_source, input_ended: false, gone: false });
+        }
+        running.into_iter().for_each(|run| drop(settings.runtime.spawn(run)));
         Self {
             plan,
             settings: settings.clone(),

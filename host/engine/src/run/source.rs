@@ -57,6 +57,11 @@ enum Woken {
 }
 
 impl SourceDriver {
+    /// Whether it has nothing to read from the start, and never will have.
+    pub(super) fn reads_nothing(&self) -> bool {
+        !self.discovers && self.splits.all_ended()
+    }
+
     /// Reads until all splits have ended or the job drains.
     pub(super) async fn run(
         &mut self,

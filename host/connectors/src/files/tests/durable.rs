@@ -1,5 +1,7 @@
 //! The sink `files` in runs with checkpoints.
 
+#![expect(clippy::mem_forget, reason = "a process that dies drops nothing")]
+
 use std::collections::BTreeMap;
 
 use millstream_engine::connector::{ConnectorRequest, Guarantee, Sink, SinkConnector, SinkContext, SinkWriter};
@@ -138,7 +140,7 @@ async fn what_a_checkpoint_stages_appears_when_it_is_committed_and_not_before() 
         run.write(0, 1).await;
         run.writers[0].flush().await.expect("flushes");
         let hidden = format!("out/.part-00000-00000.{suffix}.staged");
-        assert_eq!(job.names(), [hidden.clone()], "also a part that is full waits");
+        assert_eq!(job.names(), std::slice::from_ref(&hidden), "also a part that is full waits");
         run.barrier(C1).await;
         run.write(0, 2).await;
         assert_eq!(job.names(), [hidden, format!("out/.part-00000-00001.{suffix}.staged")]);
