@@ -10,7 +10,7 @@ use arrow_schema::SchemaRef;
 use async_trait::async_trait;
 use millstream_engine::{
     clock::Clock,
-    connector::{ConnectorRequest, Read, SettingsProblem, Source, SourceConnector, Split, SplitReader},
+    connector::{ConnectorRequest, Guarantee, Read, SettingsProblem, Source, SourceConnector, Split, SplitReader},
     operator::OperatorError,
 };
 use millstream_model::{Batch, Origin, Positions};
@@ -107,6 +107,11 @@ struct Posted {
 impl Source for Posted {
     fn schema(&self) -> SchemaRef {
         self.schema.clone()
+    }
+
+    /// What it has handed on cannot be read again.
+    fn guarantee(&self) -> Guarantee {
+        Guarantee::AtMostOnce
     }
 
     fn is_bounded(&self) -> bool {

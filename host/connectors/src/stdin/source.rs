@@ -8,7 +8,7 @@ use std::{
 use arrow_schema::SchemaRef;
 use async_trait::async_trait;
 use millstream_engine::{
-    connector::{ConnectorRequest, Read, SettingsProblem, Source, SourceConnector, Split, SplitReader},
+    connector::{ConnectorRequest, Guarantee, Read, SettingsProblem, Source, SourceConnector, Split, SplitReader},
     operator::OperatorError,
 };
 use serde_json::{Value, json};
@@ -120,6 +120,11 @@ struct Input {
 impl Source for Input {
     fn schema(&self) -> SchemaRef {
         self.schema.clone()
+    }
+
+    /// What it has handed on cannot be read again.
+    fn guarantee(&self) -> Guarantee {
+        Guarantee::AtMostOnce
     }
 
     fn is_bounded(&self) -> bool {
