@@ -133,10 +133,12 @@ pub enum RowOrder {
     /// As they come: per key, rows of one input in the order of their split.
     #[default]
     Arrival,
-    /// Held until the watermark passes them, then sorted by (event time, arrival). Results do not depend on how far a watermark jumps:
-    /// for each key, before a row at time r the timers of that key at t < r have fired, with the watermark r − 1 (a timer at r fires
-    /// after the row). So an operator that declares event-time timers gets at most one row per key in a call, rounds alternating with
-    /// its due timers; one without gets whole batches.
+    /// Held until the watermark passes them, then sorted by (event time, arrival). What happens to a key, and in which order, does not depend
+    /// on how far a watermark jumps: before a row of the key at time r its timers at t < r have fired (a timer at r fires after the
+    /// row). So an operator that declares event-time timers gets at most one row per key in a call, rounds alternating with its due
+    /// timers; one without gets whole batches. The watermark of a call is shared by its keys, so it does depend on what else is
+    /// released: rows come under one ms before the earliest row that is still to be delivered (r − 1 where rows come one at a time),
+    /// timers between them under the latest timer of their call.
     EventTime,
 }
 

@@ -3,6 +3,7 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use arrow_schema::SchemaRef;
@@ -353,13 +354,14 @@ impl JobBuilder {
             tenant: TenantId::local(),
             job: JobId::from("test"),
             nodes: Vec::new(),
-            batching: Batching::default(),
+            // A clock that stands still would hold small batches for ever.
+            batching: Batching { wait: Duration::ZERO, ..Batching::default() },
             state_memory_bytes: 256 << 20,
         };
         Self { plan }
     }
 
-    /// How batches are cut and joined.
+    /// How batches are cut and joined. Default: the usual sizes, and rows never wait for more.
     pub fn batching(&mut self, batching: Batching) -> &mut Self {
         self.plan.batching = batching;
         self

@@ -17,6 +17,7 @@ use super::{
     drift::Drift,
     entry::Entry,
     exchange::{EdgeId, Edges},
+    gather::Gathering,
     order::{EventTimeOrder, OrderSettings},
     outlet::{Outlet, Router, Target},
     queue::{Inbox, Sender},
@@ -278,7 +279,7 @@ impl Builder<'_> {
     fn feed(&mut self, chain: &graph::Chain, index: SubtaskIndex, inbox: Inbox, splits: &mut Option<SourceSplits>) -> Feed {
         let node = chain.head();
         let NodeKind::Source(source) = &self.plan.nodes[node].kind else {
-            return Feed::Queues(QueueDriver { inbox, batching: self.plan.batching, clock: self.settings.clock.clone() });
+            return Feed::Queues(QueueDriver { inbox, gathering: Gathering::new(self.plan.batching), clock: self.settings.clock.clone() });
         };
         let timed = source.event_time.is_some();
         let mut own = Splits::new(source.source.is_bounded(), timed);

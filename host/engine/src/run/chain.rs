@@ -336,7 +336,7 @@ impl Chain {
             self.settle(link, out).await?;
         }
         for (port, batch) in round.batches {
-            self.deliver(link, port, batch, round.watermark).await?;
+            self.deliver(link, port, batch, Some(round.watermark)).await?;
         }
         self.asked.push(Step::Release { link });
         Ok(())

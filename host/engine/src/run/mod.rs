@@ -15,6 +15,7 @@ mod chain;
 mod drift;
 mod entry;
 mod exchange;
+mod gather;
 mod handle;
 mod job;
 mod order;

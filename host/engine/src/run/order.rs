@@ -53,8 +53,9 @@ pub(super) struct OrderSettings {
 pub(super) struct Round {
     /// Rows by port, ports ascending.
     pub(super) batches: Vec<(usize, Batch)>,
-    /// The watermark that the rows are delivered under: none of them is late.
-    pub(super) watermark: Option<Watermark>,
+    /// The watermark that the rows are delivered under: one ms before the earliest row that is not delivered yet, these included. So none of
+    /// them is late, and it never goes backwards from one round to the next.
+    pub(super) watermark: Watermark,
     /// Timers up to here may fire before these rows, but for those that [`EventTimeOrder::next_rows`] holds back.
     pub(super) up_to: Watermark,
 }
@@ -63,6 +64,8 @@ pub(super) struct Round {
 struct PlannedRound {
     rows: Vec<Vec<u32>>,
     keys: Vec<(u32, i64)>,
+    /// The earliest event time of its rows and those of all later rounds.
+    earliest: i64,
 }
 
 struct Run {
@@ -125,7 +128,10 @@ impl EventTimeOrder {
             Some((port, if rows.len() == all.num_rows() { all.clone() } else { take_run(all, &rows) }))
         };
         let batches = planned.rows.into_iter().enumerate().filter_map(rows_of).collect();
-        Some(Round { batches, watermark: self.delivered, up_to: self.chunk_up_to })
+        // Event times are far from the least number, so there is a ms before each.
+        let before_earliest = Watermark(planned.earliest.saturating_sub(1));
+        let watermark = self.delivered.map_or(before_earliest, |delivered| delivered.max(before_earliest));
+        Some(Round { batches, watermark, up_to: self.chunk_up_to })
     }
 
     /// The event times of the rows that wait in this chunk, those of the last round included.
@@ -196,17 +202,17 @@ impl EventTimeOrder {
 
     /// One port, no timers: whole batches.
     fn plan_slices(&self) -> VecDeque<PlannedRound> {
-        let rows = self.chunk[0].as_ref().map_or(0, Batch::num_rows);
-        let starts = (0..rows).step_by(self.settings.batch_rows.max(1));
-        let slice = |start: usize| (start as u32..rows.min(start + self.settings.batch_rows.max(1)) as u32).collect();
-        starts.map(|start| PlannedRound { rows: vec![slice(start)], keys: Vec::new() }).collect()
+        let times = self.chunk[0].as_ref().and_then(Batch::event_times).map_or(&[][..], |times| times);
+        let starts = (0..times.len()).step_by(self.settings.batch_rows.max(1));
+        let slice = |start: usize| (start as u32..times.len().min(start + self.settings.batch_rows.max(1)) as u32).collect();
+        starts.map(|start| PlannedRound { rows: vec![slice(start)], keys: Vec::new(), earliest: times[start] }).collect()
     }
 
     fn plan_rounds(&mut self) -> VecDeque<PlannedRound> {
         let ports = self.ports.len();
         let keys: Vec<_> =
             self.chunk.iter().zip(&self.settings.keys).map(|(rows, keys)| rows.as_ref().map(|rows| keys_of(rows, keys))).collect();
-        let mut rounds = VecDeque::new();
+        let mut rounds: VecDeque<PlannedRound> = VecDeque::new();
         // The round after the last one of each key.
         let mut next_round: Vec<usize> = Vec::new();
         for (time, port, row) in self.in_order() {
@@ -221,12 +227,18 @@ impl EventTimeOrder {
             };
             next_round[key as usize] = if self.settings.with_timers { round + 1 } else { round };
             while rounds.len() <= round {
-                rounds.push_back(PlannedRound { rows: vec![Vec::new(); ports], keys: Vec::new() });
+                rounds.push_back(PlannedRound { rows: vec![Vec::new(); ports], keys: Vec::new(), earliest: i64::MAX });
             }
             rounds[round].rows[port].push(row as u32);
+            rounds[round].earliest = rounds[round].earliest.min(time);
             if self.settings.with_timers {
                 rounds[round].keys.push((key, time));
             }
+        }
+        let mut earliest = i64::MAX;
+        for round in rounds.iter_mut().rev() {
+            earliest = earliest.min(round.earliest);
+            round.earliest = earliest;
         }
         rounds
     }

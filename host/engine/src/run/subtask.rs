@@ -18,14 +18,15 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Stop,
     chain::Chain,
-    queue::{Inbox, row_bytes},
+    gather::{Gathered, Gathering},
+    queue::Inbox,
     source::{SourceDriver, sleep_until},
 };
 use crate::{
     clock::Clock,
     connector::Split,
     element::{Barrier, Element},
-    graph::{Batching, NodeIndex},
+    graph::NodeIndex,
     operator::{Control, OperatorError},
 };
 
@@ -155,14 +156,14 @@ fn panicked(chain: &Chain, panic: &(dyn Any + Send)) -> Stop {
 /// Feeds a chain from its queues.
 pub(super) struct QueueDriver {
     pub(super) inbox: Inbox,
-    pub(super) batching: Batching,
+    pub(super) gathering: Gathering,
     pub(super) clock: Arc<dyn Clock>,
 }
 
 impl QueueDriver {
     async fn run(&mut self, chain: &mut Chain, commands: &mut mpsc::Receiver<Command>, commanded: &Commanded) -> Result<(), Stop> {
         while !chain.head().aligner.is_ended() {
-            let wake_ms = chain.next_processing_time();
+            let wake_ms = [chain.next_processing_time(), self.gathering.next_due_ms()].into_iter().flatten().min();
             let aligner = &chain.head().aligner;
             tokio::select! {
                 biased;
@@ -177,6 +178,7 @@ impl QueueDriver {
                 }
                 () = sleep_until(self.clock.as_ref(), wake_ms) => {}
             }
+            self.hand_on_ready(chain).await?;
             chain.on_processing_time().await?;
             commanded.report_passed(chain).await;
             tokio::task::consume_budget().await;
@@ -185,35 +187,52 @@ impl QueueDriver {
     }
 
     async fn on_element(&mut self, chain: &mut Chain, edge: usize, element: Element) -> Result<(), Stop> {
-        let Element::Batch(batch) = element else { return chain.accept(edge, element).await };
-        if batch.num_rows() >= self.batching.rows {
-            return chain.accept(edge, Element::Batch(batch)).await;
+        if let Element::Batch(batch) = element {
+            self.gather(chain, edge, batch);
+            return Ok(());
         }
-        let parts = self.waiting_with(chain, edge, batch);
-        match Batch::concat(&parts) {
-            Ok(whole) => chain.accept(edge, Element::Batch(whole)).await,
-            // Streams into one sink may differ, say in whether they have event times.
-            Err(_differ) => {
-                for part in parts {
-                    chain.accept(edge, Element::Batch(part)).await?;
-                }
-                Ok(())
-            }
+        for gathered in self.gathering.take_all() {
+            hand_on(chain, gathered).await?;
+        }
+        chain.accept(edge, element).await
+    }
+
+    /// A batch and those that wait on the edges of the same input, to be joined.
+    fn gather(&mut self, chain: &mut Chain, edge: usize, batch: Batch) {
+        let (input, now_ms) = (self.inbox.port(edge), self.clock.now_ms());
+        let mut next = Some((edge, batch));
+        while let Some((edge, batch)) = next {
+            chain.note_rows(edge);
+            self.gathering.add(input, edge, batch, now_ms);
+            next = if self.gathering.has_room(input) {
+                self.inbox.next_waiting_batch(input, |edge| chain.head().aligner.is_blocked(edge))
+            } else {
+                None
+            };
         }
     }
 
-    /// A batch and those that wait on the edges of the same port, to be joined: the cost of a call is the same for few rows and many.
-    fn waiting_with(&mut self, chain: &mut Chain, edge: usize, batch: Batch) -> Vec<Batch> {
-        let port = self.inbox.port(edge);
-        let (mut rows, mut bytes) = (batch.num_rows(), row_bytes(&batch));
-        let mut parts = vec![batch];
-        while rows < self.batching.rows && bytes < self.batching.bytes {
-            let Some((edge, batch)) = self.inbox.next_waiting_batch(port, |edge| chain.head().aligner.is_blocked(edge)) else { break };
-            chain.note_rows(edge);
-            rows += batch.num_rows();
-            bytes += row_bytes(&batch);
-            parts.push(batch);
+    async fn hand_on_ready(&mut self, chain: &mut Chain) -> Result<(), Stop> {
+        if self.gathering.next_due_ms().is_none() {
+            return Ok(());
         }
-        parts
+        for gathered in self.gathering.take_ready(self.clock.now_ms()) {
+            hand_on(chain, gathered).await?;
+        }
+        Ok(())
+    }
+}
+
+async fn hand_on(chain: &mut Chain, gathered: Gathered) -> Result<(), Stop> {
+    let Gathered { edge, batches, .. } = gathered;
+    match Batch::concat(&batches) {
+        Ok(whole) => chain.accept(edge, Element::Batch(whole)).await,
+        // Streams into one sink may differ, say in whether they have event times.
+        Err(_differ) => {
+            for batch in batches {
+                chain.accept(edge, Element::Batch(batch)).await?;
+            }
+            Ok(())
+        }
     }
 }

@@ -93,3 +93,36 @@ fn a_large_release_comes_in_chunks_and_stays_in_order() {
     let times: Vec<i64> = rounds.iter().flatten().flat_map(|(_, rows)| rows.iter().map(|&(_, time)| time)).collect();
     assert_eq!(times, (0..count).collect::<Vec<_>>());
 }
+
+/// Every round up to `watermark`: the watermark it comes under, and the times of its rows.
+fn under(order: &mut EventTimeOrder, watermark: i64) -> Vec<(i64, Vec<i64>)> {
+    order.begin_release(Watermark(watermark));
+    let times = |round: &Round| round.batches.iter().flat_map(|(_, batch)| rows(batch)).map(|(_, time)| time).collect();
+    std::iter::from_fn(|| order.next_round()).map(|round| (round.watermark.0, times(&round))).collect()
+}
+
+#[test]
+fn rows_come_under_one_ms_before_the_earliest_that_is_still_to_be_delivered() {
+    let mut one_key = order(1, true);
+    one_key.hold(0, batch(&[(1, 10), (1, 20), (1, 30)]), None);
+    assert_eq!(under(&mut one_key, 100), [(9, vec![10]), (19, vec![20]), (29, vec![30])]);
+    let mut two_keys = order(1, true);
+    two_keys.hold(0, batch(&[(1, 10), (2, 500), (1, 20)]), None);
+    assert_eq!(under(&mut two_keys, 1_000), [(9, vec![10, 500]), (19, vec![20])]);
+    two_keys.hold(0, batch(&[(1, 1_001)]), None);
+    assert_eq!(under(&mut two_keys, 2_000), [(1_000, vec![1_001])], "what was released before counts too");
+}
+
+/// A key's rows take turns between ports, so a round may hold later rows than the one behind it.
+#[test]
+fn no_row_is_late_and_the_watermark_never_goes_backwards_between_rounds() {
+    for with_timers in [false, true] {
+        let mut order = order(2, with_timers);
+        order.hold(0, batch(&[(1, 10), (2, 40), (3, 7), (1, 60)]), None);
+        order.hold(1, batch(&[(2, 5), (1, 20), (3, 50), (2, 90)]), None);
+        let rounds = under(&mut order, 100);
+        assert!(rounds.iter().all(|(watermark, times)| times.iter().all(|time| time > watermark)), "{rounds:?}");
+        assert!(rounds.is_sorted_by_key(|(watermark, _)| *watermark), "{rounds:?}");
+        assert_eq!(rounds.iter().map(|(_, times)| times.len()).sum::<usize>(), 8);
+    }
+}

@@ -4,12 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use millstream_engine::{
     clock::ManualClock,
-    graph::{EventTimePlan, Exchange, OperatorNode, RowOrder},
+    graph::{Batching, EventTimePlan, Exchange, OperatorNode, RowOrder},
     operator::OutputPort,
     run::{RunSettings, start},
     testing::{CollectSink, FedSource, JobBuilder, MemorySource, edge, unkeyed},
 };
-use millstream_model::{Batch, Watermark};
+use millstream_model::{Batch, Watermark, ids::CheckpointId};
 
 use super::{
     by_key, event_time, finished, guests, keyed_rows,
@@ -173,4 +173,57 @@ async fn results_in_event_time_order_depend_neither_on_watermarks_nor_on_paralle
     assert_eq!(silences(vec![vec![keyed_rows(&by_time)]], 0, 1, RowOrder::EventTime).await, expected);
     let splits = all.chunks(1_500).map(|rows| vec![keyed_rows(rows)]).collect();
     assert_eq!(silences(splits, 60_000, 3, RowOrder::EventTime).await, expected);
+}
+
+/// Small batches through an exchange into a recorder, with a wait of 5 ms: source, recorder, sink, job.
+fn gathered() -> (FedSource, Recorder, CollectSink, Arc<millstream_engine::graph::JobPlan>) {
+    let source = FedSource::new(schema(&["key", "number", "at"]));
+    let mut job = JobBuilder::new();
+    job.batching(Batching { wait: Duration::from_millis(5), ..Batching::default() });
+    let from = job.source("fed", source.clone(), None, 1);
+    let stream = job.output(from, OutputPort::Port(0));
+    let recorder = Recorder::new(stream.clone());
+    let operator = job.operator("recorder", unkeyed(recorder.clone(), vec![stream]), 2, vec![by_key(from)]);
+    let sink = CollectSink::default();
+    job.sink("out", sink.clone(), operator, OutputPort::Port(0), 2);
+    (source, recorder, sink, job.build())
+}
+
+#[tokio::test]
+async fn few_rows_wait_for_more_behind_an_exchange_but_no_longer_than_their_setting_says() {
+    let (source, recorder, sink, plan) = gathered();
+    let clock = Arc::new(ManualClock::at(0));
+    let handle = start(plan, RunSettings::new().with_clock(clock.clone()));
+    source.feed(anonymous(&[(1, 1, 0)]));
+    settle().await;
+    clock.advance(Duration::from_millis(4));
+    source.feed(anonymous(&[(1, 2, 0), (1, 3, 0)]));
+    settle().await;
+    assert_eq!(recorder.told_exactly(), [], "they may wait one millisecond more");
+    clock.advance(Duration::from_millis(1));
+    sink.wait_for_rows(3).await;
+    assert_eq!(recorder.told_exactly(), [Told::Rows(0, 3)]);
+    handle.cancel().await;
+    handle.wait().await;
+}
+
+/// The clock stands still: nothing but the barrier, and then the end, lets the rows go.
+#[tokio::test]
+async fn rows_that_wait_go_before_a_barrier_and_before_the_end() {
+    let (source, recorder, sink, plan) = gathered();
+    let handle = start(plan, RunSettings::new().with_clock(Arc::new(ManualClock::at(0))));
+    source.feed(anonymous(&[(1, 1, 0)]));
+    settle().await;
+    handle.send_barrier(CheckpointId(1)).await.expect("the job runs");
+    source.feed(anonymous(&[(1, 2, 0), (1, 3, 0)]));
+    settle().await;
+    handle.drain().await;
+    finished(&handle).await;
+    assert_eq!(sink.num_rows(), 3);
+    let told: Vec<Told> = recorder.told().into_iter().filter(|told| matches!(told, Told::Rows(..) | Told::Barrier(_))).collect();
+    let barrier = Told::Barrier(1);
+    assert!(
+        told == [Told::Rows(0, 1), barrier, barrier, Told::Rows(0, 2)] || told == [barrier, Told::Rows(0, 1), barrier, Told::Rows(0, 2)],
+        "of both subtasks: {told:?}"
+    );
 }
