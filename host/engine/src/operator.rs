@@ -39,19 +39,45 @@ pub enum OutputPort {
 /// What an operator has emitted during one call, in order. The chain hands it to the next operators when the call returns.
 #[derive(Debug, Default)]
 pub struct Output {
-    emitted: Vec<(OutputPort, Batch)>,
+    emitted: Vec<Emitted>,
     rejections: Vec<Rejection>,
+}
+
+/// Rows that were emitted, and the watermarks that stand between them.
+#[derive(Clone, Debug)]
+pub struct Emitted {
+    /// Where the rows leave.
+    pub port: OutputPort,
+    /// The rows; at least one.
+    pub batch: Batch,
+    /// Watermarks of the operator's own making, rows ascending.
+    pub marks: Vec<Mark>,
+}
+
+/// A watermark between rows of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// How many rows of the batch come before it.
+    pub rows: usize,
+    /// What is true from here on.
+    pub watermark: Watermark,
 }
 
 impl Output {
     /// Emits rows on a declared output. Empty batches are dropped.
     pub fn emit(&mut self, port: usize, batch: Batch) {
-        self.push(OutputPort::Port(port), batch);
+        self.push(OutputPort::Port(port), batch, Vec::new());
+    }
+
+    /// Emits rows on a declared output, with watermarks of the operator's own making between them. Where something downstream depends on where
+    /// watermarks stand, the rows are cut there; else they stay together and the last watermark follows them.
+    pub fn emit_marked(&mut self, port: usize, batch: Batch, marks: Vec<Mark>) {
+        self.push(OutputPort::Port(port), batch, marks);
     }
 
     /// Emits rows that came too late.
     pub fn emit_late(&mut self, batch: Batch) {
-        self.push(OutputPort::Late, batch);
+        self.push(OutputPort::Late, batch, Vec::new());
     }
 
     /// Hands over rows that can never succeed; the operator's `rejected` setting says what becomes of them.
@@ -61,6 +87,11 @@ impl Output {
 
     /// Takes what was emitted, in order.
     pub fn take_emitted(&mut self) -> Vec<(OutputPort, Batch)> {
+        self.take_marked().into_iter().map(|emitted| (emitted.port, emitted.batch)).collect()
+    }
+
+    /// Takes what was emitted, in order, with the watermarks that stand between the rows.
+    pub fn take_marked(&mut self) -> Vec<Emitted> {
         std::mem::take(&mut self.emitted)
     }
 
@@ -69,9 +100,9 @@ impl Output {
         std::mem::take(&mut self.rejections)
     }
 
-    fn push(&mut self, port: OutputPort, batch: Batch) {
+    fn push(&mut self, port: OutputPort, batch: Batch, marks: Vec<Mark>) {
         if batch.num_rows() > 0 {
-            self.emitted.push((port, batch));
+            self.emitted.push(Emitted { port, batch, marks });
         }
     }
 }
@@ -115,14 +146,8 @@ pub trait Operator: Send {
         Ok(())
     }
 
-    /// A watermark of its own making after the last call, for operators that assign event times anew; none: nothing new. Sent on if it is
-    /// later than what was sent before.
-    fn assigned_watermark(&self) -> Option<Watermark> {
-        None
-    }
-
-    /// The watermark that this operator's output promises when its inputs promise `merged`. Operators that assign event times anew
-    /// (`assign-watermarks`) return their own; none: nothing to promise yet.
+    /// The watermark that this operator's output promises when its inputs promise `merged`; none: nothing. Operators that assign event times
+    /// anew make their own ([`Output::emit_marked`]) and promise only the end.
     fn output_watermark(&self, merged: Watermark) -> Option<Watermark> {
         Some(merged)
     }

@@ -1,8 +1,8 @@
 //! `assign-watermarks: { column: arrival, max-out-of-orderness: 20h }`: gives rows event times anew and makes watermarks from them, as a
 //! source does. Rows behind the new watermark are late from here on.
 //!
-//! The watermark after the n-th row of a subtask, for n a multiple of 1,024, is max − bound − 1 over those n rows; it is sent on after the
-//! batch that holds the n-th row. Watermarks of the input are not passed on, but for the end.
+//! The watermark after the n-th usable row of a subtask, for n a multiple of 1,024, is max − bound − 1 over those n rows. It stands right
+//! behind that row, inside a batch too, so how the rows are batched changes nothing. Watermarks of the input are not passed on, but for the end.
 
 use std::any::Any;
 
@@ -16,7 +16,7 @@ use super::{OperatorSpec, PlanRequest, Planned, Problem};
 use crate::{
     event_time,
     graph::EventTimeFrom,
-    operator::{Moment, Operator, OperatorContext, OperatorError, OperatorPlan, Output},
+    operator::{Mark, Moment, Operator, OperatorContext, OperatorError, OperatorPlan, Output},
     spec::{DurationMs, suggest::unknown_column},
 };
 
@@ -113,14 +113,7 @@ impl OperatorPlan for AssignWatermarksPlan {
 
     async fn create(&self, _context: OperatorContext) -> Result<Box<dyn Operator>, OperatorError> {
         let shown = self.columns();
-        Ok(Box::new(AssignWatermarksRun {
-            from: self.from.clone(),
-            bound_ms: self.bound_ms,
-            shown,
-            rows: 0,
-            max_seen: None,
-            assigned: None,
-        }))
+        Ok(Box::new(AssignWatermarksRun { from: self.from.clone(), bound_ms: self.bound_ms, shown, rows: 0, max_seen: None }))
     }
 
     fn as_any(&self) -> &dyn Any {
@@ -137,22 +130,25 @@ struct AssignWatermarksRun {
     rows: u64,
     /// The latest event time of these rows.
     max_seen: Option<EventTime>,
-    assigned: Option<Watermark>,
 }
 
 impl AssignWatermarksRun {
-    fn see(&mut self, times: &[i64]) {
-        let mut times = times;
-        while !times.is_empty() {
-            let until_watermark = ROWS_PER_WATERMARK - self.rows % ROWS_PER_WATERMARK;
-            let (seen, rest) = times.split_at(times.len().min(usize::try_from(until_watermark).unwrap_or(usize::MAX)));
-            self.max_seen = self.max_seen.max(seen.iter().copied().max().map(EventTime));
-            self.rows += seen.len() as u64;
-            if self.rows.is_multiple_of(ROWS_PER_WATERMARK) {
-                self.assigned = self.max_seen.map(|max_seen| Watermark::after(max_seen, self.bound_ms));
+    /// Takes note of the next rows: the watermarks between them.
+    fn see(&mut self, times: &[i64]) -> Vec<Mark> {
+        let (mut marks, mut start) = (Vec::new(), 0);
+        while start < times.len() {
+            let until_mark = (ROWS_PER_WATERMARK - self.rows % ROWS_PER_WATERMARK) as usize;
+            let end = times.len().min(start + until_mark);
+            self.max_seen = self.max_seen.max(times[start..end].iter().copied().max().map(EventTime));
+            self.rows += (end - start) as u64;
+            if self.rows.is_multiple_of(ROWS_PER_WATERMARK)
+                && let Some(max_seen) = self.max_seen
+            {
+                marks.push(Mark { rows: end, watermark: Watermark::after(max_seen, self.bound_ms) });
             }
-            times = rest;
+            start = end;
         }
+        marks
     }
 }
 
@@ -162,13 +158,9 @@ impl Operator for AssignWatermarksRun {
         let mut rejections = Vec::new();
         let batch = event_time::assign(batch, &self.from, &self.shown, &mut rejections)?;
         rejections.into_iter().for_each(|rejection| out.reject(rejection));
-        self.see(batch.event_times().map_or(&[][..], |times| times));
-        out.emit(0, batch);
+        let marks = self.see(batch.event_times().map_or(&[][..], |times| times));
+        out.emit_marked(0, batch, marks);
         Ok(())
-    }
-
-    fn assigned_watermark(&self) -> Option<Watermark> {
-        self.assigned
     }
 
     fn output_watermark(&self, merged: Watermark) -> Option<Watermark> {

@@ -157,15 +157,16 @@ fn assign_watermarks_gives_times_anew_and_rejects_rows_without() {
 #[test]
 fn assigned_watermarks_stand_at_fixed_rows_and_end_with_the_input() {
     let mut operator = futures::executor::block_on(created("assign-watermarks", json!({ "max-out-of-orderness": "10ms" })));
-    let rows = |from: i64, to: i64| {
+    let mut marks = |from: i64, to: i64| -> Vec<(usize, i64)> {
         let times: Vec<i64> = (from..to).collect();
-        let indices = vec![0_u32; times.len()];
-        flights().take(&indices).with_event_times(Some(times.into()))
+        let batch = flights().take(&vec![0_u32; times.len()]).with_event_times(Some(times.into()));
+        let (mut out, now) = (Output::default(), Moment { watermark: None, processing_time: 0 });
+        futures::executor::block_on(operator.on_batch(0, batch, now, &mut out)).unwrap_or_else(|error| panic!("{error}"));
+        out.take_marked().iter().flat_map(|emitted| emitted.marks.iter().map(|mark| (mark.rows, mark.watermark.0))).collect()
     };
-    out(operator.as_mut(), rows(0, 1_023));
-    assert_eq!(operator.assigned_watermark(), None);
-    out(operator.as_mut(), rows(1_023, 2_000));
-    assert_eq!(operator.assigned_watermark(), Some(Watermark(1_023 - 10 - 1)));
+    assert_eq!(marks(0, 1_023), []);
+    assert_eq!(marks(1_023, 4_000), [(1, 1_023 - 11), (1_025, 2_047 - 11), (2_049, 3_071 - 11)]);
+    assert_eq!(marks(4_000, 4_096), [(96, 4_095 - 11)]);
     assert_eq!(operator.output_watermark(Watermark(5)), None);
     assert_eq!(operator.output_watermark(Watermark::MAX), Some(Watermark::MAX));
 }

@@ -182,6 +182,7 @@ impl Builder<'_> {
             metrics: self.board[node][index.0 as usize].clone(),
             sent: None,
             order,
+            cuts_at_watermarks: watermarks_matter(self.plan, node),
         })
     }
 

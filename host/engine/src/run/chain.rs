@@ -20,7 +20,7 @@ use crate::{
     element::{Barrier, Element},
     graph::NodeIndex,
     metrics::OperatorMetrics,
-    operator::{Control, Moment, Operator, OperatorError, Output, OutputPort},
+    operator::{Control, Emitted, Mark, Moment, Operator, OperatorError, Output, OutputPort},
     rejected::{self, RejectedPolicy, Rejection},
 };
 
@@ -54,6 +54,8 @@ pub(super) struct Link {
     pub(super) sent: Option<Watermark>,
     /// Holds rows for `order: event-time`.
     pub(super) order: Option<EventTimeOrder>,
+    /// Something downstream depends on where watermarks stand, so batches are cut at those that the operator makes.
+    pub(super) cuts_at_watermarks: bool,
 }
 
 /// What a link does.
@@ -296,14 +298,7 @@ impl Chain {
             Role::Sink(sink) => sink.on_batch(&batch, self.now_ms).await,
         };
         handled.map_err(|error| Stop::Failed { operator: id.clone(), error })?;
-        self.settle(link, out).await?;
-        match &self.links[link].role {
-            Role::Operator(operator) => {
-                let assigned = operator.assigned_watermark();
-                self.pass_watermark(link, assigned).await
-            }
-            _ => Ok(()),
-        }
+        self.settle(link, out).await
     }
 
     async fn on_progress(&mut self, link: usize, progress: Option<Progress>) -> Result<(), Stop> {
@@ -414,13 +409,32 @@ impl Chain {
         if !rejections.is_empty() {
             self.on_rejections(link, rejections).await?;
         }
-        for (port, batch) in out.take_emitted() {
+        for Emitted { port, batch, marks } in out.take_marked() {
             let rows = batch.num_rows() as u64;
             match port {
                 OutputPort::Late => self.links[link].metrics.rows_late.add(rows),
                 OutputPort::Port(_) | OutputPort::Rejected => self.links[link].metrics.rows_out.add(rows),
             }
+            self.emit_marked(link, port, batch, &marks).await?;
+        }
+        Ok(())
+    }
+
+    /// Rows with watermarks between them: cut there only if something downstream depends on where watermarks stand.
+    async fn emit_marked(&mut self, link: usize, port: OutputPort, batch: Batch, marks: &[Mark]) -> Result<(), Stop> {
+        let Some(last) = marks.last() else { return self.emit(link, port, batch).await };
+        if !self.links[link].cuts_at_watermarks {
             self.emit(link, port, batch).await?;
+            return self.pass_watermark(link, Some(last.watermark)).await;
+        }
+        let mut start = 0;
+        for mark in marks {
+            self.emit(link, port, batch.slice(start..mark.rows)).await?;
+            self.pass_watermark(link, Some(mark.watermark)).await?;
+            start = mark.rows;
+        }
+        if start < batch.num_rows() {
+            self.emit(link, port, batch.slice(start..batch.num_rows())).await?;
         }
         Ok(())
     }

@@ -6,16 +6,19 @@ mod lifecycle;
 mod recorder;
 mod time;
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use arrow_array::{Int64Array, cast::AsArray, types::Int64Type};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
+use async_trait::async_trait;
 use millstream_engine::{
-    graph::{Edge, EventTimeFrom, EventTimePlan, Exchange, JobPlan, NullKeys},
+    clock::ManualClock,
+    graph::{Edge, EventTimeFrom, EventTimePlan, Exchange, JobPlan, NullKeys, OperatorNode, RowOrder},
     operator::OutputPort,
+    operators::{ComponentLoader, Environment, PlanRequest, registry},
     run::{JobError, JobHandle, JobOutcome, RunSettings, Summary, start},
 };
-use millstream_model::Batch;
+use millstream_model::{Batch, StreamType};
 
 /// A column of names, all Int64 that may be null.
 fn schema(columns: &[&str]) -> SchemaRef {
@@ -61,6 +64,27 @@ fn by_key(from: usize) -> Edge {
 
 fn by_key_with(from: usize, null_keys: NullKeys) -> Edge {
     Edge { from, output: OutputPort::Port(0), port: 0, exchange: Exchange::Hash { keys: vec![0], null_keys }, columns: None }
+}
+
+struct NoComponents;
+
+#[async_trait]
+impl ComponentLoader for NoComponents {
+    async fn load(&self, path: &Path) -> Result<millstream_wasm::Component, millstream_wasm::Error> {
+        panic!("{} is not needed", path.display());
+    }
+}
+
+/// A built-in operator of one input and no key, planned from its settings as a job file gives them.
+async fn built_in(key: &str, settings: serde_json::Value, input: StreamType) -> OperatorNode {
+    let kind = registry().iter().find(|kind| kind.key == key).expect("a known operator");
+    let spec = (kind.parse)(settings).expect("settings");
+    let environment = Environment { base_directory: Path::new("."), components: &NoComponents, clock: Arc::new(ManualClock::at(0)) };
+    let inputs = vec![input];
+    let request =
+        PlanRequest { id: &key.into(), inputs: &inputs, keys: None, order: RowOrder::Arrival, environment: &environment, tables: None };
+    let planned = spec.plan(request).await.expect("it plans");
+    OperatorNode { plan: planned.plan, inputs, keys: None, order: RowOrder::Arrival }
 }
 
 /// The rows of all batches, Int64 columns only.

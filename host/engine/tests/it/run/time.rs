@@ -10,9 +10,10 @@ use millstream_engine::{
     testing::{CollectSink, FedSource, JobBuilder, MemorySource, edge, unkeyed},
 };
 use millstream_model::{Batch, Watermark, ids::CheckpointId};
+use serde_json::json;
 
 use super::{
-    by_key, event_time, finished, guests, keyed_rows,
+    built_in, by_key, event_time, finished, guests, keyed_rows,
     recorder::{Recorder, Told},
     rows, run_to_end, schema, sorted, values,
 };
@@ -66,6 +67,40 @@ async fn the_watermark_of_several_splits_is_that_of_the_slowest() {
     let watermarks: Vec<i64> =
         told.iter().filter_map(|told| if let Told::Watermark(watermark) = told { Some(watermark.0) } else { None }).collect();
     assert_eq!(watermarks, [1_023, 2_047, 12_047, i64::MAX], "{told:?}");
+}
+
+/// What an operator behind `assign-watermarks` is told; the event times are column `at`.
+async fn told_behind_assigned(batches: Vec<Batch>, max_out_of_orderness: &str, uses_watermarks: bool) -> Recorder {
+    let mut job = JobBuilder::new();
+    let source = job.source("numbers", MemorySource::new(vec![batches]), None, 1);
+    let settings = json!({ "column": "at", "max-out-of-orderness": max_out_of_orderness });
+    let assign = built_in("assign-watermarks", settings, job.output(source, OutputPort::Port(0))).await;
+    let assigned = job.operator("assign", assign, 1, vec![edge(source, Exchange::Forward)]);
+    let stream = job.output(assigned, OutputPort::Port(0));
+    let mut recorder = Recorder::new(stream.clone());
+    recorder.uses_watermarks = uses_watermarks;
+    let operator = job.operator("recorder", unkeyed(recorder.clone(), vec![stream]), 1, vec![edge(assigned, Exchange::Forward)]);
+    job.sink("out", CollectSink::default(), operator, OutputPort::Port(0), 1);
+    run_to_end(job.build()).await;
+    recorder
+}
+
+#[tokio::test]
+async fn assigned_watermarks_stand_behind_every_1024th_row_inside_a_batch_too() {
+    let told = told_behind_assigned(counting(3_000, 8_192), "10ms", true).await.told();
+    let watermark = |newest: i64| Told::Watermark(Watermark(newest - 10 - 1));
+    let end = Told::Watermark(Watermark::MAX);
+    assert_eq!(told, [Told::Rows(0, 1_024), watermark(1_024), Told::Rows(0, 1_024), watermark(2_048), Told::Rows(0, 952), end, Told::End]);
+    for batch_rows in [1, 7, 1_000, 1_024, 2_999] {
+        let again = told_behind_assigned(counting(3_000, batch_rows), "10ms", true).await.told();
+        assert_eq!(again, told, "batches of {batch_rows}");
+    }
+}
+
+#[tokio::test]
+async fn assigned_watermarks_cut_nothing_where_nobody_looks_at_them() {
+    let told = told_behind_assigned(counting(3_000, 3_000), "0ms", false).await.told_exactly();
+    assert_eq!(told[..2], [Told::Rows(0, 3_000), Told::Watermark(Watermark(2_047))]);
 }
 
 /// Two unbounded sources into one operator: fed source, its twin, the recorder, the plan.
