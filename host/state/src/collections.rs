@@ -13,15 +13,17 @@ use std::{
 use arrow_array::{Array, ArrayRef, UInt64Array, cast::AsArray, types::UInt64Type};
 use arrow_schema::DataType;
 use millstream_model::{
-    key::{KEY_BYTES_MAX, decode_keys, encode_keys},
+    key::{EncodedKeys, KEY_BYTES_MAX, KeyGroup, decode_keys, encode_keys},
     state::{StateDescriptor, StateKind, TtlRefresh},
 };
 
 use crate::{
-    Error, Found, KeySet, ListUpdate, MapUpdate, NEVER_REFRESHED, Span, StoredEntry,
-    generation::Generations,
+    Error, Found, KeySet, ListUpdate, MapUpdate, NEVER_REFRESHED, Span,
+    generation::{Cursor, Generations, SLICE_BYTES, StoredEntry},
+    key_split::{key_length, map_key_length},
     rocks::{Disk, is_over},
     row::{RowDecoder, RowEncoder, split_stored, start_form, start_stored},
+    store::PAGE,
     values::check_size,
 };
 
@@ -61,6 +63,24 @@ pub(crate) struct Context<'a> {
     pub disk: Option<&'a Disk>,
     /// What the clock of the state's time to live shows.
     pub now: Option<i64>,
+}
+
+/// What reading all of a collection works on.
+pub(crate) struct Reading<'a> {
+    pub disk: Option<&'a Disk>,
+    /// What the clock of the state's time to live shows.
+    pub now: Option<i64>,
+    pub only: Option<(&'a [u8], KeyGroup)>,
+    /// The types of the columns of a key; empty: unknown.
+    pub key_types: &'a [DataType],
+}
+
+/// Entries that were read: group, key and map key, and the stored value.
+#[derive(Default)]
+struct Entries {
+    keys: EncodedKeys,
+    map_keys: Vec<Bytes>,
+    values: Vec<Bytes>,
 }
 
 /// Changes, checked and encoded.
@@ -378,7 +398,7 @@ impl Collection {
 
     /// A deletion leaves a mark if the disk may hold the entry, or will once the snapshot under way is taken.
     fn deletion_needs_mark(&self, context: &Context<'_>) -> bool {
-        context.disk.is_some_and(|disk| disk.is_open() || context.generations.is_pending())
+        context.disk.is_some_and(|disk| disk.is_open() || context.generations.writes_to_disk())
     }
 
     /// Entries that were read live longer, if the state is declared so.
@@ -447,17 +467,103 @@ impl Collection {
     }
 
     /// Some entries of the snapshot under way from `from` on, and where to go on; none: that was all.
-    pub fn owed(&self, from: &[u8], limit: usize, generations: &Generations) -> (Vec<StoredEntry>, Option<Vec<u8>>) {
-        let mut entries = Vec::new();
-        for (looked_at, (key, entry)) in self.overlay.range::<[u8], _>((Bound::Included(from), Bound::Unbounded)).enumerate() {
-            if looked_at == limit {
-                return (entries, Some(key.to_vec()));
+    pub fn owed(&self, from: &Cursor, limit: usize, generations: &Generations) -> (Vec<StoredEntry>, Option<Cursor>) {
+        let (mut entries, mut bytes) = (Vec::new(), 0);
+        for (looked_at, (key, entry)) in self.overlay.range::<[u8], _>((Bound::Included(&from.key[..]), Bound::Unbounded)).enumerate() {
+            if looked_at >= limit || bytes >= SLICE_BYTES {
+                return (entries, Some(Cursor { part: self.part, key: key.to_vec(), slot: 0 }));
             }
             if generations.is_old(entry.generation) {
-                entries.push(StoredEntry { key: key.clone(), value: entry.stored.clone() });
+                let owed = StoredEntry { key: key.clone(), value: entry.stored.clone() };
+                bytes += owed.len();
+                entries.push(owed);
             }
         }
         (entries, None)
+    }
+
+    /// Visits all entries, page by page, with their keys and map keys.
+    pub fn read_all(
+        &self,
+        reading: &Reading<'_>,
+        mut visit: impl FnMut(EncodedKeys, ArrayRef, ArrayRef) -> Result<ControlFlow<()>, Error>,
+    ) -> Result<(), Error> {
+        let mut from = self.prefix.to_be_bytes().to_vec();
+        if let Some((key, group)) = reading.only {
+            from.extend_from_slice(&group.0.to_be_bytes());
+            from.extend_from_slice(key);
+        }
+        let mut entries = Entries::default();
+        let mut result = Ok(ControlFlow::Continue(()));
+        self.walk(&from, &successor(&from), false, reading.disk, |key, stored| {
+            if self.is_over(stored, reading.now) {
+                return ControlFlow::Continue(());
+            }
+            result = self.split_key(&key[2..], reading).map(|(group, key, map_key)| {
+                entries.keys.push_in_group(key, group);
+                entries.map_keys.push(map_key.into());
+                entries.values.push(stored.into());
+                ControlFlow::Continue(())
+            });
+            if result.is_ok() && entries.values.len() == PAGE {
+                result = self.visit_page(std::mem::take(&mut entries), &mut visit);
+            }
+            if matches!(result, Ok(ControlFlow::Continue(()))) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        if result?.is_continue() && !entries.values.is_empty() {
+            // It was the last page either way.
+            let _ = self.visit_page(entries, &mut visit)?;
+        }
+        Ok(())
+    }
+
+    fn visit_page(
+        &self,
+        entries: Entries,
+        visit: &mut impl FnMut(EncodedKeys, ArrayRef, ArrayRef) -> Result<ControlFlow<()>, Error>,
+    ) -> Result<ControlFlow<()>, Error> {
+        let mut decoder = self.decoder()?;
+        entries.values.iter().try_for_each(|stored| self.decode(stored, &mut decoder))?;
+        let values = decoder.finish().map_err(|damage| self.damaged(&damage))?;
+        visit(entries.keys, self.decode_map_keys(&entries.map_keys)?, values)
+    }
+
+    /// Group, key and map key of an entry, whose prefix is left out.
+    fn split_key<'k>(&self, entry: &'k [u8], reading: &Reading<'_>) -> Result<(KeyGroup, &'k [u8], &'k [u8]), Error> {
+        let (group, rest) = entry.split_first_chunk::<2>().ok_or_else(|| self.damaged(&"a key is too short"))?;
+        let fixed = match (self.descriptor.kind, &self.descriptor.map_key_type) {
+            (StateKind::OrderedMap, Some(map_key)) => map_key_length(map_key),
+            _ => Some(size_of::<u64>()),
+        };
+        let at = match (reading.only, fixed) {
+            (Some((key, _)), _) => Some(key.len()),
+            (None, Some(length)) => rest.len().checked_sub(length),
+            (None, None) if reading.key_types.is_empty() => {
+                let reason = format!(
+                    "the map keys of state {:?} are of variable length, and the types of its keys are not known",
+                    self.descriptor.name
+                );
+                return Err(Error::InvalidUse(reason));
+            }
+            (None, None) => key_length(reading.key_types, rest),
+        };
+        let (key, map_key) = at.and_then(|at| rest.split_at_checked(at)).ok_or_else(|| self.damaged(&"a key is too short"))?;
+        Ok((KeyGroup(u16::from_be_bytes(*group)), key, map_key))
+    }
+
+    /// The position that the next element of a list gets; never less than before.
+    pub fn next_position(&self) -> u64 {
+        self.next_position
+    }
+
+    /// Positions below this one were given out.
+    pub fn skip_positions(&mut self, next: u64) {
+        self.next_position = self.next_position.max(next);
+    }
+
+    /// Takes in an entry of a snapshot, as it stood on disk under this state's prefix.
+    pub fn put_stored(&mut self, key: Box<[u8]>, stored: Box<[u8]>, context: &mut Context<'_>) {
+        self.put(key, Some(stored), context);
     }
 
     /// Continues `before`: a version of the same state that was declared earlier.

@@ -6,9 +6,14 @@ use arrow_schema::DataType;
 use millstream_model::{
     key::check_key_type,
     state::{StateDescriptor, StateKind, StateScope, TimerDescriptor},
+    types::without_metadata,
 };
 
-use crate::{Error, row::resolve_compatible};
+use crate::{
+    Error,
+    row::resolve_compatible,
+    snapshot::{StateDescription, StoreDescription},
+};
 
 /// The prefixes on disk of states and timers, by name. A prefix is given out once and never again.
 #[derive(Clone, Debug)]
@@ -32,6 +37,54 @@ impl Default for Prefixes {
 }
 
 impl Prefixes {
+    /// The prefix that the next new name gets.
+    pub fn next(&self) -> u16 {
+        self.next
+    }
+
+    /// Those of a snapshot whose database is taken over as it is.
+    pub fn of_snapshot(description: &StoreDescription) -> Result<Self, Error> {
+        let state = |state: &StateDescription| Ok((state.name.clone(), Known { prefix: state.prefix, versions: state.types()? }));
+        Ok(Self {
+            states: description.states.iter().map(state).collect::<Result<_, Error>>()?,
+            timers: description.timers.iter().map(|timer| (timer.name.clone(), timer.prefix)).collect(),
+            next: description.next_prefix,
+        })
+    }
+
+    /// Takes in the names of another snapshot of the same operator, whose values may have been written by other versions.
+    ///
+    /// # Errors
+    /// [`Error::Incompatible`]: one version has two types.
+    pub fn join(&mut self, description: &StoreDescription) -> Result<(), Error> {
+        for state in &description.states {
+            let prefix = match self.states.get(&state.name) {
+                Some(known) => known.prefix,
+                None => self.give_out(&state.name)?,
+            };
+            let known = self.states.entry(state.name.clone()).or_insert(Known { prefix, versions: Vec::new() });
+            for (version, data_type) in state.types()? {
+                match known.versions.iter().find(|(other, _)| *other == version) {
+                    None => known.versions.push((version, data_type)),
+                    Some((_, other)) if *other == data_type => {}
+                    Some((_, other)) => {
+                        let (state, writer, reader) = (state.name.clone(), data_type, other.clone());
+                        let reason = format!("parts of the snapshot have both as version {version}");
+                        return Err(Error::Incompatible { state, writer, reader, reason });
+                    }
+                }
+            }
+            known.versions.sort_by_key(|(version, _)| *version);
+        }
+        for timer in &description.timers {
+            if !self.timers.contains_key(&timer.name) {
+                let prefix = self.give_out(&timer.name)?;
+                self.timers.insert(timer.name.clone(), prefix);
+            }
+        }
+        Ok(())
+    }
+
     /// The prefix of a state, and all versions of its type, the declared one last.
     ///
     /// # Errors
@@ -87,10 +140,31 @@ fn check_evolution(state: &StateDescriptor, version: u32, writer: &DataType) -> 
         reader: state.value_type.clone(),
         reason,
     };
-    if version == state.version && *writer != state.value_type {
+    if version == state.version && without_metadata(writer) != without_metadata(&state.value_type) {
         return Err(incompatible(format!("the type changed, but its version is still {version}")));
     }
     resolve_compatible(writer, &state.value_type).map_err(|error| incompatible(error.0))
+}
+
+/// A name keeps its kind and its map keys: both shape the bytes on disk.
+///
+/// # Errors
+/// [`Error::Incompatible`].
+pub(crate) fn check_kinds(known: &[StateDescriptor], states: &[StateDescriptor]) -> Result<(), Error> {
+    for state in states {
+        let Some(before) = known.iter().find(|before| before.name == state.name) else { continue };
+        let map_key_type = |state: &StateDescriptor| state.map_key_type.as_ref().map(without_metadata);
+        let reason = if before.kind != state.kind {
+            "its kind changed"
+        } else if map_key_type(before) != map_key_type(state) {
+            "the type of its map keys changed"
+        } else {
+            continue;
+        };
+        let (writer, reader) = (before.value_type.clone(), state.value_type.clone());
+        return Err(Error::Incompatible { state: state.name.clone(), writer, reader, reason: reason.into() });
+    }
+    Ok(())
 }
 
 /// # Errors

@@ -1,5 +1,7 @@
 //! What can go wrong with state, and what a caller may do about it.
 
+use std::{fmt, io, path::Path};
+
 use arrow_schema::DataType;
 use millstream_model::ErrorKind;
 
@@ -72,11 +74,22 @@ pub enum Error {
     /// Stored bytes are not what was written.
     #[error("stored bytes of {of} are damaged: {reason}")]
     Corrupt {
-        /// The name of the state or timer.
+        /// The name of the state or timer, or the path of the file.
         of: String,
         /// What is wrong with them.
         reason: String,
     },
+    /// A snapshot of a newer version of Millstream.
+    #[error("the snapshot has format {format}, but this version of Millstream reads formats up to {newest}")]
+    NewerFormat {
+        /// The format of the snapshot.
+        format: u32,
+        /// The newest that can be read.
+        newest: u32,
+    },
+    /// A snapshot cannot begin before the one under way was finished or abandoned.
+    #[error("a snapshot is under way already")]
+    SnapshotUnderWay,
     /// The disk or RocksDB failed. The store may hold a part of the call: drop it and recover.
     #[error("cannot {operation} the state backend")]
     Backend {
@@ -95,10 +108,18 @@ impl Error {
             Self::KeyTooLarge { .. } | Self::ValueTooLarge { .. } | Self::InvalidDeclaration { .. } | Self::OutOfBudget { .. } => {
                 ErrorKind::Invalid
             }
-            Self::Incompatible { .. } => ErrorKind::Conflict,
+            Self::Incompatible { .. } | Self::NewerFormat { .. } | Self::SnapshotUnderWay => ErrorKind::Conflict,
             Self::WrongType { .. } | Self::InvalidUse(_) => ErrorKind::Internal,
             Self::Corrupt { .. } => ErrorKind::Corrupt,
             Self::Backend { .. } => ErrorKind::Unavailable,
         }
+    }
+
+    pub(crate) fn damaged_file(path: &Path, reason: impl fmt::Display) -> Self {
+        Self::Corrupt { of: path.display().to_string(), reason: reason.to_string() }
+    }
+
+    pub(crate) fn io(operation: &'static str, source: io::Error) -> Self {
+        Self::Backend { operation, source: Box::new(source) }
     }
 }

@@ -5,7 +5,11 @@
 //! [`KeyedStore::apply`] (or the single `update_…` functions) scatters what changed back. Value states live in the key table, map and list
 //! states in ordered overlays, timers in buckets by time; whatever exceeds the memory budget goes to RocksDB and comes back when it is touched.
 //!
-//! A store belongs to one subtask: no lock, no thread, no clock, no async. It is the only crate that names RocksDB.
+//! A barrier begins a *snapshot* ([`KeyedStore::begin_snapshot`]; `snapshot` says what it consists of), from any number of which a store can be
+//! restored, by another version of the operator and at another parallelism ([`KeyedStore::restore`]); [`KeyedStore::read_state`] shows all of it.
+//!
+//! A store belongs to one subtask: no lock, no thread, no clock, no async; only the files of a snapshot are written by a thread of the caller's.
+//! It is the only crate that names RocksDB.
 
 #![deny(unsafe_code)]
 
@@ -14,6 +18,7 @@ mod declare;
 mod error;
 mod generation;
 mod key_set;
+mod key_split;
 mod layout;
 mod memory;
 mod rocks;
@@ -27,12 +32,13 @@ mod updates;
 mod values;
 
 pub use error::Error;
-pub use generation::StoredEntry;
 pub use key_set::{KeySet, Slot};
 pub use rocks::{RocksShared, RocksSharedSettings};
 pub use settings::{Backend, Moment, StoreSettings};
-pub use snapshot::{SnapshotPart, StoreDescription};
-pub use store::{KeyedStore, OldEntries, StoreStats, ValuesPage};
+pub use snapshot::{
+    FilesForm, Snapshot, SnapshotCut, SnapshotFile, SnapshotPart, SnapshotStep, StateDescription, StoreDescription, TimerDescription,
+};
+pub use store::{KeyedStore, StatePage, StoreStats, TimerPage};
 pub use timers::DueTimers;
 pub use updates::{Found, ListUpdate, MapUpdate, Span, TimerUpdate, Updates, ValueUpdate};
 

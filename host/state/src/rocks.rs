@@ -1,26 +1,36 @@
-//! RocksDB: the only file that names it.
+//! RocksDB: only this module names it.
 //!
 //! One database per store, opened when state first leaves memory. Block cache and write-buffer manager belong to the process. No write-ahead log:
-//! checkpoints are the durability, so a directory that is found at opening is what a dead process left, and is removed.
+//! checkpoints are the durability, so a directory that is found at opening is what a dead process left, and is removed. `files` cuts a database
+//! into the files of a snapshot, and makes a database of them.
+
+mod files;
 
 use std::{
     collections::HashMap,
     fmt,
     ops::ControlFlow,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, OnceLock, RwLock,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
 };
 
-use millstream_model::state::{Clock, Ttl};
+use millstream_model::{
+    key::KeyGroup,
+    state::{Clock, Ttl},
+};
 use rocksdb::{
     BlockBasedOptions, Cache, CompactionDecision, DB, DBCompressionType, DEFAULT_COLUMN_FAMILY_NAME, Options, ReadOptions, WriteBatch,
     WriteBufferManager, WriteOptions,
 };
 
-use crate::{Error, NEVER_REFRESHED, StoredEntry, row::split_stored};
+use crate::{Error, NEVER_REFRESHED, generation::StoredEntry, row::split_stored, timers::split_disk_key};
+pub(crate) use files::{PartReader, Tables, Writer, table_bytes};
+
+/// Size of a batch of [`Disk::write_many`].
+const BATCH_BYTES: usize = 1 << 20;
 
 /// Sizes of what all RocksDB instances of a process share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,17 +75,40 @@ impl fmt::Debug for RocksShared {
     }
 }
 
-/// When stored values are over: compaction drops them.
-#[derive(Debug)]
+/// When stored values are over: compaction drops them. While a snapshot is under way it goes by the clocks of the barrier, or the snapshot would
+/// lack values that were still alive then.
+#[derive(Debug, Default)]
 pub(crate) struct Expiry {
     by_prefix: RwLock<HashMap<u16, Ttl>>,
+    now: Clocks,
+    /// What compaction goes by.
+    compacted: Clocks,
+    is_held: AtomicBool,
+}
+
+/// What the two clocks showed last; [`i64::MIN`]: nothing yet.
+#[derive(Debug)]
+struct Clocks {
     event_time: AtomicI64,
     processing_time: AtomicI64,
 }
 
-impl Default for Expiry {
+impl Default for Clocks {
     fn default() -> Self {
-        Self { by_prefix: RwLock::default(), event_time: AtomicI64::new(i64::MIN), processing_time: AtomicI64::new(i64::MIN) }
+        Self { event_time: AtomicI64::new(i64::MIN), processing_time: AtomicI64::new(i64::MIN) }
+    }
+}
+
+impl Clocks {
+    fn of(&self, clock: Clock) -> &AtomicI64 {
+        match clock {
+            Clock::EventTime => &self.event_time,
+            Clock::ProcessingTime => &self.processing_time,
+        }
+    }
+
+    fn get(&self, clock: Clock) -> Option<i64> {
+        Some(self.of(clock).load(Ordering::Relaxed)).filter(|&time| time != i64::MIN)
     }
 }
 
@@ -85,18 +118,24 @@ impl Expiry {
     }
 
     pub fn advance(&self, clock: Clock, to: i64) {
-        self.clock(clock).fetch_max(to, Ordering::Relaxed);
+        self.now.of(clock).fetch_max(to, Ordering::Relaxed);
+        if !self.is_held.load(Ordering::Relaxed) {
+            self.compacted.of(clock).fetch_max(to, Ordering::Relaxed);
+        }
     }
 
     /// What `clock` showed last; none: nothing yet.
     pub fn now(&self, clock: Clock) -> Option<i64> {
-        Some(self.clock(clock).load(Ordering::Relaxed)).filter(|&time| time != i64::MIN)
+        self.now.get(clock)
     }
 
-    fn clock(&self, clock: Clock) -> &AtomicI64 {
-        match clock {
-            Clock::EventTime => &self.event_time,
-            Clock::ProcessingTime => &self.processing_time,
+    /// Holds the clocks of compaction where they are, or lets them go.
+    pub fn hold(&self, is_held: bool) {
+        self.is_held.store(is_held, Ordering::Relaxed);
+        if !is_held {
+            for clock in [Clock::EventTime, Clock::ProcessingTime] {
+                self.compacted.of(clock).fetch_max(self.now.of(clock).load(Ordering::Relaxed), Ordering::Relaxed);
+            }
         }
     }
 
@@ -104,7 +143,7 @@ impl Expiry {
         let Some(prefix) = key.first_chunk::<2>().map(|bytes| u16::from_be_bytes(*bytes)) else { return false };
         let by_prefix = self.by_prefix.read().unwrap_or_else(|poisoned| poisoned.into_inner());
         let (Some(ttl), Some(stored)) = (by_prefix.get(&prefix), split_stored(value)) else { return false };
-        stored.refreshed.is_some_and(|refreshed| is_over(*ttl, refreshed, self.now(ttl.clock)))
+        stored.refreshed.is_some_and(|refreshed| is_over(*ttl, refreshed, self.compacted.get(ttl.clock)))
     }
 }
 
@@ -119,11 +158,16 @@ pub(crate) struct Disk {
     directory: PathBuf,
     shared: Arc<RocksShared>,
     expiry: Arc<Expiry>,
-    db: Option<DB>,
+    /// Shared with the threads that write snapshots.
+    db: Option<Arc<DB>>,
 }
 
 fn failed(operation: &'static str) -> impl Fn(rocksdb::Error) -> Error {
-    move |source| Error::Backend { operation, source: Box::new(source) }
+    move |source| match source.kind() {
+        // RocksDB names the file.
+        rocksdb::ErrorKind::Corruption => Error::Corrupt { of: "RocksDB".into(), reason: source.to_string() },
+        _ => Error::Backend { operation, source: Box::new(source) },
+    }
 }
 
 impl Disk {
@@ -156,6 +200,18 @@ impl Disk {
         let mut batch = WriteBatch::default();
         batch.delete_range(from, to);
         self.write_batch(batch)
+    }
+
+    /// Deletes the timers under a prefix whose key groups are `foreign`.
+    pub fn delete_timers(&mut self, prefix: u16, foreign: impl Fn(KeyGroup) -> bool) -> Result<(), Error> {
+        let mut keys = Vec::new();
+        self.scan(&prefix.to_be_bytes(), &(prefix + 1).to_be_bytes(), false, |key, _| {
+            if split_disk_key(key).is_none_or(|(_, group, _)| foreign(group)) {
+                keys.push(Box::<[u8]>::from(key));
+            }
+            ControlFlow::Continue(())
+        })?;
+        self.write_many(|put| keys.iter().try_for_each(|key| put(key, None)))
     }
 
     fn write_batch(&mut self, batch: WriteBatch) -> Result<(), Error> {
@@ -211,17 +267,59 @@ impl Disk {
 
     fn open(&mut self) -> Result<&DB, Error> {
         if self.db.is_none() {
-            if self.directory.exists() {
-                std::fs::remove_dir_all(&self.directory)
-                    .map_err(|source| Error::Backend { operation: "clear", source: Box::new(source) })?;
-            }
-            std::fs::create_dir_all(&self.directory).map_err(|source| Error::Backend { operation: "create", source: Box::new(source) })?;
-            self.db = Some(
-                DB::open_cf_with_opts(&self.options(), &self.directory, [(DEFAULT_COLUMN_FAMILY_NAME, self.options())])
-                    .map_err(failed("open"))?,
-            );
+            self.clear()?;
+            self.open_directory()?;
         }
         Ok(self.db.as_ref().expect("opened above"))
+    }
+
+    /// An empty directory.
+    fn clear(&self) -> Result<(), Error> {
+        if self.directory.exists() {
+            std::fs::remove_dir_all(&self.directory).map_err(|source| Error::io("clear", source))?;
+        }
+        std::fs::create_dir_all(&self.directory).map_err(|source| Error::io("create", source))
+    }
+
+    fn open_directory(&mut self) -> Result<(), Error> {
+        let families = [(DEFAULT_COLUMN_FAMILY_NAME, self.options())];
+        self.db = Some(Arc::new(DB::open_cf_with_opts(&self.options(), &self.directory, families).map_err(failed("open"))?));
+        Ok(())
+    }
+
+    /// What writes a snapshot of this database, once every entry that belongs to it was written. `known`: the tables of the snapshot before.
+    pub fn writer(&self, known: Tables) -> Option<Writer> {
+        self.db.as_ref().map(|db| Writer::new(Arc::clone(db), known))
+    }
+
+    /// Begins with the database of a snapshot instead of an empty one; gives its tables.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`], [`Error::Backend`].
+    pub fn begin_with(&mut self, part: &Path) -> Result<Tables, Error> {
+        self.clear()?;
+        let tables = files::link_database(part, &self.directory)?;
+        self.open_directory().map_err(|error| files::in_part(part, error))?;
+        Ok(tables)
+    }
+
+    /// Writes many entries, a batch at a time: `fill` gets a function that takes key and value of one.
+    pub fn write_many(
+        &mut self,
+        fill: impl FnOnce(&mut dyn FnMut(&[u8], Option<&[u8]>) -> Result<(), Error>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let mut batch = WriteBatch::default();
+        fill(&mut |key, value| {
+            match value {
+                Some(value) => batch.put(key, value),
+                None => batch.delete(key),
+            }
+            if batch.size_in_bytes() < BATCH_BYTES {
+                return Ok(());
+            }
+            self.write_batch(std::mem::take(&mut batch))
+        })?;
+        self.write_batch(batch)
     }
 
     fn options(&self) -> Options {
@@ -236,6 +334,7 @@ impl Disk {
         blocks.set_format_version(6);
         let mut options = Options::default();
         options.create_if_missing(true);
+        options.set_paranoid_checks(true);
         options.set_block_based_table_factory(&blocks);
         options.set_write_buffer_manager(buffers);
         options.set_write_buffer_size((self.shared.settings.write_buffer_bytes / 2).max(1 << 20));

@@ -4,6 +4,7 @@ use std::{borrow::Cow, collections::HashMap, ops::Range, sync::Arc};
 
 use arrow_array::{Array, ArrayRef};
 use arrow_buffer::BooleanBuffer;
+use arrow_schema::DataType;
 use millstream_model::{
     Watermark,
     key::EncodedKeys,
@@ -15,16 +16,21 @@ use crate::{
     collections::{self, Collection},
     declare::{self, Prefixes},
     generation::Generations,
-    rocks::{Disk, Expiry},
+    rocks::{Disk, Expiry, Tables},
+    snapshot::snapshot_type_text,
     table::KeyTable,
     timers::Timers,
     values::{self, ValueState},
 };
 
+mod read;
+mod restore;
 mod room;
 mod snapshot;
 
-pub use snapshot::{OldEntries, ValuesPage};
+pub(crate) use read::PAGE;
+pub use read::{StatePage, TimerPage};
+use snapshot::Taking;
 
 /// Keyed state and timers of one operator in one subtask. States and timers are known by their numbers in the declaration.
 pub struct KeyedStore {
@@ -40,6 +46,11 @@ pub struct KeyedStore {
     memory_budget_bytes: usize,
     keys_evicted: u64,
     swept_to: usize,
+    taking: Option<Taking>,
+    /// The tables of the snapshot that was finished last.
+    tables: Tables,
+    /// The types of the columns of a key; empty: not told.
+    key_types: Vec<DataType>,
 }
 
 enum State {
@@ -73,17 +84,24 @@ impl KeyedStore {
         states: Vec<StateDescriptor>,
         timers: Vec<TimerDescriptor>,
     ) -> Result<Self, Error> {
+        let mut store = Self::empty(settings, groups);
+        store.redeclare(states, timers)?;
+        Ok(store)
+    }
+
+    /// A store without any declaration.
+    fn empty(settings: &StoreSettings, groups: Range<u16>) -> Self {
         let expiry = Arc::<Expiry>::default();
         let disk = match &settings.backend {
             Backend::Memory => None,
             Backend::RocksDb { directory, shared } => Some(Disk::new(directory.clone(), Arc::clone(shared), Arc::clone(&expiry))),
         };
-        let mut store = Self {
+        Self {
             declared: Vec::new(),
             states: Vec::new(),
             table: KeyTable::new(0, groups.clone()),
             timers: Timers::new(Vec::new(), 0),
-            generations: Generations::new(disk.is_some()),
+            generations: Generations::default(),
             disk,
             expiry,
             prefixes: Prefixes::default(),
@@ -91,14 +109,30 @@ impl KeyedStore {
             memory_budget_bytes: settings.memory_budget_bytes,
             keys_evicted: 0,
             swept_to: 0,
-        };
-        store.redeclare(states, timers)?;
-        Ok(store)
+            taking: None,
+            tables: Tables::default(),
+            key_types: Vec::new(),
+        }
     }
 
     /// The declared states.
     pub fn states(&self) -> &[StateDescriptor] {
         &self.declared
+    }
+
+    /// Tells of which columns a key was encoded. The store needs it for nothing, but snapshots carry it to tools.
+    ///
+    /// # Errors
+    /// [`Error::InvalidDeclaration`]: a type has no text, so no snapshot could carry it; nothing was changed.
+    pub fn set_key_types(&mut self, types: &[DataType]) -> Result<(), Error> {
+        types.iter().try_for_each(|data_type| snapshot_type_text("the key", data_type).map(drop))?;
+        self.key_types = types.to_vec();
+        Ok(())
+    }
+
+    /// The types of the columns of a key, if they were told, also before a snapshot that this store was restored from.
+    pub fn key_types(&self) -> &[DataType] {
+        &self.key_types
     }
 
     /// The key groups whose keys may come.
@@ -116,7 +150,7 @@ impl KeyedStore {
             return Err(Error::InvalidUse("declarations do not change while a snapshot is under way".into()));
         }
         declare::check(&states, &timers)?;
-        self.check_kinds(&states)?;
+        declare::check_kinds(&self.declared, &states)?;
         let mut prefixes = self.prefixes.clone();
         let mut new_states = Vec::with_capacity(states.len());
         let mut words = crate::table::ROW_HEAD_WORDS;
@@ -141,23 +175,6 @@ impl KeyedStore {
         self.declared = states;
         for prefix in gone {
             self.delete_prefix(prefix)?;
-        }
-        Ok(())
-    }
-
-    /// A name keeps its kind, its map keys and whether its values have a time to live: all three shape the bytes on disk.
-    fn check_kinds(&self, states: &[StateDescriptor]) -> Result<(), Error> {
-        for state in states {
-            let Some(before) = self.declared.iter().find(|before| before.name == state.name) else { continue };
-            let reason = if before.kind != state.kind {
-                "its kind changed"
-            } else if before.map_key_type != state.map_key_type {
-                "the type of its map keys changed"
-            } else {
-                continue;
-            };
-            let (writer, reader) = (before.value_type.clone(), state.value_type.clone());
-            return Err(Error::Incompatible { state: state.name.clone(), writer, reader, reason: reason.into() });
         }
         Ok(())
     }

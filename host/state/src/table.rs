@@ -309,6 +309,17 @@ impl KeyTable {
         KeyGroup((row[3] >> 40) as u16)
     }
 
+    /// The keys of slots in use.
+    pub fn keys(&self, slots: &[Slot]) -> EncodedKeys {
+        let (mut keys, mut bytes) = (EncodedKeys::default(), Vec::new());
+        for &slot in slots {
+            bytes.clear();
+            let group = self.key(slot, &mut bytes);
+            keys.push_in_group(&bytes, group);
+        }
+        keys
+    }
+
     /// Whether `slot` holds a key.
     pub fn is_used(&self, slot: u32) -> bool {
         self.rows.row(slot)[3] != FREE

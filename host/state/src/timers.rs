@@ -8,7 +8,11 @@
 
 mod bucket;
 
-use std::{collections::BTreeMap, ops::ControlFlow};
+use std::{
+    cmp::Ordering,
+    collections::BTreeMap,
+    ops::{ControlFlow, Range},
+};
 
 use hashbrown::HashTable;
 use millstream_model::{
@@ -18,9 +22,9 @@ use millstream_model::{
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
-    Error, KeySet, StoredEntry, TimerUpdate,
+    Error, KeySet, TimerUpdate,
     collections::successor,
-    generation::Generations,
+    generation::{Cursor, Generations, StoredEntry},
     rocks::Disk,
     timers::bucket::{Bucket, Key, Word},
 };
@@ -111,6 +115,11 @@ impl Timers {
         self.names.len()
     }
 
+    /// The declarations, and their prefixes on disk.
+    pub fn declared(&self) -> impl Iterator<Item = (&TimerDescriptor, u16)> {
+        self.names.iter().map(|name| (&name.descriptor, name.prefix))
+    }
+
     /// Whether a key on disk is that of a timer.
     pub fn has_prefix(&self, key: &[u8]) -> bool {
         self.names.iter().any(|name| key.starts_with(&name.prefix.to_be_bytes()))
@@ -180,7 +189,7 @@ impl Timers {
                 }
             }
             let buckets = self.buckets();
-            let due = self.pick(clock, up_to, limit);
+            let due = self.pick(clock, up_to, limit, generations);
             if !due.timer.is_empty() {
                 return Ok(Some(due));
             }
@@ -204,13 +213,13 @@ impl Timers {
         self.of_clock(clock).filter_map(first).min()
     }
 
-    fn pick(&mut self, clock: Clock, up_to: i64, limit: usize) -> Due {
+    fn pick(&mut self, clock: Clock, up_to: i64, limit: usize, generations: &mut Generations) -> Due {
         // What comes after the horizon of one name may be preceded by timers of that name on disk.
         let up_to = self.of_clock(clock).filter_map(|(_, name)| name.horizon_time()).min().map_or(up_to, |horizon| horizon.min(up_to));
         let mut picked = Picked { due: Due::default(), seen: HashTable::new(), passed_over: 0, limit };
         let mut next = self.next_bucket(clock, (i64::MIN, 0));
         while let Some((time, number)) = next.filter(|(time, _)| *time <= up_to && !picked.is_full()) {
-            self.names[number].settle(time);
+            self.names[number].settle(time, generations);
             self.names[number].pick(time, number, &mut picked);
             next = self.next_bucket(clock, (time, number + 1));
         }
@@ -229,7 +238,12 @@ impl Timers {
 
     /// Moves the latest timers to disk until the rest takes `target_bytes`. Not while a snapshot is under way: the disk shows an older moment.
     pub fn spill(&mut self, target_bytes: usize, disk: &mut Disk, generations: &Generations) -> Result<(), Error> {
-        while self.bytes() > target_bytes && !generations.is_pending() {
+        if generations.is_pending() {
+            return Ok(());
+        }
+        // What is still to be deleted must not take with it what comes to the same places now.
+        self.forget_read_back(Some(disk))?;
+        while self.bytes() > target_bytes {
             let Some(largest) = self.names.iter_mut().max_by_key(|name| name.bytes) else { return Ok(()) };
             if !largest.spill_last(disk)? {
                 return Ok(());
@@ -238,20 +252,53 @@ impl Timers {
         Ok(())
     }
 
-    /// The snapshot is taken: what was read back meanwhile leaves the disk.
-    pub fn finish_generation(&mut self, disk: Option<&mut Disk>) -> Result<(), Error> {
+    /// No snapshot needs the disk of before any more: what was read back meanwhile leaves it.
+    pub fn forget_read_back(&mut self, disk: Option<&mut Disk>) -> Result<(), Error> {
         let Some(disk) = disk else { return Ok(()) };
         for name in &mut self.names {
-            for (from, to) in std::mem::take(&mut name.read_back) {
-                disk.delete_range(&from, &to)?;
+            while let Some((from, to)) = name.read_back.last() {
+                disk.delete_range(from, to)?;
+                name.read_back.pop();
             }
         }
         Ok(())
     }
 
-    /// The timers in memory that a snapshot is owed, of one name from `from` on, and where to go on; none: that was all.
-    pub fn owed(&self, number: usize, from: &[u8], limit: usize, generations: &Generations) -> (Vec<StoredEntry>, Option<Vec<u8>>) {
+    /// The timers in memory that a snapshot is owed, of one name from a place on, and where to go on; none: that was all.
+    pub fn owed(&self, number: usize, from: &Cursor, limit: usize, generations: &Generations) -> (Vec<StoredEntry>, Option<Cursor>) {
         self.names[number].owed(from, limit, generations)
+    }
+
+    /// Sets or deletes a timer as an entry of a snapshot says, whose key has this prefix left out; false: the key is damaged.
+    pub fn put_stored(&mut self, number: usize, key: &[u8], is_set: bool, groups: &Range<u16>, generations: &mut Generations) -> bool {
+        let Some((time, group, key)) = split_unprefixed(key) else { return false };
+        if groups.contains(&group.0) {
+            let key = Key::new(xxh3_64(key), group, key);
+            self.names[number].change(time, key, if is_set { Word::Set } else { Word::Deleted }, generations);
+        }
+        true
+    }
+
+    /// The disk is that of a snapshot: from the first timer on it that a name has, it is the disk that has them.
+    pub fn find_horizons(&mut self, disk: &Disk) -> Result<(), Error> {
+        for name in &mut self.names {
+            let from = name.prefix.to_be_bytes();
+            disk.scan(&from, &successor(&from), false, |key, _| {
+                name.horizon = Some(key.to_vec());
+                ControlFlow::Break(())
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Visits all timers of a name: their time, group and key; in the order of time, those of one time in no order.
+    pub fn read(
+        &self,
+        number: usize,
+        disk: Option<&Disk>,
+        mut visit: impl FnMut(i64, KeyGroup, &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        self.names[number].read(disk, &mut visit)
     }
 
     /// Continues the timers of the same names in `before`; gives back the prefixes of those that are gone.
@@ -310,15 +357,6 @@ impl Picked {
 }
 
 impl Name {
-    fn disk_key(&self, time: i64, group: KeyGroup, key: &[u8]) -> Vec<u8> {
-        let mut out = Vec::with_capacity(12 + key.len());
-        out.extend_from_slice(&self.prefix.to_be_bytes());
-        out.extend_from_slice(&time_bytes(time));
-        out.extend_from_slice(&group.0.to_be_bytes());
-        out.extend_from_slice(key);
-        out
-    }
-
     fn horizon_time(&self) -> Option<i64> {
         self.horizon.as_ref().and_then(|key| split_disk_key(key)).map(|(time, _, _)| time)
     }
@@ -326,7 +364,7 @@ impl Name {
     /// Whether the timer, if it is set, may be on disk.
     fn may_be_on_disk(&self, time: i64, key: Key<'_>) -> bool {
         match (&self.horizon, self.horizon_time()) {
-            (Some(horizon), Some(horizon_time)) if time == horizon_time => self.disk_key(time, key.group, key.bytes) >= *horizon,
+            (Some(horizon), Some(horizon_time)) if time == horizon_time => disk_key(self.prefix, time, key.group, key.bytes) >= *horizon,
             (_, Some(horizon_time)) => time > horizon_time,
             _ => false,
         }
@@ -342,16 +380,29 @@ impl Name {
         if word == Word::Deleted && !on_disk && !self.buckets.contains_key(&time) {
             return;
         }
-        self.copy_owed(time, generations);
+        let (prefix, place) = (self.prefix, self.place(time, generations));
         let bucket = self.buckets.entry(time).or_default();
         let before = if bucket.is_empty() { 0 } else { bucket.bytes() };
-        bucket.generation = generations.current();
+        bucket.begin_change(generations);
+        if bucket.changes_in_place() {
+            bucket.copy_owed(prefix, time, place, generations);
+        }
         bucket.change(key, word, on_disk);
         self.bytes = self.bytes - before + bucket.bytes();
         if bucket.is_empty() {
             self.drop_bucket(time);
         } else if bucket.is_unsettled() {
-            self.settle(time);
+            self.settle(time, generations);
+        }
+    }
+
+    /// From which entry of the bucket of `time` on the pass of a snapshot under way has yet to come.
+    fn place(&self, time: i64, generations: &Generations) -> usize {
+        let Some(cursor) = generations.cursor() else { return usize::MAX };
+        match (cursor.part, &cursor.key[..]).cmp(&(self.part, &time_bytes(time))) {
+            Ordering::Less => 0,
+            Ordering::Equal => cursor.slot as usize,
+            Ordering::Greater => usize::MAX,
         }
     }
 
@@ -361,11 +412,18 @@ impl Name {
         }
     }
 
-    /// Settles a bucket, and drops it if nothing is left. For a snapshot nothing changes by that.
-    fn settle(&mut self, time: i64) {
+    /// Settles a bucket, and drops it if nothing is left. Entries move by that, so a snapshot gets what it is owed of them before.
+    fn settle(&mut self, time: i64, generations: &mut Generations) {
+        let place = self.place(time, generations);
         let Some(mut bucket) = self.buckets.remove(&time) else { return };
         self.bytes -= bucket.bytes();
-        bucket.settle(|key| self.may_be_on_disk(time, key));
+        if !bucket.is_settled() {
+            if generations.is_pending() {
+                bucket.begin_change(generations);
+                bucket.copy_owed(self.prefix, time, place, generations);
+            }
+            bucket.settle(|key| self.may_be_on_disk(time, key));
+        }
         if !bucket.is_empty() {
             self.bytes += bucket.bytes();
             self.buckets.insert(time, bucket);
@@ -393,12 +451,19 @@ impl Name {
 
     /// Removes timers that were picked; some may have gone to disk since.
     fn remove<'a>(&mut self, time: i64, keys: impl Iterator<Item = Key<'a>>, generations: &mut Generations) {
-        self.copy_owed(time, generations);
         let (on_disk, in_memory): (Vec<Key<'a>>, Vec<Key<'a>>) = keys.partition(|key| self.may_be_on_disk(time, *key));
         on_disk.into_iter().for_each(|key| self.change(time, key, Word::Deleted, generations));
+        let (prefix, place) = (self.prefix, self.place(time, generations));
         let Some(bucket) = self.buckets.get_mut(&time) else { return };
-        bucket.generation = generations.current();
-        bucket.remove(in_memory.into_iter());
+        bucket.begin_change(generations);
+        let mut copies = Vec::new();
+        let owed = place..bucket.owed_entries(generations);
+        bucket.remove(in_memory.into_iter(), |at, key, word| {
+            if owed.contains(&at) {
+                copies.push(stored_timer(prefix, time, key, word));
+            }
+        });
+        generations.keep_copies(copies);
         if bucket.is_empty() {
             self.drop_bucket(time);
         }
@@ -422,7 +487,7 @@ impl Name {
         Ok(())
     }
 
-    fn read_chunk(&mut self, disk: &mut Disk, generations: &Generations) -> Result<(), Error> {
+    fn read_chunk(&mut self, disk: &mut Disk, generations: &mut Generations) -> Result<(), Error> {
         let Some(from) = self.horizon.take() else { return Ok(()) };
         let end = successor(&self.prefix.to_be_bytes());
         let mut read: BTreeMap<i64, Bucket> = BTreeMap::new();
@@ -441,7 +506,7 @@ impl Name {
             ControlFlow::Continue(())
         })?;
         if damaged {
-            return Err(Error::Corrupt { of: self.descriptor.name.clone(), reason: "a timer's key is too short".into() });
+            return Err(self.damaged());
         }
         let to = next.clone().unwrap_or(end);
         if generations.is_pending() {
@@ -451,12 +516,12 @@ impl Name {
         }
         self.horizon = next;
         for (time, timers) in read {
+            let (prefix, place) = (self.prefix, self.place(time, generations));
             let bucket = self.buckets.entry(time).or_default();
             self.bytes -= if bucket.is_empty() { 0 } else { bucket.bytes() };
-            if bucket.is_empty() {
-                // The disk still shows these to a snapshot under way, or did to those before.
-                bucket.generation = generations.current();
-            }
+            // What was read back is still on the disk for a snapshot under way.
+            bucket.begin_change(generations);
+            bucket.copy_owed(prefix, time, place, generations);
             bucket.put_before(timers);
             self.bytes += bucket.bytes();
         }
@@ -469,54 +534,108 @@ impl Name {
         self.bytes -= bucket.bytes();
         let mut bucket = bucket;
         bucket.settle(|_| true);
-        let entry = |(key, word): (Key<'_>, Word)| StoredEntry {
-            key: self.disk_key(time, key.group, key.bytes).into(),
-            value: (word == Word::Set).then(Box::default),
-        };
-        let entries: Vec<StoredEntry> = bucket.timers().map(entry).collect();
+        let entries: Vec<StoredEntry> = bucket.timers().map(|(key, word)| stored_timer(self.prefix, time, key, word)).collect();
         for chunk in entries.chunks(CHUNK) {
             disk.write(chunk)?;
         }
-        let first = self.disk_key(time, KeyGroup(0), &[]);
+        let first = disk_key(self.prefix, time, KeyGroup(0), &[]);
         self.horizon = Some(self.horizon.take().map_or(first.clone(), |horizon| horizon.min(first)));
         Ok(true)
     }
 
-    /// Before a change: a bucket that a snapshot has yet to see is copied for it.
-    fn copy_owed(&self, time: i64, generations: &mut Generations) {
-        if !generations.is_pending() || !generations.is_key_ahead(self.part, &time_bytes(time)) {
-            return;
-        }
-        let copies = self.entries_of(time, generations);
-        generations.keep_copies(copies);
-    }
-
-    /// The timers of a bucket that existed at the barrier.
-    fn entries_of(&self, time: i64, generations: &Generations) -> Vec<StoredEntry> {
-        let Some(bucket) = self.buckets.get(&time).filter(|bucket| generations.belongs_to_snapshot(bucket.generation)) else {
-            return Vec::new();
-        };
-        let mut settled = bucket.clone();
-        settled.settle(|key| self.may_be_on_disk(time, key));
-        let entry = |(key, word): (Key<'_>, Word)| StoredEntry {
-            key: self.disk_key(time, key.group, key.bytes).into(),
-            value: (word == Word::Set).then(Box::default),
-        };
-        settled.timers().map(entry).collect()
-    }
-
-    fn owed(&self, from: &[u8], limit: usize, generations: &Generations) -> (Vec<StoredEntry>, Option<Vec<u8>>) {
-        let from = from.try_into().map_or(i64::MIN, time_of_bytes);
-        let mut entries = Vec::new();
-        let times: Vec<i64> = self.buckets.range(from..).map(|(&time, _)| time).take(limit + 1).collect();
-        for &time in &times {
-            if entries.len() >= limit || times.len() > limit && time == times[limit] {
-                return (entries, Some(time_bytes(time).to_vec()));
+    /// Visits all timers, in memory and on disk.
+    fn read(&self, disk: Option<&Disk>, visit: &mut impl FnMut(i64, KeyGroup, &[u8]) -> ControlFlow<()>) -> Result<(), Error> {
+        // Where the disk has timers, memory has a log of changes to them.
+        let mut changed: BTreeMap<(i64, KeyGroup, Box<[u8]>), bool> = BTreeMap::new();
+        for (&time, bucket) in &self.buckets {
+            let mut settled = bucket.clone();
+            settled.settle(|_| true);
+            for (key, word) in settled.timers() {
+                if self.may_be_on_disk(time, key) {
+                    changed.insert((time, key.group, key.bytes.into()), word == Word::Set);
+                } else if word == Word::Set && visit(time, key.group, key.bytes).is_break() {
+                    return Ok(());
+                }
             }
-            entries.extend(self.entries_of(time, generations));
+        }
+        let (Some(disk), Some(horizon)) = (disk, &self.horizon) else { return Ok(()) };
+        let mut changed = changed.into_iter().peekable();
+        let (mut is_over, mut is_damaged) = (false, false);
+        disk.scan(horizon, &successor(&self.prefix.to_be_bytes()), false, |stored, _| {
+            let Some((time, group, key)) = split_disk_key(stored) else {
+                is_damaged = true;
+                return ControlFlow::Break(());
+            };
+            let place = (time, group, Box::from(key));
+            let mut hidden = false;
+            while let Some(((time, group, key), is_set)) = changed.next_if(|(own, _)| *own <= place) {
+                hidden |= (time, group, &key) == (place.0, place.1, &place.2);
+                if is_set && visit(time, group, &key).is_break() {
+                    is_over = true;
+                    return ControlFlow::Break(());
+                }
+            }
+            if !hidden && visit(time, group, key).is_break() {
+                is_over = true;
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        })?;
+        if is_damaged {
+            return Err(self.damaged());
+        }
+        let rest = changed.filter(|(_, is_set)| *is_set);
+        for ((time, group, key), _) in rest {
+            if is_over || visit(time, group, &key).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn damaged(&self) -> Error {
+        Error::Corrupt { of: self.descriptor.name.clone(), reason: "a timer's key is too short".into() }
+    }
+
+    /// The timers in memory at the barrier, from a place on, some `limit` of them, and where to go on; none: that was all. A timer may come
+    /// more than once: the last word counts.
+    fn owed(&self, from: &Cursor, limit: usize, generations: &Generations) -> (Vec<StoredEntry>, Option<Cursor>) {
+        let mut place = (from.key[..].try_into().map_or(i64::MIN, time_of_bytes), from.slot as usize);
+        let mut entries = Vec::new();
+        let mut looked_at = 0;
+        for (&time, bucket) in self.buckets.range(place.0..) {
+            let first = if time == place.0 { place.1 } else { 0 };
+            place = (time, first);
+            while place.1 < bucket.owed_entries(generations) {
+                if looked_at >= limit {
+                    return (entries, Some(Cursor { part: self.part, key: time_bytes(time).to_vec(), slot: place.1 as u32 }));
+                }
+                entries.extend(bucket.entry(place.1).map(|(key, word)| stored_timer(self.prefix, time, key, word)));
+                (place.1, looked_at) = (place.1 + 1, looked_at + 1);
+            }
+            if looked_at >= limit {
+                return (entries, Some(Cursor { part: self.part, key: time_bytes(time).to_vec(), slot: place.1 as u32 }));
+            }
+            looked_at += 1;
         }
         (entries, None)
     }
+}
+
+/// A timer as it stands on disk, or is deleted there.
+fn stored_timer(prefix: u16, time: i64, key: Key<'_>, word: Word) -> StoredEntry {
+    let value = (word == Word::Set).then(Box::default);
+    StoredEntry { key: disk_key(prefix, time, key.group, key.bytes).into(), value }
+}
+
+/// `[prefix][time, sign flipped][key group][key]`.
+fn disk_key(prefix: u16, time: i64, group: KeyGroup, key: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(12 + key.len());
+    out.extend_from_slice(&prefix.to_be_bytes());
+    out.extend_from_slice(&time_bytes(time));
+    out.extend_from_slice(&group.0.to_be_bytes());
+    out.extend_from_slice(key);
+    out
 }
 
 /// Big-endian with the sign flipped: bytes compare as times do.
@@ -529,8 +648,12 @@ fn time_of_bytes(bytes: [u8; 8]) -> i64 {
 }
 
 /// Time, group and key of a timer on disk.
-fn split_disk_key(stored: &[u8]) -> Option<(i64, KeyGroup, &[u8])> {
-    let (time, rest) = stored.get(2..)?.split_first_chunk::<8>()?;
+pub(crate) fn split_disk_key(stored: &[u8]) -> Option<(i64, KeyGroup, &[u8])> {
+    split_unprefixed(stored.get(2..)?)
+}
+
+fn split_unprefixed(stored: &[u8]) -> Option<(i64, KeyGroup, &[u8])> {
+    let (time, rest) = stored.split_first_chunk::<8>()?;
     let (group, key) = rest.split_first_chunk::<2>()?;
     Some((time_of_bytes(*time), KeyGroup(u16::from_be_bytes(*group)), key))
 }

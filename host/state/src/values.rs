@@ -15,12 +15,13 @@ use millstream_model::{
 };
 
 use crate::{
-    Error, NEVER_REFRESHED, Slot, StoredEntry, VALUE_BYTES_MAX,
+    Error, NEVER_REFRESHED, Slot, VALUE_BYTES_MAX,
     collections::successor,
-    generation::Generations,
+    generation::{Cursor, Generations, SLICE_BYTES, StoredEntry},
     layout::{Layout, Records},
     rocks::{Disk, is_over},
     row::{self, RowDecoder, RowEncoder, split_stored, start_stored},
+    store::PAGE,
     table::KeyTable,
 };
 
@@ -30,6 +31,8 @@ const CHANGED: u64 = 4;
 const STORED: u64 = 8;
 /// The bits of the head that say which fields are null.
 const NULL_BITS: u64 = 0xffff_ff00;
+/// Slots whose values are encoded together for a snapshot.
+const OWED_TOGETHER: u32 = 64;
 /// What allocating a box costs beside its bytes, roughly.
 const BOX_OVERHEAD: usize = 16;
 
@@ -64,6 +67,15 @@ pub(crate) struct Context<'a> {
     pub disk: Option<&'a Disk>,
     /// What the clock of the state's time to live shows.
     pub now: Option<i64>,
+}
+
+/// What reading all values works on.
+pub(crate) struct Reading<'a> {
+    pub table: &'a KeyTable,
+    pub disk: Option<&'a Disk>,
+    /// What the clock of the state's time to live shows.
+    pub now: Option<i64>,
+    pub only: Option<(&'a [u8], KeyGroup)>,
 }
 
 /// New values, checked and encoded: applying them cannot fail.
@@ -415,6 +427,33 @@ impl ValueState {
         context.generations.keep_copies(copies);
     }
 
+    /// Some entries of the snapshot under way from a slot on, and where to go on; none: that was all.
+    pub fn owed(&self, from: &Cursor, limit: usize, table: &KeyTable, generations: &Generations) -> (Vec<StoredEntry>, Option<Cursor>) {
+        let slots = table.slots() as u32;
+        let (mut next, mut entries, mut bytes) = (from.slot, Vec::new(), 0);
+        let end = slots.min(next.saturating_add(u32::try_from(limit).unwrap_or(u32::MAX)));
+        while next < end && bytes < SLICE_BYTES {
+            let chunk = next..end.min(next + OWED_TOGETHER);
+            next = chunk.end;
+            let owed: Vec<Slot> = chunk.map(Slot).filter(|slot| table.is_used(slot.0) && self.is_owed(*slot, table, generations)).collect();
+            let of_chunk = self.entries(&owed, table);
+            bytes += of_chunk.iter().map(StoredEntry::len).sum::<usize>();
+            entries.extend(of_chunk);
+        }
+        (entries, (next < slots).then_some(Cursor { part: self.part, key: Vec::new(), slot: next }))
+    }
+
+    /// Takes in values of a snapshot, as they stood on disk: the disk below this store does not have them.
+    pub fn take_in_changed(&mut self, found: &[(Slot, Vec<u8>)], context: &mut Context<'_>) -> Result<(), Error> {
+        self.take_in(found, context.table)?;
+        let changed = CHANGED | u64::from(context.generations.current()) << 32;
+        for (slot, _) in found {
+            let head = &mut self.record_mut(context.table, *slot)[0];
+            *head = *head & !STORED | changed;
+        }
+        Ok(())
+    }
+
     /// Whether a changed record belongs to the snapshot under way.
     pub fn is_owed(&self, slot: Slot, table: &KeyTable, generations: &Generations) -> bool {
         let head = self.head(table, slot);
@@ -473,37 +512,67 @@ impl ValueState {
         self.set_cell(slot, Box::default());
     }
 
-    /// Visits the values on disk, page by page, but for keys that `is_known` in memory.
-    pub fn read_disk(
+    /// Visits all values, page by page, those in memory first; not those that are over.
+    pub fn read_all(
         &self,
-        disk: &Disk,
-        page: usize,
-        is_known: impl Fn(&[u8], KeyGroup) -> bool,
-        mut visit: impl FnMut(EncodedKeys, ArrayRef) -> Result<(), Error>,
+        reading: &Reading<'_>,
+        mut visit: impl FnMut(EncodedKeys, ArrayRef) -> Result<ControlFlow<()>, Error>,
     ) -> Result<(), Error> {
-        let from = self.prefix.to_be_bytes();
-        let mut keys = EncodedKeys::default();
-        let mut decoder = self.decoder()?;
-        let mut result = Ok(());
-        disk.scan(&from, &successor(&from), false, |stored_key, stored| {
-            let Some((group, key)) = stored_key.get(2..).and_then(<[u8]>::split_first_chunk::<2>) else { return ControlFlow::Continue(()) };
-            let group = KeyGroup(u16::from_be_bytes(*group));
-            if is_known(key, group) {
-                return ControlFlow::Continue(());
+        let is_over = |refreshed: Option<i64>| {
+            self.descriptor.ttl.zip(refreshed).is_some_and(|(ttl, refreshed)| is_over(ttl, refreshed, reading.now))
+        };
+        let table = reading.table;
+        let mut slots = match reading.only {
+            Some((key, group)) => table.find(key, group).filter(|slot| self.head(table, *slot) & PRESENT != 0).into_iter().collect(),
+            None => self.present(table),
+        };
+        slots.retain(|&slot| !is_over(self.descriptor.ttl.map(|_| self.record(table, slot)[1] as i64)));
+        for slots in slots.chunks(PAGE) {
+            if visit(table.keys(slots), self.read(slots, table)?)?.is_break() {
+                return Ok(());
             }
-            keys.push_in_group(key, group);
-            result = split_stored(stored).ok_or_else(|| self.damaged(&"its head")).and_then(|stored| {
-                decoder.read(stored.version, stored.body).map_err(|damage| self.damaged(&damage))?;
-                if keys.len() < page {
-                    Ok(())
-                } else {
-                    visit(std::mem::take(&mut keys), decoder.finish().map_err(|damage| self.damaged(&damage))?)
-                }
-            });
-            if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        }
+        let Some(disk) = reading.disk else { return Ok(()) };
+        let mut from = self.prefix.to_be_bytes().to_vec();
+        if let Some((key, group)) = reading.only {
+            from.extend_from_slice(&group.0.to_be_bytes());
+            from.extend_from_slice(key);
+        }
+        let (mut keys, mut decoder) = (EncodedKeys::default(), self.decoder()?);
+        let mut result = Ok(ControlFlow::Continue(()));
+        disk.scan(&from, &successor(&from), false, |stored_key, stored| {
+            result = self.read_entry(&stored_key[2..], stored, table, &is_over, (&mut keys, &mut decoder));
+            if result.is_ok() && keys.len() == PAGE {
+                let page = decoder.finish().map_err(|damage| self.damaged(&damage));
+                result = page.and_then(|values| visit(std::mem::take(&mut keys), values));
+            }
+            if matches!(result, Ok(ControlFlow::Continue(()))) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
-        result?;
-        if keys.is_empty() { Ok(()) } else { visit(keys, decoder.finish().map_err(|damage| self.damaged(&damage))?) }
+        if result?.is_continue() && !keys.is_empty() {
+            // It was the last page either way.
+            let _ = visit(keys, decoder.finish().map_err(|damage| self.damaged(&damage))?)?;
+        }
+        Ok(())
+    }
+
+    /// Adds an entry of the disk to a page, if memory does not know better.
+    fn read_entry(
+        &self,
+        entry: &[u8],
+        stored: &[u8],
+        table: &KeyTable,
+        is_over: &impl Fn(Option<i64>) -> bool,
+        (keys, decoder): (&mut EncodedKeys, &mut RowDecoder),
+    ) -> Result<ControlFlow<()>, Error> {
+        let (group, key) = entry.split_first_chunk::<2>().ok_or_else(|| self.damaged(&"a key is too short"))?;
+        let group = KeyGroup(u16::from_be_bytes(*group));
+        let stored = split_stored(stored).ok_or_else(|| self.damaged(&"its head"))?;
+        let is_known = table.find(key, group).is_some_and(|slot| self.head(table, slot) & KNOWN != 0);
+        if !is_known && !is_over(stored.refreshed) {
+            keys.push_in_group(key, group);
+            decoder.read(stored.version, stored.body).map_err(|damage| self.damaged(&damage))?;
+        }
+        Ok(ControlFlow::Continue(()))
     }
 
     /// Whether the records of `before` can be taken over as they are.
@@ -515,11 +584,6 @@ impl ValueState {
     pub fn present(&self, table: &KeyTable) -> Vec<Slot> {
         let is_present = |slot: &Slot| table.is_used(slot.0) && self.head(table, *slot) & PRESENT != 0;
         (0..table.slots() as u32).map(Slot).filter(is_present).collect()
-    }
-
-    /// Whether memory knows the value (or its absence) of a key.
-    pub fn is_known(&self, slot: Slot, table: &KeyTable) -> bool {
-        self.head(table, slot) & KNOWN != 0
     }
 }
 

@@ -1,7 +1,7 @@
 //! Keeping a store inside its memory budget.
 
 use super::{KeyedStore, Slot, State};
-use crate::{Error, StoredEntry, collections, values};
+use crate::{Error, collections, generation::StoredEntry, values};
 
 /// Keys that leave memory at a time.
 const EVICTED_TOGETHER: usize = 1024;

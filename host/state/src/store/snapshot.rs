@@ -1,121 +1,165 @@
-//! What a checkpoint takes from a store, and reading all of it.
+//! Taking a snapshot. `snapshot` says what it consists of, `generation` how a barrier cuts the state.
 
-use arrow_array::ArrayRef;
-use millstream_model::{ids::Generation, key::EncodedKeys};
+use std::path::PathBuf;
+
+use millstream_model::state::Clock;
 
 use super::{KeyedStore, State};
-use crate::{Error, Slot, StoredEntry, generation::Cursor};
+use crate::{
+    Error,
+    generation::{Cursor, SLICE_BYTES, StoredEntry, Target},
+    snapshot::{
+        Entries, FilesForm, Outcome, SnapshotCut, SnapshotStep, StateDescription, StoreDescription, TimerDescription, snapshot_type_text,
+    },
+};
 
-/// A slice of the snapshot under way.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct OldEntries {
-    /// Entries of states, as they stood at the barrier; the disk must have them before it is cut.
-    pub states: Vec<StoredEntry>,
-    /// Timers in memory at the barrier. They belong beside the cut disk, not on the disk itself, which holds only later ones.
-    pub timers: Vec<StoredEntry>,
-    /// Whether this was all.
-    pub is_last: bool,
+/// A state that has never left memory, and takes no more of it, is written as one small file: a database has three and more.
+const SMALL_BYTES: usize = 256 << 10;
+/// How many times `limit` places a slice looks at, at most, while it finds nothing to hand out.
+const ROUNDS_PER_SLICE: usize = 8;
+
+/// The snapshot under way.
+pub(super) struct Taking {
+    directory: PathBuf,
+    /// As of the barrier.
+    description: StoreDescription,
+    /// What does not go to the disk.
+    entries: Entries,
+    outcome: Outcome,
 }
-
-/// Values read from a value state: row i is of key i.
-#[derive(Clone, Debug)]
-pub struct ValuesPage {
-    /// The keys, with their groups.
-    pub keys: EncodedKeys,
-    /// Their values; never null.
-    pub values: ArrayRef,
-}
-
-/// Values of one page.
-const PAGE: usize = 4096;
 
 impl KeyedStore {
-    /// A barrier: what is in the store now belongs to the generation that ends, and a snapshot of it begins. Costs the same for any number of
-    /// keys. A snapshot that was under way is given up.
-    pub fn advance_generation(&mut self) -> Generation {
-        self.generations.advance()
-    }
-
-    /// The next slice of the snapshot under way, some `limit` entries: what the disk lacks. Between two slices the stream may go on.
+    /// A barrier: what is in the store now belongs to a snapshot, which will be written to `directory`. Costs the same for any number of keys.
+    /// Go on with [`Self::continue_snapshot`]; the store may be used as before meanwhile, but for new declarations.
     ///
     /// # Errors
-    /// [`Error::InvalidUse`]: no snapshot is under way.
-    pub fn old_generation_entries(&mut self, limit: usize) -> Result<OldEntries, Error> {
-        let Some(mut cursor) = self.generations.cursor().cloned() else { return Err(Error::InvalidUse("no snapshot is under way".into())) };
-        let mut entries = self.generations.take_copies();
+    /// [`Error::SnapshotUnderWay`]; [`Error::InvalidDeclaration`]: a state's type has no text; [`Error::Backend`].
+    pub fn begin_snapshot(&mut self, directory: PathBuf) -> Result<(), Error> {
+        if self.generations.is_pending() {
+            return Err(Error::SnapshotUnderWay);
+        }
+        let description = self.describe()?;
+        self.timers.forget_read_back(self.disk.as_mut())?;
+        let is_small = self.memory_bytes() <= SMALL_BYTES;
+        self.generations.begin(match &self.disk {
+            Some(disk) if disk.is_open() || !is_small => Target::Disk,
+            _ => Target::Collection,
+        });
+        self.expiry.hold(true);
+        self.taking = Some(Taking { directory, description, entries: Entries::default(), outcome: Outcome::default() });
+        Ok(())
+    }
+
+    fn describe(&self) -> Result<StoreDescription, Error> {
+        let state = |state: &State| match state {
+            State::Value(value) => StateDescription::new(&value.descriptor, value.prefix, &value.versions, 0),
+            State::Collection(collection) => {
+                let next_position = collection.next_position();
+                StateDescription::new(&collection.descriptor, collection.prefix, &collection.versions, next_position)
+            }
+        };
+        let timers = self.timers.declared();
+        let timer = timers.map(|(timer, prefix)| TimerDescription { name: timer.name.clone(), prefix, clock: timer.clock });
+        Ok(StoreDescription {
+            next_prefix: self.prefixes.next(),
+            key_types: self.key_types.iter().map(|data_type| snapshot_type_text("the key", data_type)).collect::<Result<_, _>>()?,
+            states: self.states.iter().map(state).collect::<Result<_, _>>()?,
+            timers: timer.collect(),
+            event_time: self.expiry.now(Clock::EventTime),
+            processing_time: self.expiry.now(Clock::ProcessingTime),
+            ..StoreDescription::default()
+        })
+    }
+
+    /// Hands out the next slice of the snapshot, some `limit` entries or one MiB: to RocksDB, or to the cut. Between two slices the stream goes
+    /// on. After the cut was given, nothing more is to be done before it is written.
+    ///
+    /// # Errors
+    /// [`Error::InvalidUse`]: there is nothing to continue. [`Error::Backend`]: the store may lack a part of the snapshot; drop it and recover.
+    pub fn continue_snapshot(&mut self, limit: usize) -> Result<SnapshotStep, Error> {
+        if self.generations.cursor().is_none() {
+            return Err(Error::InvalidUse("there is no snapshot to continue".into()));
+        }
+        let (entries, is_last) = self.next_slice(limit.max(1));
+        self.hand_out(entries)?;
+        if !is_last {
+            return Ok(SnapshotStep::More);
+        }
+        self.generations.end_pass();
+        let disk = self.disk.as_ref().filter(|_| self.generations.writes_to_disk()).and_then(|disk| disk.writer(self.tables.clone()));
+        let taking = self.taking.as_mut().expect("there is one as long as the pass goes on");
+        let entries = std::mem::take(&mut taking.entries);
+        let files = if disk.is_some() { FilesForm::RocksDb } else { FilesForm::Entries };
+        let description = StoreDescription { files, entries: entries.len(), ..taking.description.clone() };
+        let cut = SnapshotCut { directory: taking.directory.clone(), description, entries, disk, outcome: taking.outcome.clone() };
+        Ok(SnapshotStep::Cut(Box::new(cut)))
+    }
+
+    fn next_slice(&mut self, limit: usize) -> (Vec<StoredEntry>, bool) {
+        let mut cursor = self.generations.cursor().cloned().expect("looked at before");
+        let mut entries = self.generations.take_copies(limit);
+        let are_copies_left = entries.len() == limit;
+        let mut bytes = entries.iter().map(StoredEntry::len).sum::<usize>();
         let parts = self.states.len() + self.timers.names();
-        while entries.len() < limit && cursor.part < parts {
+        for _ in 0..ROUNDS_PER_SLICE {
+            if entries.len() >= limit || bytes >= SLICE_BYTES || cursor.part >= parts {
+                break;
+            }
             let (more, next) = self.owed(&cursor, limit);
+            bytes += more.iter().map(StoredEntry::len).sum::<usize>();
             entries.extend(more);
             cursor = next.unwrap_or(Cursor { part: cursor.part + 1, ..Cursor::default() });
         }
-        let is_last = cursor.part >= parts;
+        let is_last = cursor.part >= parts && !are_copies_left;
         self.generations.move_cursor(cursor);
-        let is_timer = |entry: &StoredEntry| self.timers.has_prefix(&entry.key);
-        let (timers, states) = entries.into_iter().partition(is_timer);
-        Ok(OldEntries { states, timers, is_last })
+        (entries, is_last)
     }
 
     /// Some entries of one part, and where to go on in it.
-    fn owed(&self, cursor: &Cursor, limit: usize) -> (Vec<StoredEntry>, Option<Cursor>) {
-        let by_key =
-            |(entries, next): (Vec<StoredEntry>, Option<Vec<u8>>)| (entries, next.map(|key| Cursor { part: cursor.part, slot: 0, key }));
-        match self.states.get(cursor.part) {
-            Some(State::Value(value)) => {
-                let end = self.table.slots().min(cursor.slot as usize + limit) as u32;
-                let owed = |slot: &Slot| self.table.is_used(slot.0) && value.is_owed(*slot, &self.table, &self.generations);
-                let slots: Vec<Slot> = (cursor.slot..end).map(Slot).filter(owed).collect();
-                let next = ((end as usize) < self.table.slots()).then_some(Cursor { part: cursor.part, slot: end, key: Vec::new() });
-                (value.entries(&slots, &self.table), next)
-            }
-            Some(State::Collection(collection)) => by_key(collection.owed(&cursor.key, limit, &self.generations)),
-            None => by_key(self.timers.owed(cursor.part - self.states.len(), &cursor.key, limit, &self.generations)),
+    fn owed(&self, from: &Cursor, limit: usize) -> (Vec<StoredEntry>, Option<Cursor>) {
+        match self.states.get(from.part) {
+            Some(State::Value(value)) => value.owed(from, limit, &self.table, &self.generations),
+            Some(State::Collection(collection)) => collection.owed(from, limit, &self.generations),
+            None => self.timers.owed(from.part - self.states.len(), from, limit, &self.generations),
         }
     }
 
-    /// The snapshot is taken: every slice was handed out, and with a disk it was written and the disk was cut. Costs the same for any number of
-    /// keys.
-    ///
-    /// # Errors
-    /// [`Error::Backend`].
-    pub fn finish_generation(&mut self) -> Result<(), Error> {
-        self.generations.finish();
-        self.timers.finish_generation(self.disk.as_mut())
-    }
-
-    /// Writes a slice's entries of states to the disk; nothing without one.
-    ///
-    /// # Errors
-    /// [`Error::Backend`].
-    pub fn write_old_entries(&mut self, entries: &OldEntries) -> Result<(), Error> {
+    /// Timers in memory belong beside the disk, not on it: it holds only later ones.
+    fn hand_out(&mut self, entries: Vec<StoredEntry>) -> Result<(), Error> {
+        let taking = self.taking.as_mut().expect("a snapshot is under way");
+        let writes_to_disk = self.generations.writes_to_disk();
+        let is_for_disk = |entry: &StoredEntry| writes_to_disk && !self.timers.has_prefix(&entry.key);
+        let (for_disk, beside): (Vec<_>, Vec<_>) = entries.into_iter().partition(is_for_disk);
+        beside.iter().for_each(|entry| taking.entries.push(entry));
         match &mut self.disk {
-            Some(disk) if !entries.states.is_empty() => disk.write(&entries.states),
+            Some(disk) if !for_disk.is_empty() => disk.write(&for_disk),
             _ => Ok(()),
         }
     }
 
-    /// Reads all values of a value state, page by page, in no order; times to live are not looked at.
+    /// The cut was written. Costs the same for any number of keys.
     ///
     /// # Errors
-    /// As [`Self::load`]; or what `visit` returns.
-    pub fn read_values(&self, state: usize, mut visit: impl FnMut(ValuesPage) -> Result<(), Error>) -> Result<(), Error> {
-        let Some(State::Value(value)) = self.states.get(state) else { return Err(self.wrong_kind(state, "value")) };
-        for slots in value.present(&self.table).chunks(PAGE) {
-            let mut keys = EncodedKeys::default();
-            let mut bytes = Vec::new();
-            for &slot in slots {
-                bytes.clear();
-                let group = self.table.key(slot, &mut bytes);
-                keys.push_in_group(&bytes, group);
-            }
-            visit(ValuesPage { keys, values: value.read(slots, &self.table)? })?;
+    /// [`Error::InvalidUse`]: it was not. [`Error::Backend`].
+    pub fn finish_snapshot(&mut self) -> Result<(), Error> {
+        let outcome = self.taking.as_ref().and_then(|taking| taking.outcome.get());
+        let Some(tables) = outcome else { return Err(Error::InvalidUse("the snapshot was not written".into())) };
+        self.tables = tables.clone();
+        self.taking = None;
+        self.generations.finish();
+        self.expiry.hold(false);
+        self.timers.forget_read_back(self.disk.as_mut())
+    }
+
+    /// The snapshot under way, if there is one, is given up: whatever its directory holds is the caller's to remove. The store is as if it had
+    /// not begun, and the next one takes all that this one would have.
+    pub fn abandon_snapshot(&mut self) {
+        self.taking = None;
+        self.generations.abandon();
+        self.expiry.hold(false);
+        if let Err(error) = self.timers.forget_read_back(self.disk.as_mut()) {
+            // Tried again, and returned, when the next snapshot begins.
+            tracing::warn!(%error, "timers that were read back stay on disk for now");
         }
-        let Some(disk) = &self.disk else { return Ok(()) };
-        value.read_disk(
-            disk,
-            PAGE,
-            |key, group| self.table.find(key, group).is_some_and(|slot| value.is_known(slot, &self.table)),
-            |keys, values| visit(ValuesPage { keys, values }),
-        )
     }
 }

@@ -1,23 +1,25 @@
 //! One suite for every backend: in memory, on RocksDB with room for everything, and on RocksDB with room for next to nothing.
 
 mod collections;
+mod damage;
 mod declarations;
 mod larger_than_memory;
 mod limits;
 mod model;
+mod rescale;
 mod snapshots;
 mod time_to_live;
 mod timers;
 mod values;
 
-use std::sync::Arc;
+use std::{ops::ControlFlow, sync::Arc};
 
 use arrow_array::{ArrayRef, Int64Array, StringArray, cast::AsArray, types::Int64Type};
 use arrow_buffer::BooleanBuffer;
 use arrow_schema::{DataType, Field};
 use millstream_model::{
     Watermark,
-    key::{EncodedKeys, KEY_GROUPS, encode_keys},
+    key::{EncodedKeys, KEY_GROUPS, KeyGroup, encode_keys},
     state::{Clock, StateDescriptor, StateKind, StateScope, TimerDescriptor},
 };
 use tempfile::TempDir;
@@ -44,11 +46,12 @@ pub(super) const KINDS: [Kind; 3] = [Kind::Memory, Kind::RocksDb, Kind::TinyRock
 /// A store, and the directory it may use.
 pub(super) struct Fixture {
     pub store: KeyedStore,
-    _directory: TempDir,
+    pub directory: TempDir,
+    /// Snapshots begun.
+    pub snapshots: usize,
 }
 
-pub(super) fn open(kind: Kind, states: Vec<StateDescriptor>, timers: Vec<TimerDescriptor>) -> Fixture {
-    let directory = TempDir::new().expect("a directory");
+pub(super) fn settings(kind: Kind, directory: &TempDir) -> StoreSettings {
     let shared = Arc::new(RocksShared::new(RocksSharedSettings { block_cache_bytes: 1 << 20, write_buffer_bytes: 1 << 20 }));
     let rocks = Backend::RocksDb { directory: directory.path().join("state"), shared };
     let (backend, memory_budget_bytes) = match kind {
@@ -56,9 +59,13 @@ pub(super) fn open(kind: Kind, states: Vec<StateDescriptor>, timers: Vec<TimerDe
         Kind::RocksDb => (rocks, 1 << 30),
         Kind::TinyRocksDb => (rocks, 2048),
     };
-    let settings = StoreSettings { backend, memory_budget_bytes };
-    let store = KeyedStore::open(&settings, 0..KEY_GROUPS, states, timers).expect("good declarations");
-    Fixture { store, _directory: directory }
+    StoreSettings { backend, memory_budget_bytes }
+}
+
+pub(super) fn open(kind: Kind, states: Vec<StateDescriptor>, timers: Vec<TimerDescriptor>) -> Fixture {
+    let directory = TempDir::new().expect("a directory");
+    let store = KeyedStore::open(&settings(kind, &directory), 0..KEY_GROUPS, states, timers).expect("good declarations");
+    Fixture { store, directory, snapshots: 0 }
 }
 
 pub(super) fn value_state(name: &str, value_type: DataType) -> StateDescriptor {

@@ -6,6 +6,9 @@
 use hashbrown::HashTable;
 use millstream_model::key::KeyGroup;
 
+use super::stored_timer;
+use crate::generation::{Generations, StoredEntry};
+
 /// Buckets up to this size are searched at every change.
 const SEARCHED_MAX: usize = 16;
 /// Smallest log that is settled because of its length.
@@ -22,7 +25,9 @@ pub(super) struct Bucket {
     settle_at: usize,
     has_deletions: bool,
     /// Generation of the last change.
-    pub generation: u32,
+    generation: u32,
+    /// If that is the current one: the entries before this one belong to the snapshot under way.
+    old: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -61,7 +66,7 @@ impl<'a> Key<'a> {
 impl Bucket {
     /// Sets or deletes the timer of a key. `may_be_on_disk`: a deletion must be remembered.
     pub fn change(&mut self, key: Key<'_>, word: Word, may_be_on_disk: bool) {
-        if self.entries.len() - self.first <= SEARCHED_MAX {
+        if self.changes_in_place() {
             self.settle(|_| true);
             match (self.find(self.first, key), word) {
                 (Some(at), Word::Deleted) if !may_be_on_disk => self.drop_entry(at),
@@ -78,6 +83,50 @@ impl Bucket {
             return;
         }
         self.push(key, word);
+    }
+
+    /// Before a change: entries of the snapshot under way stay told apart from those that come.
+    pub fn begin_change(&mut self, generations: &Generations) {
+        if self.generation != generations.current() {
+            self.old = self.owed_entries(generations);
+            self.generation = generations.current();
+        }
+    }
+
+    /// The entries before this one belong to the snapshot under way.
+    pub fn owed_entries(&self, generations: &Generations) -> usize {
+        if generations.belongs_to_snapshot(self.generation) {
+            self.entries.len()
+        } else if generations.is_pending() && self.generation == generations.current() {
+            self.old
+        } else {
+            0
+        }
+    }
+
+    /// Before entries change in their place, or move: the snapshot under way gets what it is owed from entry `place` on.
+    pub fn copy_owed(&mut self, prefix: u16, time: i64, place: usize, generations: &mut Generations) {
+        let owed = place..self.owed_entries(generations);
+        let copies: Vec<StoredEntry> =
+            owed.filter_map(|at| self.entry(at)).map(|(key, word)| stored_timer(prefix, time, key, word)).collect();
+        generations.keep_copies(copies);
+        self.old = 0;
+    }
+
+    /// Whether [`Self::change`] looks for the key, and changes its entry.
+    pub fn changes_in_place(&self) -> bool {
+        self.entries.len() - self.first <= SEARCHED_MAX
+    }
+
+    /// Entry `at`; none: it is gone.
+    pub fn entry(&self, at: usize) -> Option<(Key<'_>, Word)> {
+        let entry = &self.entries[at];
+        (entry.word != Word::Gone).then(|| (self.key(entry), entry.word))
+    }
+
+    /// Whether there is one entry per key, and none is a deletion.
+    pub fn is_settled(&self) -> bool {
+        self.settled == self.entries.len() && !self.has_deletions
     }
 
     /// Whether the log has grown so much that settling it is due.
@@ -110,7 +159,7 @@ impl Bucket {
 
     /// One entry per key, in the order in which they were first set; a deletion stays only where `keeps_deletion` says so.
     pub fn settle(&mut self, keeps_deletion: impl Fn(Key<'_>) -> bool) {
-        if self.settled == self.entries.len() && !self.has_deletions {
+        if self.is_settled() {
             return;
         }
         let log = std::mem::take(self);
@@ -129,7 +178,7 @@ impl Bucket {
                 }
             }
         }
-        self.generation = log.generation;
+        (self.generation, self.old) = (log.generation, log.old);
         for entry in last {
             let key = log.key(&entry);
             if entry.word == Word::Set || keeps_deletion(key) {
@@ -146,12 +195,13 @@ impl Bucket {
         live.map(|entry| (self.key(entry), entry.word))
     }
 
-    /// Removes timers that [`Self::timers`] gave, in its order.
-    pub fn remove<'a>(&mut self, keys: impl Iterator<Item = Key<'a>>) {
+    /// Removes timers that [`Self::timers`] gave, in its order. `on_removed` is told of each, with its number.
+    pub fn remove<'a>(&mut self, keys: impl Iterator<Item = Key<'a>>, mut on_removed: impl FnMut(usize, Key<'a>, Word)) {
         let mut from = self.first;
         for key in keys {
             let found = self.find(from, key).or_else(|| self.find(self.first, key));
             if let Some(at) = found {
+                on_removed(at, key, self.entries[at].word);
                 self.entries[at].word = Word::Gone;
                 from = at + 1;
             }
@@ -164,7 +214,7 @@ impl Bucket {
     /// Puts timers from the disk before the log.
     pub fn put_before(&mut self, timers: Self) {
         let log = std::mem::replace(self, timers);
-        self.generation = log.generation;
+        (self.generation, self.old) = (log.generation, log.old);
         self.settled = 0;
         for (key, word) in log.timers() {
             self.push(key, word);

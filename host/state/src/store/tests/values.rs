@@ -137,10 +137,10 @@ fn all_values_can_be_read() {
         }
         let mut sum = 0;
         let mut count = 0;
-        let read = fixture.store.read_values(0, |page| {
+        let read = fixture.store.read_state(0, None, |page| {
             sum += page.values.as_primitive::<Int64Type>().values().iter().sum::<i64>();
             count += page.keys.len();
-            Ok(())
+            Ok(ControlFlow::Continue(()))
         });
         read.expect("a good disk");
         assert_eq!((count, sum), (500, 499 * 500), "{kind:?}");
