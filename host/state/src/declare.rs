@@ -117,6 +117,11 @@ impl Prefixes {
         Ok(prefix)
     }
 
+    /// Forgets a state whose values will come anew.
+    pub fn forget_state(&mut self, name: &str) {
+        self.states.remove(name);
+    }
+
     /// Forgets names that are not declared any more; their prefixes stay used up.
     pub fn retain(&mut self, states: &[StateDescriptor], timers: &[TimerDescriptor]) {
         self.states.retain(|name, _| states.iter().any(|state| state.name == *name));
@@ -131,6 +136,21 @@ impl Prefixes {
         self.next += 1;
         Ok(prefix)
     }
+}
+
+/// Whether values of a snapshot cannot be read by the rules, but by the operator's own migration.
+///
+/// # Errors
+/// [`Error::Incompatible`]: the type changed without its version; the description is damaged.
+pub(crate) fn needs_migration(before: &StateDescription, state: &StateDescriptor) -> Result<bool, Error> {
+    let mut needs_migration = false;
+    for (version, writer) in before.types()? {
+        match check_evolution(state, version, &writer) {
+            Err(_) if version != state.version => needs_migration = true,
+            checked => checked?,
+        }
+    }
+    Ok(needs_migration)
 }
 
 fn check_evolution(state: &StateDescriptor, version: u32, writer: &DataType) -> Result<(), Error> {

@@ -63,6 +63,19 @@ pub enum Error {
         /// The first difference that has no rule.
         reason: String,
     },
+    /// The operator's own migration of stored values failed, or answered what is not declared. Nothing of the snapshot was changed.
+    #[error("state {state:?} cannot be migrated from version {from} to {to}")]
+    Migration {
+        /// The state's name.
+        state: String,
+        /// Its version in the snapshot.
+        from: u32,
+        /// Its declared version.
+        to: u32,
+        /// What the migration said, or what is wrong with its answer.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The memory backend has nowhere to put more state.
     #[error("state needs {needed_bytes} bytes, more than the {budget_bytes} that the memory backend may use")]
     OutOfBudget {
@@ -110,6 +123,7 @@ impl Error {
             }
             Self::Incompatible { .. } | Self::NewerFormat { .. } | Self::SnapshotUnderWay => ErrorKind::Conflict,
             Self::WrongType { .. } | Self::InvalidUse(_) => ErrorKind::Internal,
+            Self::Migration { .. } => ErrorKind::Guest,
             Self::Corrupt { .. } => ErrorKind::Corrupt,
             Self::Backend { .. } => ErrorKind::Unavailable,
         }

@@ -23,11 +23,13 @@ use crate::{
     values::{self, ValueState},
 };
 
+mod migrate;
 mod read;
 mod restore;
 mod room;
 mod snapshot;
 
+pub use migrate::{Migrate, OldValues};
 pub(crate) use read::PAGE;
 pub use read::{StatePage, TimerPage};
 use snapshot::Taking;

@@ -115,6 +115,23 @@ impl StoreDescription {
         self.timers.iter().map(|timer| &timer.name[..]).filter(is_missing).collect()
     }
 
+    /// The names of the states whose values no rule can read as declared: only an operator's own migration can.
+    ///
+    /// # Errors
+    /// [`Error::Incompatible`]: a type changed, but its version did not; [`Error::Corrupt`], [`Error::NewerFormat`].
+    pub fn states_to_migrate(&self, declared: &[StateDescriptor]) -> Result<Vec<&str>, Error> {
+        self.check()?;
+        let mut names = Vec::new();
+        for before in &self.states {
+            if let Some(state) = declared.iter().find(|state| state.name == before.name)
+                && declare::needs_migration(before, state)?
+            {
+                names.push(&before.name[..]);
+            }
+        }
+        Ok(names)
+    }
+
     /// The states as they were declared, so that a tool can read a snapshot that it knows nothing about.
     ///
     /// # Errors

@@ -4,14 +4,17 @@
 //! what is no longer declared is forgotten. Of the parts with a database the largest is linked into place and opened, and what it has of other
 //! key groups is deleted by ranges; the databases of the others are copied into it. What lies in the parts' own files goes to memory.
 
-use std::{collections::HashMap, ops::Range};
+use std::{
+    collections::{BTreeSet, HashMap},
+    ops::Range,
+};
 
 use millstream_model::{
     key::{EncodedKeys, KEY_BYTES_MAX, KEY_GROUPS, KeyGroup},
     state::{Clock, StateDescriptor, TimerDescriptor},
 };
 
-use super::{KeyedStore, State, StoreSettings};
+use super::{KeyedStore, Migrate, State, StoreSettings, migrate::Migration};
 use crate::{
     Error, SnapshotPart, collections, declare,
     declare::Prefixes,
@@ -48,12 +51,43 @@ impl KeyedStore {
         states: Vec<StateDescriptor>,
         timers: Vec<TimerDescriptor>,
     ) -> Result<Self, Error> {
+        Self::restore_from(settings, groups, parts, (states, timers), None)
+    }
+
+    /// [`Self::restore`] for an operator that migrates what no rule can read ([`crate::StoreDescription::states_to_migrate`]); the whole state
+    /// is read and written, so this may take long.
+    ///
+    /// # Errors
+    /// As [`Self::restore`]; [`Error::Migration`], [`Error::ValueTooLarge`].
+    pub fn restore_migrating(
+        settings: &StoreSettings,
+        groups: Range<u16>,
+        parts: &[SnapshotPart],
+        states: Vec<StateDescriptor>,
+        timers: Vec<TimerDescriptor>,
+        migrate: &mut dyn Migrate,
+    ) -> Result<Self, Error> {
+        Self::restore_from(settings, groups, parts, (states, timers), Some(migrate))
+    }
+
+    fn restore_from(
+        settings: &StoreSettings,
+        groups: Range<u16>,
+        parts: &[SnapshotPart],
+        (states, timers): (Vec<StateDescriptor>, Vec<TimerDescriptor>),
+        migrate: Option<&mut dyn Migrate>,
+    ) -> Result<Self, Error> {
         let parts = parts_of(&groups, parts)?;
         let mut store = Self::empty(settings, groups);
         let base = store.choose_base(&parts)?;
         store.prefixes = join_prefixes(&parts, base)?;
         for part in &parts {
             declare::check_kinds(&part.description.state_descriptors()?, &states)?;
+        }
+        let mut migrating = Migrating { names: BTreeSet::new(), migrate };
+        if migrating.migrate.is_some() {
+            migrating.names = names_to_migrate(&parts, &states)?;
+            migrating.names.iter().for_each(|name| store.prefixes.forget_state(name));
         }
         store.restore_clocks(&parts);
         if let Some(part) = parts.first() {
@@ -62,18 +96,18 @@ impl KeyedStore {
         store.redeclare(states, timers)?;
         store.restore_positions(&parts);
         if let Some(base) = base {
-            store.link(parts[base])?;
+            store.link(parts[base], &migrating.names)?;
         }
         for (number, part) in parts.iter().enumerate() {
-            if part.description.files == FilesForm::RocksDb && base != Some(number) {
-                store.copy_database(part)?;
+            if part.description.files == FilesForm::RocksDb {
+                store.copy_database(part, base == Some(number), &mut migrating)?;
             }
         }
         if let Some(disk) = &store.disk {
             store.timers.find_horizons(disk)?;
         }
         for part in parts.iter().filter(|part| part.description.entries > 0) {
-            store.load_entries(part)?;
+            store.load_entries(part, &mut migrating)?;
         }
         store.make_room()?;
         Ok(store)
@@ -120,6 +154,10 @@ impl KeyedStore {
         states.chain(timers).collect()
     }
 
+    fn is_among(&self, owner: Owner, names: &BTreeSet<String>) -> bool {
+        matches!(owner, Owner::State(number) if names.contains(&self.declared[number].name))
+    }
+
     fn prefix_of(&self, owner: Owner) -> u16 {
         match owner {
             Owner::State(number) => self.states[number].prefix(),
@@ -127,9 +165,10 @@ impl KeyedStore {
         }
     }
 
-    /// Takes over the database of a part, without what is forgotten and what belongs to other subtasks.
-    fn link(&mut self, part: &SnapshotPart) -> Result<(), Error> {
-        let owners = self.owners(part);
+    /// Takes over the database of a part, without what is forgotten, what is migrated and what belongs to other subtasks.
+    fn link(&mut self, part: &SnapshotPart, migrated: &BTreeSet<String>) -> Result<(), Error> {
+        let mut owners = self.owners(part);
+        owners.retain(|_, owner| !self.is_among(*owner, migrated));
         let names = part.description.states.iter().map(|state| state.prefix);
         let forgotten: Vec<u16> =
             names.chain(part.description.timers.iter().map(|timer| timer.prefix)).filter(|prefix| !owners.contains_key(prefix)).collect();
@@ -153,11 +192,16 @@ impl KeyedStore {
         Ok(())
     }
 
-    /// Takes in what the database of another part has of our key groups: into our own, or into memory if there is none.
-    fn copy_database(&mut self, part: &SnapshotPart) -> Result<(), Error> {
+    /// Takes in what the database of a part has of our key groups: into our own, or into memory if there is none. Of the base only what is
+    /// migrated.
+    fn copy_database(&mut self, part: &SnapshotPart, is_base: bool, migrating: &mut Migrating<'_>) -> Result<(), Error> {
+        let mut owners = self.owners(part);
+        owners.retain(|_, owner| !is_base || self.is_among(*owner, &migrating.names));
+        if owners.is_empty() {
+            return Ok(());
+        }
         let reader = PartReader::open(&part.directory)?;
-        let owners = self.owners(part);
-        let mut loading = Loading::new(part, self.states.len());
+        let mut loading = self.loading(part, migrating)?;
         for (&prefix, &owner) in &owners {
             let groups = self.groups.clone();
             let (from, to) = match owner {
@@ -165,18 +209,21 @@ impl KeyedStore {
                 Owner::Timer(_) => (prefix.to_be_bytes().to_vec(), (prefix + 1).to_be_bytes().to_vec()),
             };
             let own = self.prefix_of(owner).to_be_bytes();
+            let mut own_key = Vec::new();
             match &mut self.disk {
                 Some(disk) => disk.write_many(|put| {
-                    let mut own_key = Vec::new();
-                    reader.scan(&from, &to, |key, value| {
-                        if matches!(owner, Owner::Timer(_)) && split_disk_key(key).is_none_or(|(_, group, _)| !groups.contains(&group.0)) {
-                            return Ok(());
-                        }
+                    let mut put = |key: &[u8], value: &[u8]| {
                         own_key.clear();
                         own_key.extend_from_slice(&own);
-                        own_key.extend_from_slice(&key[2..]);
+                        own_key.extend_from_slice(key);
                         put(&own_key, Some(value))
-                    })
+                    };
+                    reader.scan(&from, &to, |key, value| match owner {
+                        Owner::State(number) => loading.migrate(number, &key[2..], value, &mut put),
+                        Owner::Timer(_) if split_disk_key(key).is_none_or(|(_, group, _)| !groups.contains(&group.0)) => Ok(()),
+                        Owner::Timer(_) => put(&key[2..], value),
+                    })?;
+                    loading.migrate_rest(owner, &mut put)
                 })?,
                 None => reader.scan(&from, &to, |key, value| self.load_entry(&mut loading, owner, &key[2..], Some(value)))?,
             }
@@ -185,11 +232,11 @@ impl KeyedStore {
     }
 
     /// Takes in what the own file of a part has of our key groups.
-    fn load_entries(&mut self, part: &SnapshotPart) -> Result<(), Error> {
+    fn load_entries(&mut self, part: &SnapshotPart, migrating: &mut Migrating<'_>) -> Result<(), Error> {
         let path = part.directory.join(ENTRIES_FILE);
         let mut entries = EntriesReader::open(&path, part.description.entries)?;
         let owners = self.owners(part);
-        let mut loading = Loading::new(part, self.states.len());
+        let mut loading = self.loading(part, migrating)?;
         while let Some((key, value)) = entries.next()? {
             let Some((prefix, key)) = key.split_first_chunk::<2>() else {
                 return Err(Error::damaged_file(&path, "a key is too short"));
@@ -202,26 +249,43 @@ impl KeyedStore {
     }
 
     /// Takes in one entry, `key` without its prefix. Deletions matter only to timers: memory was empty before.
-    fn load_entry(&mut self, loading: &mut Loading<'_>, owner: Owner, key: &[u8], value: Option<&[u8]>) -> Result<(), Error> {
-        let damaged = || Error::damaged_file(&loading.part.directory, "a key is no key of a state or timer");
-        let number = match owner {
-            Owner::State(number) => number,
+    fn load_entry(&mut self, loading: &mut Loading<'_, '_>, owner: Owner, key: &[u8], value: Option<&[u8]>) -> Result<(), Error> {
+        match owner {
             Owner::Timer(number) => {
                 let is_good = self.timers.put_stored(number, key, value.is_some(), &self.groups, &mut self.generations);
-                return if is_good { loading.count(self) } else { Err(damaged()) };
+                if is_good { loading.count(self) } else { Err(loading.damaged()) }
             }
-        };
-        let (group, bytes) = key.split_first_chunk::<2>().ok_or_else(damaged)?;
-        let group = KeyGroup(u16::from_be_bytes(*group));
-        let Some(value) = value.filter(|_| self.groups.contains(&group.0)) else { return Ok(()) };
+            Owner::State(number) => {
+                let (group, _) = key.split_first_chunk::<2>().ok_or_else(|| loading.damaged())?;
+                let Some(value) = value.filter(|_| self.groups.contains(&u16::from_be_bytes(*group))) else { return Ok(()) };
+                if loading.migrations[number].is_none() {
+                    return self.load_value(loading, number, key, value.to_vec());
+                }
+                let mut migrated = Vec::new();
+                loading.migrate(number, key, value, &mut |key, value| {
+                    migrated.push((Box::from(key), value.to_vec()));
+                    Ok(())
+                })?;
+                self.load_values(loading, number, migrated)
+            }
+        }
+    }
+
+    /// Takes in values of a state in their present type.
+    fn load_values(&mut self, loading: &mut Loading<'_, '_>, number: usize, entries: Vec<(Box<[u8]>, Vec<u8>)>) -> Result<(), Error> {
+        entries.into_iter().try_for_each(|(key, value)| self.load_value(loading, number, &key, value))
+    }
+
+    fn load_value(&mut self, loading: &mut Loading<'_, '_>, number: usize, key: &[u8], value: Vec<u8>) -> Result<(), Error> {
+        let (group, bytes) = key.split_first_chunk::<2>().ok_or_else(|| loading.damaged())?;
         match &mut self.states[number] {
             State::Value(_) => {
                 if bytes.len() > KEY_BYTES_MAX {
-                    return Err(damaged());
+                    return Err(loading.damaged());
                 }
                 let page = &mut loading.pages[number];
-                page.keys.push_in_group(bytes, group);
-                page.values.push(value.to_vec());
+                page.keys.push_in_group(bytes, KeyGroup(u16::from_be_bytes(*group)));
+                page.values.push(value);
                 if page.values.len() < PAGE { Ok(()) } else { self.take_in_page(loading, number) }
             }
             State::Collection(collection) => {
@@ -233,7 +297,7 @@ impl KeyedStore {
         }
     }
 
-    fn take_in_page(&mut self, loading: &mut Loading<'_>, number: usize) -> Result<(), Error> {
+    fn take_in_page(&mut self, loading: &mut Loading<'_, '_>, number: usize) -> Result<(), Error> {
         let page = std::mem::take(&mut loading.pages[number]);
         let keys = self.resolve(page.keys)?;
         if keys.len() < page.values.len() {
@@ -245,7 +309,26 @@ impl KeyedStore {
         value.take_in_changed(&found, &mut values::Context { table, generations, disk, now: None })
     }
 
-    fn end_loading(&mut self, mut loading: Loading<'_>) -> Result<(), Error> {
+    fn loading<'a, 'm>(&self, part: &'a SnapshotPart, migrating: &'a mut Migrating<'m>) -> Result<Loading<'a, 'm>, Error> {
+        let mut migrations = Vec::new();
+        for state in &self.declared {
+            let before = part.description.states.iter().find(|before| before.name == state.name);
+            let before = before.filter(|_| migrating.names.contains(&state.name));
+            migrations.push(before.map(|before| Migration::new(before, state)).transpose()?);
+        }
+        let pages = self.states.iter().map(|_| Page::default()).collect();
+        Ok(Loading { part, migrating, migrations, pages, loaded: 0 })
+    }
+
+    fn end_loading(&mut self, mut loading: Loading<'_, '_>) -> Result<(), Error> {
+        for number in 0..self.states.len() {
+            let mut migrated = Vec::new();
+            loading.migrate_rest(Owner::State(number), &mut |key, value| {
+                migrated.push((Box::from(key), value.to_vec()));
+                Ok(())
+            })?;
+            self.load_values(&mut loading, number, migrated)?;
+        }
         (0..self.states.len())
             .filter(|&number| !loading.pages[number].values.is_empty())
             .collect::<Vec<_>>()
@@ -254,9 +337,19 @@ impl KeyedStore {
     }
 }
 
+/// The states that the operator itself migrates.
+struct Migrating<'m> {
+    names: BTreeSet<String>,
+    /// None: it cannot.
+    migrate: Option<&'m mut dyn Migrate>,
+}
+
 /// Entries of a part on their way into memory.
-struct Loading<'a> {
+struct Loading<'a, 'm> {
     part: &'a SnapshotPart,
+    migrating: &'a mut Migrating<'m>,
+    /// By the number of the state; none: its values stay as they are.
+    migrations: Vec<Option<Migration>>,
     /// By the number of the state.
     pages: Vec<Page>,
     loaded: usize,
@@ -268,9 +361,25 @@ struct Page {
     values: Vec<Vec<u8>>,
 }
 
-impl<'a> Loading<'a> {
-    fn new(part: &'a SnapshotPart, states: usize) -> Self {
-        Self { part, pages: (0..states).map(|_| Page::default()).collect(), loaded: 0 }
+/// Where an entry goes: its key without the prefix, and its value as it shall be stored.
+type Emit<'e> = dyn FnMut(&[u8], &[u8]) -> Result<(), Error> + 'e;
+
+impl Loading<'_, '_> {
+    /// Emits an entry of a state as it is; if the state is migrated, so many at a time.
+    fn migrate(&mut self, number: usize, key: &[u8], value: &[u8], emit: &mut Emit<'_>) -> Result<(), Error> {
+        let Some(migration) = &mut self.migrations[number] else { return emit(key, value) };
+        if migration.push(key, value)? { self.migrate_rest(Owner::State(number), emit) } else { Ok(()) }
+    }
+
+    /// Emits what is left of a state.
+    fn migrate_rest(&mut self, owner: Owner, emit: &mut Emit<'_>) -> Result<(), Error> {
+        let Owner::State(number) = owner else { return Ok(()) };
+        let (Some(migration), Some(migrate)) = (&mut self.migrations[number], &mut self.migrating.migrate) else { return Ok(()) };
+        migration.take(&mut **migrate)?.iter().try_for_each(|(key, value)| emit(key, value))
+    }
+
+    fn damaged(&self) -> Error {
+        Error::damaged_file(&self.part.directory, "a key is no key of a state or timer")
     }
 
     /// An entry went to memory.
@@ -308,6 +417,14 @@ fn parts_of<'a>(groups: &Range<u16>, parts: &'a [SnapshotPart]) -> Result<Vec<&'
         });
     }
     Ok(overlapping)
+}
+
+fn names_to_migrate(parts: &[&SnapshotPart], states: &[StateDescriptor]) -> Result<BTreeSet<String>, Error> {
+    let mut names = BTreeSet::new();
+    for part in parts {
+        names.extend(part.description.states_to_migrate(states)?.into_iter().map(String::from));
+    }
+    Ok(names)
 }
 
 /// The prefixes of the base as they are, and for names that only other parts have new ones.

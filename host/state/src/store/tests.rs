@@ -5,6 +5,7 @@ mod damage;
 mod declarations;
 mod larger_than_memory;
 mod limits;
+mod migration;
 mod model;
 mod rescale;
 mod snapshots;
