@@ -2,7 +2,10 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{build, completions, doctor, explain, inspect, new, run, schema, terminal::Colors, test, validate};
+use crate::{
+    build, checkpoint, completions, doctor, explain, inspect, new, run, savepoint, schema, state, status, stop, terminal::Colors, test,
+    validate,
+};
 
 /// Runs jobs on streams of rows whose logic is WebAssembly.
 #[derive(Parser)]
@@ -40,6 +43,11 @@ First steps:
 #[derive(Subcommand)]
 pub enum Command {
     Run(run::Arguments),
+    Status(status::Arguments),
+    Stop(stop::Arguments),
+    Savepoint(savepoint::Arguments),
+    Checkpoint(checkpoint::Arguments),
+    State(state::Arguments),
     Validate(validate::Arguments),
     Explain(explain::Arguments),
     Schema(schema::Arguments),
@@ -56,6 +64,11 @@ impl Command {
     pub fn wants_json(&self) -> bool {
         match self {
             Self::Run(arguments) => arguments.json,
+            Self::Status(arguments) => arguments.json,
+            Self::Stop(arguments) => arguments.json,
+            Self::Savepoint(arguments) => arguments.json(),
+            Self::Checkpoint(arguments) => arguments.json(),
+            Self::State(arguments) => arguments.json(),
             Self::Validate(arguments) => arguments.json,
             Self::Inspect(arguments) => arguments.json,
             Self::Doctor(arguments) => arguments.json,

@@ -22,7 +22,7 @@ pub struct Arguments {
 
 pub fn execute(arguments: Arguments) -> Result<Exit, Failure> {
     let components = machine::component_runtime(machine::INSTANCES_TO_PLAN)?;
-    let job = machine::block_on(job::plan(&arguments.job, &components))?;
+    let job = machine::block_on(job::plan(&arguments.job, &components, None))?;
     terminal::print(&plan::explain(&job.plan));
     Ok(Exit::Done)
 }

@@ -48,8 +48,12 @@ pub struct Job {
     pub prints: bool,
 }
 
-/// The job, checked, typed and placed.
-pub async fn plan(arguments: &JobArguments, components: &millstream_wasm::Runtime) -> Result<Job, Failure> {
+/// The job, checked, typed and placed. `state_directory` is where sources of a durable run keep what they have accepted.
+pub async fn plan(
+    arguments: &JobArguments,
+    components: &millstream_wasm::Runtime,
+    state_directory: Option<PathBuf>,
+) -> Result<Job, Failure> {
     let file = &arguments.file;
     let text = fs::read_to_string(file).map_err(|error| unreadable(file, &error))?;
     let name = file.display().to_string();
@@ -57,7 +61,7 @@ pub async fn plan(arguments: &JobArguments, components: &millstream_wasm::Runtim
     let spec = JobSpec::parse_with(&name, &text, &replaced(arguments), &connectors).map_err(|problems| failure(problems, file, &text))?;
     let base_directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let environment = Environment { base_directory, components, clock: Arc::new(SystemClock) };
-    let options = PlanOptions { tenant: TenantId::local(), parallelism: cores() };
+    let options = PlanOptions { tenant: TenantId::local(), parallelism: cores(), state_directory };
     let plan = plan::plan(&spec, &connectors, &environment, &options).await.map_err(|problems| failure(problems, file, &text))?;
     Ok(Job { plan, prints: spec.sinks.iter().any(|sink| sink.kind == "stdout") })
 }

@@ -10,19 +10,27 @@
 
 mod args;
 mod build;
+mod checkpoint;
 mod completions;
+mod control;
 mod doctor;
 mod explain;
 mod inspect;
 mod job;
+mod kept;
 mod logging;
 mod machine;
 mod new;
+mod place;
 mod progress;
 mod report;
 mod run;
+mod savepoint;
 mod schema;
 mod signals;
+mod state;
+mod status;
+mod stop;
 mod summary;
 mod terminal;
 mod test;
@@ -54,6 +62,11 @@ fn main() -> ExitCode {
 fn execute(command: Command) -> Result<Exit, Failure> {
     match command {
         Command::Run(arguments) => run::execute(arguments),
+        Command::Status(arguments) => status::execute(arguments),
+        Command::Stop(arguments) => stop::execute(arguments),
+        Command::Savepoint(arguments) => savepoint::execute(arguments),
+        Command::Checkpoint(arguments) => checkpoint::execute(arguments),
+        Command::State(arguments) => state::execute(arguments),
         Command::Validate(arguments) => validate::execute(arguments),
         Command::Explain(arguments) => explain::execute(arguments),
         Command::Schema(arguments) => schema::execute(arguments),

@@ -190,8 +190,7 @@ fn time(watermark: i64) -> String {
     if watermark == i64::MAX {
         return "at the end".to_owned();
     }
-    let utc = arrow_array::temporal_conversions::timestamp_ms_to_datetime(watermark);
-    utc.map_or_else(|| watermark.to_string(), |utc| format!("{}Z", utc.format("%Y-%m-%dT%H:%M:%S")))
+    terminal::time(watermark)
 }
 
 #[cfg(test)]

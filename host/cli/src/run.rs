@@ -1,32 +1,37 @@
 //! `millstream run`: a job from its file to its end.
 //!
-//! The job runs on threads of its own; this module watches it through its handle: it shows progress, turns signals into commands and the
-//! outcome into a summary and an exit code.
+//! The job runs on threads of its own; this module starts it ([`durable`]: from where its directory says) and [`watch`] follows it through its
+//! handle: it shows progress, turns signals into commands and the outcome into a summary and an exit code.
 
-use std::{io::IsTerminal, num::NonZeroUsize, path::PathBuf, sync::Arc, thread, time::Duration};
+mod backups;
+mod chance;
+mod durable;
+mod stop;
+mod watch;
+
+use std::{io::IsTerminal, num::NonZeroUsize, path::PathBuf, sync::Arc, thread};
 
 use millstream_engine::{
-    clock::{Clock, SystemClock},
     graph::{JobPlan, NodeKind},
-    run::{self, JobError, JobHandle, JobOutcome, RunSettings, StateDirectory},
+    run::{self, RunSettings, StateDirectory},
 };
 use millstream_state::{RocksShared, RocksSharedSettings};
+pub use stop::StopRequest;
 use tempfile::TempDir;
-use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::{
     job::{self, Job, JobArguments},
     machine,
-    progress::{self, Mode, Progress},
+    progress::{Mode, Progress},
     report::{Exit, Failure},
     signals::Signals,
-    summary, terminal,
 };
 
 /// Runs a job until its input ends, or, if its input has no end, until Ctrl-C.
 ///
-/// Ctrl-C (or SIGTERM) cancels a job whose input ends by itself: nothing half-written is left. A job without an end stops its sources and
-/// finishes what is on its way. A second Ctrl-C gives up at once.
+/// With `--state DIR` the run is durable: it takes checkpoints, and whatever ends it (Ctrl-C, kill -9, a power cut), the same command again goes on
+/// from the last one, as if nothing had happened. Without it the run is ephemeral: Ctrl-C (or SIGTERM) cancels a job whose input ends by itself and
+/// leaves nothing half-written; a job without an end stops its sources and finishes what is on its way. A second Ctrl-C gives up at once.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -34,18 +39,36 @@ Examples:
   millstream run job.yaml --parallelism 4
   millstream run job.yaml --set sources.flights.files.path='data/2014/*.csv.gz'
   tail -f events.ndjson | millstream run job.yaml --progress
+  millstream run job.yaml --state state              durable; again: goes on where it was
+  millstream run job.yaml --state state --fresh      durable, from the beginning
+  millstream run job.yaml --state fork --restore state/savepoints/monday
 
 Exit codes:
-  0    all input was read and everything is written (also after Ctrl-C, if the input has no end)
+  0    all input was read and everything is written (also when stopped, if the input has no end)
   1    the job failed; standard error says why
   2    the job file, or a component that it names, is wrong
-  130  cancelled by Ctrl-C (143: by SIGTERM)")]
+  130  stopped by Ctrl-C or `millstream stop` before the end of its input (143: by SIGTERM)")]
 pub struct Arguments {
     #[command(flatten)]
     pub job: JobArguments,
-    /// Directory for state that does not fit into memory; this run uses one below it and removes it [default: the system's temporary one].
-    #[arg(long, value_name = "DIR")]
+    /// Make the run durable: keep checkpoints, savepoints and what sources have accepted in this directory, and go on from what is there.
+    #[arg(long, value_name = "DIR", help_heading = "Durable runs")]
     state: Option<PathBuf>,
+    /// Start from the beginning although the directory holds checkpoints. What was written stays: sinks decide about it by their settings.
+    #[arg(long, requires = "state", help_heading = "Durable runs")]
+    fresh: bool,
+    /// Start from a savepoint: a path, or the name of one in the directory.
+    #[arg(long, value_name = "SAVEPOINT", requires = "state", help_heading = "Durable runs")]
+    restore: Option<PathBuf>,
+    /// With --restore: state that the savepoint holds and the job no longer has a place for; OPERATOR, or OPERATOR.STATE.
+    #[arg(long, value_name = "NAME", requires = "restore", help_heading = "Durable runs")]
+    allow_dropped_state: Vec<String>,
+    /// With --restore: an operator, source or sink that has another name in the job file now.
+    #[arg(long, value_name = "OLD=NEW", value_parser = rename, requires = "restore", help_heading = "Durable runs")]
+    rename: Vec<(String, String)>,
+    /// Directory for state that does not fit into memory; this run uses one below it and removes it [default: the system's temporary one].
+    #[arg(long, value_name = "DIR", conflicts_with = "state")]
+    scratch: Option<PathBuf>,
     /// Show progress even if standard error is not a terminal: one line a second.
     #[arg(long)]
     progress: bool,
@@ -56,9 +79,6 @@ pub struct Arguments {
     #[arg(long)]
     pub json: bool,
 }
-
-/// A signal so soon after the first one is the same once more: timeout(1) sends it to the process and to its group.
-const ECHO: Duration = Duration::from_millis(200);
 
 pub fn execute(arguments: Arguments) -> Result<Exit, Failure> {
     let data = data_runtime()?;
@@ -82,97 +102,29 @@ fn data_runtime() -> Result<tokio::runtime::Runtime, Failure> {
 async fn watched(arguments: &Arguments, data: &tokio::runtime::Handle) -> Result<Exit, Failure> {
     let mut signals = Signals::listen()?;
     let components = machine::component_runtime(machine::INSTANCES_TO_RUN)?;
-    let Job { plan, prints } = job::plan(&arguments.job, &components).await?;
+    let sources = arguments.state.as_deref().map(durable::sources);
+    let Job { plan, prints } = job::plan(&arguments.job, &components, sources).await?;
     let plan = Arc::new(plan);
-    let scratch = scratch(arguments.state.as_deref())?;
-    let settings = RunSettings { runtime: data.clone(), state: Some(state(&scratch)), ..RunSettings::new() };
-    let mut watch = Watch {
-        is_bounded: is_bounded(&plan),
-        handle: run::start(plan, settings),
-        progress: Progress::new(mode(arguments, prints)),
-        started: now(),
-        asked_to_stop: None,
-    };
-    let outcome = watch.until_ended(&mut signals).await?;
-    watch.progress.clear();
-    watch.report(&outcome, arguments)
+    let progress = Progress::new(mode(arguments, prints));
+    match &arguments.state {
+        Some(directory) => durable::run(directory, arguments, plan, data, progress, &mut signals).await,
+        None => ephemeral(arguments, plan, data, progress, &mut signals).await,
+    }
 }
 
-/// A job that runs, and what is shown of it.
-struct Watch {
-    handle: JobHandle,
-    /// Its input ends by itself.
-    is_bounded: bool,
+async fn ephemeral(
+    arguments: &Arguments,
+    plan: Arc<JobPlan>,
+    data: &tokio::runtime::Handle,
     progress: Progress,
-    started: Instant,
-    /// The first signal that was heard: the exit code it leads to, and when since the start.
-    asked_to_stop: Option<(Exit, Duration)>,
-}
-
-impl Watch {
-    /// Shows progress and hears signals until the job has ended.
-    async fn until_ended(&mut self, signals: &mut Signals) -> Result<Arc<JobOutcome>, Failure> {
-        let handle = self.handle.clone();
-        let mut ended = std::pin::pin!(handle.wait());
-        let mut looks = tokio::time::interval_at(self.started + progress::INTERVAL, progress::INTERVAL);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                biased;
-                outcome = &mut ended => return Ok(outcome),
-                signal = signals.next() => self.on_signal(signal).await?,
-                _ = looks.tick(), if !self.progress.is_off() => self.look().await,
-            }
-        }
-    }
-
-    /// The first signal asks the job to come to its end, the second one gives it up.
-    async fn on_signal(&mut self, signal: Exit) -> Result<(), Failure> {
-        let at = self.started.elapsed();
-        if let Some((_, asked_at)) = self.asked_to_stop {
-            if at - asked_at < ECHO {
-                return Ok(());
-            }
-            return Err(Failure::new(
-                signal,
-                format!("job `{}` was given up: it had not ended when it was told to stop again", self.handle.job()),
-            ));
-        }
-        self.asked_to_stop = Some((signal, at));
-        if self.is_bounded {
-            terminal::note("stopping; what is not finished will be removed (again to give up at once)");
-            self.handle.cancel().await;
-        } else {
-            terminal::note("finishing what is on its way (again to give up at once)");
-            self.handle.drain().await;
-        }
-        Ok(())
-    }
-
-    async fn look(&mut self) {
-        if let Some(status) = self.handle.status().await {
-            self.progress.show(&status, self.started.elapsed(), SystemClock.now_ms());
-        }
-    }
-
-    fn report(&self, outcome: &JobOutcome, arguments: &Arguments) -> Result<Exit, Failure> {
-        let (job, took) = (self.handle.job().as_str(), self.started.elapsed());
-        match outcome {
-            JobOutcome::Finished(done) => {
-                if arguments.json {
-                    terminal::note(&summary::to_json(job, done, took));
-                } else if !arguments.quiet {
-                    terminal::note(&summary::to_text(job, done, took));
-                }
-                Ok(Exit::Done)
-            }
-            JobOutcome::Failed(error) => Err(failure(job, error)),
-            JobOutcome::Cancelled => Err(Failure::new(
-                self.asked_to_stop.map_or(Exit::Failed, |(exit, _)| exit),
-                format!("job `{job}` was cancelled after {}", summary::duration(took)),
-            )),
-        }
-    }
+    signals: &mut Signals,
+) -> Result<Exit, Failure> {
+    let scratch = scratch(arguments.scratch.as_deref())?;
+    let settings = RunSettings { runtime: data.clone(), state: Some(state(scratch.path())), ..RunSettings::new() };
+    let is_bounded = is_bounded(&plan);
+    let mut watch = watch::Watch::new(run::start(plan, settings), is_bounded, progress, None);
+    let outcome = watch.until_ended(signals).await?;
+    watch.report(&outcome, arguments)
 }
 
 /// Rows on the terminal and a display that is redrawn in place would write over each other.
@@ -181,17 +133,6 @@ fn mode(arguments: &Arguments, prints: bool) -> Mode {
         Mode::Display if prints && std::io::stdout().is_terminal() => Mode::Off,
         mode => mode,
     }
-}
-
-fn failure(job: &str, error: &JobError) -> Failure {
-    let place = match (&error.operator, error.subtask) {
-        (Some(operator), Some(subtask)) => format!(" in `{operator}` (subtask {})", subtask.0),
-        (Some(operator), None) => format!(" in `{operator}`"),
-        (None, _) => String::new(),
-    };
-    let mut failure = Failure::new(Exit::Failed, format!("job `{job}` failed{place}"));
-    failure.problems[0].causes = error.causes.clone();
-    failure
 }
 
 fn is_bounded(plan: &JobPlan) -> bool {
@@ -207,16 +148,30 @@ fn scratch(below: Option<&std::path::Path>) -> Result<TempDir, Failure> {
     builder.prefix("millstream-state-");
     let made = below.map_or_else(|| builder.tempdir(), |below| builder.tempdir_in(below));
     made.map_err(|error| {
-        Failure::new(Exit::Failed, "the directory for state cannot be made").because(&error).fix("name another one with `--state`")
+        Failure::new(Exit::Failed, "the directory for state cannot be made").because(&error).fix("name another one with `--scratch`")
     })
 }
 
 /// Where state goes that does not fit into memory.
-fn state(scratch: &TempDir) -> StateDirectory {
-    StateDirectory { path: scratch.path().to_owned(), shared: Arc::new(RocksShared::new(RocksSharedSettings::default())) }
+fn state(directory: &std::path::Path) -> StateDirectory {
+    StateDirectory { path: directory.to_owned(), shared: Arc::new(RocksShared::new(RocksSharedSettings::default())) }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the duration is only shown")]
-fn now() -> Instant {
-    Instant::now()
+/// `OLD=NEW`.
+fn rename(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((old, new)) if !old.is_empty() && !new.is_empty() => Ok((old.to_owned(), new.to_owned())),
+        _ => Err("expected OLD=NEW, as aircraft=planes".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rename_has_two_names() {
+        assert_eq!(rename("a=b"), Ok(("a".into(), "b".into())));
+        assert!(rename("a").is_err() && rename("=b").is_err() && rename("a=").is_err());
+    }
 }

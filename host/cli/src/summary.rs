@@ -16,16 +16,23 @@ pub fn to_text(job: &str, summary: &Summary, took: Duration) -> String {
         grouped(rows_read),
         grouped(rate)
     );
-    let lines: Vec<Line> = summary.operators.iter().map(Line::of).collect();
+    text += &operators(&summary.operators);
+    for note in &summary.notes {
+        let _ = writeln!(text, "  {WARNING}note:{WARNING:#} {note}");
+    }
+    text
+}
+
+/// One line per source, operator and sink, with what they read and wrote.
+pub fn operators(operators: &[OperatorStatus]) -> String {
+    let mut text = String::new();
+    let lines: Vec<Line> = operators.iter().map(Line::of).collect();
     let width = |of: fn(&Line) -> &str| lines.iter().map(|line| of(line).len()).max().unwrap_or_default();
     let (id, rows_in, rows_out) = (width(|line| &line.id), width(|line| &line.rows_in), width(|line| &line.rows_out));
     for line in &lines {
         let Line { kind, id: name, rows_in: read, rows_out: written, remarks } = line;
         let numbers = format!("{FAINT}{kind:<8}{FAINT:#}  {name:<id$}  {read:>rows_in$}  {written:>rows_out$}");
         let _ = writeln!(text, "  {}{remarks}", if remarks.is_empty() { numbers.trim_end() } else { numbers.as_str() });
-    }
-    for note in &summary.notes {
-        let _ = writeln!(text, "  {WARNING}note:{WARNING:#} {note}");
     }
     text
 }

@@ -75,6 +75,34 @@ pub fn grouped(count: u64) -> String {
     text
 }
 
+/// Rows under a header, columns apart by two spaces; columns of numbers are aligned at the right.
+pub fn table<const N: usize>(header: [&str; N], rows: &[[String; N]]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).chain([header[column].len()]).max().unwrap_or_default();
+    let widths: [usize; N] = std::array::from_fn(width);
+    let is_number = |text: &str| text.starts_with(|first: char| first.is_ascii_digit()) && !text.contains('T');
+    let right: [bool; N] =
+        std::array::from_fn(|column| !rows.is_empty() && rows.iter().all(|row| is_number(&row[column]) || row[column] == "-"));
+    let line = |cells: [&str; N]| {
+        let padded = (0..N).map(|column| {
+            let (cell, space) = (cells[column], " ".repeat(widths[column] - cells[column].chars().count()));
+            if right[column] { format!("{space}{cell}") } else { format!("{cell}{space}") }
+        });
+        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    let mut text = format!("{FAINT}{}{FAINT:#}\n", line(header));
+    for row in rows {
+        text += &line(std::array::from_fn(|column| row[column].as_str()));
+        text.push('\n');
+    }
+    text
+}
+
+/// A time in ms since epoch: `2013-01-05T03:00:00Z`.
+pub fn time(at_ms: i64) -> String {
+    let utc = arrow_array::temporal_conversions::timestamp_ms_to_datetime(at_ms);
+    utc.map_or_else(|| at_ms.to_string(), |utc| format!("{}Z", utc.format("%Y-%m-%dT%H:%M:%S")))
+}
+
 fn write_all(to: &mut impl Write, text: &str) -> io::Result<()> {
     to.write_all(text.as_bytes())?;
     if !text.ends_with('\n') {
@@ -97,6 +125,13 @@ mod tests {
         assert_eq!(size(1023), "1023 B");
         assert_eq!(size(1024), "1.0 KiB");
         assert_eq!(size(5 << 30), "5.0 GiB");
+    }
+
+    #[test]
+    fn tables_align_numbers_at_the_right() {
+        let rows = [["a".to_owned(), "7 B".to_owned()], ["long".to_owned(), "1.0 KiB".to_owned()]];
+        let text = anstream::adapter::strip_str(&table(["NAME", "SIZE"], &rows)).to_string();
+        assert_eq!(text, "NAME     SIZE\na         7 B\nlong  1.0 KiB\n");
     }
 
     #[test]

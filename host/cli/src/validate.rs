@@ -25,7 +25,7 @@ pub struct Arguments {
 
 pub fn execute(arguments: Arguments) -> Result<Exit, Failure> {
     let components = machine::component_runtime(machine::INSTANCES_TO_PLAN)?;
-    let plan = machine::block_on(job::plan(&arguments.job, &components))?.plan;
+    let plan = machine::block_on(job::plan(&arguments.job, &components, None))?.plan;
     terminal::print(&if arguments.json {
         serde_json::json!({ "job": plan.job.as_str(), "valid": true }).to_string()
     } else {

@@ -15,6 +15,12 @@ pub trait Clock: Send + Sync {
     async fn sleep_until(&self, at_ms: i64);
 }
 
+/// Random numbers: a component that enters once, at construction, as the clock does.
+pub trait Random: Send + Sync {
+    /// The next number.
+    fn next_u64(&self) -> u64;
+}
+
 /// The clock of the machine.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;

@@ -3,8 +3,10 @@
 //! Nodes stand in topological order: every edge goes from a lower index to a higher one.
 
 mod chains;
+mod durability;
 
 pub use chains::{Chain, chains, stays_in_subtask};
+pub use durability::{Backups, Checkpoints, Durability, Restart};
 
 use std::{sync::Arc, time::Duration};
 
@@ -31,6 +33,8 @@ pub struct JobPlan {
     pub batching: Batching,
     /// Memory for the state of the whole job, in bytes.
     pub state_memory_bytes: usize,
+    /// What a durable run promises, and how.
+    pub durability: Durability,
 }
 
 /// When rows are handed on: whichever comes first.

@@ -3,7 +3,7 @@
 //! Ladder of names: *spec* (one entry under `operators:` in the job file) → [`OperatorPlan`] (checked, typed; `graph` holds it) →
 //! [`Operator`] (one instance in one subtask). Each built-in operator is one file under `operators/` that holds all three.
 
-use std::{any::Any, hash::BuildHasherDefault, ops::Range, path::PathBuf, sync::Arc};
+use std::{any::Any, collections::BTreeSet, hash::BuildHasherDefault, ops::Range, path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
 use millstream_model::{
@@ -284,6 +284,11 @@ pub trait OperatorPlan: Send + Sync {
         Err(OperatorError::internal("this operator cannot be replaced"))
     }
 
+    /// SHA-256 of the component that it runs, for the manifest of a checkpoint; none: a built-in.
+    fn component(&self) -> Option<String> {
+        None
+    }
+
     /// Creates the instance of one subtask.
     ///
     /// # Errors
@@ -328,6 +333,8 @@ pub struct Restored {
     pub state: Vec<SnapshotPart>,
     /// What [`Operator::on_barrier`] of all subtasks of then returned; nulls left out.
     pub values: Vec<Value>,
+    /// What the user allows to be forgotten: an operator's id, or `<id>.<state or timer>`.
+    pub may_drop: Arc<BTreeSet<String>>,
 }
 
 /// Where the state of one operator instance lives.

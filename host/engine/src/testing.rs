@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 
 use crate::{
     connector::{Read, Sink, SinkContext, SinkWriter, Source, Split, SplitReader},
-    graph::{Batching, Edge, EventTimePlan, Exchange, JobPlan, Node, NodeIndex, NodeKind, OperatorNode, RowOrder, SourceNode},
+    graph::{Batching, Durability, Edge, EventTimePlan, Exchange, JobPlan, Node, NodeIndex, NodeKind, OperatorNode, RowOrder, SourceNode},
     operator::{OperatorError, OperatorPlan, OutputPort},
     rejected::{RejectedPolicy, Rejection},
 };
@@ -357,6 +357,7 @@ impl JobBuilder {
             // A clock that stands still would hold small batches for ever.
             batching: Batching { wait: Duration::ZERO, ..Batching::default() },
             state_memory_bytes: 256 << 20,
+            durability: Durability::default(),
         };
         Self { plan }
     }
@@ -364,6 +365,18 @@ impl JobBuilder {
     /// How batches are cut and joined. Default: the usual sizes, and rows never wait for more.
     pub fn batching(&mut self, batching: Batching) -> &mut Self {
         self.plan.batching = batching;
+        self
+    }
+
+    /// What a durable run promises, and how. Default: that of a job file that says nothing.
+    pub fn durability(&mut self, durability: Durability) -> &mut Self {
+        self.plan.durability = durability;
+        self
+    }
+
+    /// Memory for the state of the whole job, in bytes. Default: 256 MiB.
+    pub fn state_memory_bytes(&mut self, bytes: usize) -> &mut Self {
+        self.plan.state_memory_bytes = bytes;
         self
     }
 

@@ -89,6 +89,11 @@ impl WatermarkMerge {
         Self { inputs: vec![(InputProgress::Active, None); inputs], merged: None, idle: false }
     }
 
+    /// The same where `floor` was reached before (by the run that this one goes on from): the merged watermark does not go back behind it.
+    pub fn with_floor(self, floor: Option<Watermark>) -> Self {
+        Self { merged: floor.max(self.merged), ..self }
+    }
+
     /// Adds an active input without a watermark, and gives its index. The merged watermark does not go back for it.
     pub fn add_input(&mut self) -> usize {
         self.inputs.push((InputProgress::Active, None));
@@ -242,6 +247,15 @@ mod tests {
         merge.on_idle(1);
         assert_eq!(merge.on_watermark(1, Watermark(3)), None);
         assert_eq!(merge.current(), Some(Watermark(10)));
+    }
+
+    #[test]
+    fn a_merge_that_goes_on_from_a_floor_never_falls_behind_it() {
+        let mut merge = WatermarkMerge::new(2).with_floor(Some(Watermark(10)));
+        assert_eq!(merge.current(), Some(Watermark(10)));
+        merge.on_watermark(0, Watermark(20));
+        assert_eq!(merge.on_watermark(1, Watermark(3)), None);
+        assert_eq!(merge.on_watermark(1, Watermark(11)), Some(Progress::Advanced(Watermark(11))));
     }
 
     #[test]

@@ -191,6 +191,7 @@ pub async fn idle_jobs(directory: &Path) -> anyhow::Result<f64> {
     }
     for handle in &running {
         handle.cancel().await;
+        handle.wait().await;
     }
     Ok((resident[1] - resident[0]) / (MANY_JOBS - FEW_JOBS) as f64)
 }

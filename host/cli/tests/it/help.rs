@@ -4,7 +4,23 @@ use std::path::Path;
 
 use crate::run;
 
-const COMMANDS: [&str; 10] = ["run", "validate", "explain", "schema", "new", "build", "test", "inspect", "doctor", "completions"];
+const COMMANDS: [&str; 15] = [
+    "run",
+    "status",
+    "stop",
+    "savepoint",
+    "checkpoint",
+    "state",
+    "validate",
+    "explain",
+    "schema",
+    "new",
+    "build",
+    "test",
+    "inspect",
+    "doctor",
+    "completions",
+];
 
 fn here() -> &'static Path {
     Path::new(".")

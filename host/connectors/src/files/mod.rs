@@ -42,6 +42,7 @@ mod target;
 pub use settings::{FileFormat, SinkSettings, SourceSettings};
 pub use sink::FilesSink;
 pub use source::FilesSource;
+pub(crate) use target::create_directory;
 
 #[cfg(test)]
 mod tests;

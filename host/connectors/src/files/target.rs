@@ -306,7 +306,7 @@ fn list_into(directory: &Path, relative: &str, found: &mut Vec<Found>) -> io::Re
 ///
 /// # Errors
 /// As the file system's.
-pub(super) fn create_directory(path: &Path) -> io::Result<()> {
+pub(crate) fn create_directory(path: &Path) -> io::Result<()> {
     if path.as_os_str().is_empty() || path.is_dir() {
         return Ok(());
     }

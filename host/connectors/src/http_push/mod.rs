@@ -6,11 +6,18 @@
 //! room is reserved before a body is read.
 //!
 //! The columns are declared in the job file; lines are read as [`crate::formats::ndjson`] says. One split, whose positions count the rows taken from 0.
-//! What waits in the queue is in memory only: it survives a drain, not a crash.
+//!
+//! *In a durable run* a request is answered with *200* once it is in the log of the source and synced; requests that come meanwhile share the
+//! next sync. What was answered with 200 is counted exactly once, whatever crashes: a run reads the log again from the position of its
+//! checkpoint, and segments before that of a committed one are removed. If the log cannot be written, the answer is *503* and the job restarts.
+//! *Otherwise* what waits in the queue is in memory only: it survives a drain, not a crash, and rows count at most once.
 //!
 //! The server listens on the loopback interface unless told otherwise, and knows no authentication: put a proxy in front of it before it is
 //! reachable by others.
 
+mod decode;
+mod journal;
+mod log;
 mod queue;
 mod server;
 mod settings;

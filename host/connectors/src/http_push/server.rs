@@ -17,21 +17,17 @@ use millstream_model::Batch;
 use serde_json::{Value, json};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Settings,
+    decode::Decoder,
+    journal::{Entry, Journal},
     queue::{Accepted, Entrance},
 };
-use crate::formats::{
-    layout::TextLayout,
-    text::{Buffer, Records},
-};
 
-/// Rows of one batch.
-const BATCH_ROWS: usize = 8_192;
 /// Bad lines that an answer names.
 const LINES_NAMED_MAX: usize = 100;
 
@@ -40,10 +36,10 @@ type Answer = Response<Full<Bytes>>;
 /// What all requests share.
 pub struct Server {
     pub settings: Settings,
-    pub layout: TextLayout,
-    /// The columns that the job reads.
-    pub columns: Vec<usize>,
+    pub decoder: Decoder,
     pub entrance: Entrance,
+    /// Where requests are kept until a checkpoint covers them; none: in memory only.
+    pub journal: Option<Arc<Journal>>,
     pub clock: Arc<dyn Clock>,
     /// Cancelled when nothing new is to be taken.
     pub closing: CancellationToken,
@@ -99,7 +95,11 @@ impl Server {
 
     async fn answer(&self, request: Request<Incoming>) -> Answer {
         match self.accept(request).await {
-            Ok(rows) => json_answer(StatusCode::ACCEPTED, "application/json", &json!({ "accepted": rows })),
+            Ok(rows) => json_answer(
+                if self.journal.is_some() { StatusCode::OK } else { StatusCode::ACCEPTED },
+                "application/json",
+                &json!({ "accepted": rows }),
+            ),
             Err(refusal) => refusal.answer(),
         }
     }
@@ -127,10 +127,25 @@ impl Server {
         if self.closing.is_cancelled() {
             return Err(draining());
         }
-        if rows > 0 && !self.entrance.put(Accepted { batches, room }) {
-            return Err(if self.closing.is_cancelled() { draining() } else { busy() });
+        if rows > 0 {
+            self.take(body, batches, room).await?;
         }
         Ok(rows)
+    }
+
+    /// Hands rows to the reader, once they are durable if they are to be.
+    async fn take(&self, body: Bytes, batches: Vec<Batch>, room: OwnedSemaphorePermit) -> Result<(), Refusal> {
+        let no_place = || if self.closing.is_cancelled() { draining() } else { busy() };
+        let Some(journal) = &self.journal else {
+            let accepted = Accepted { batches, rejected: Vec::new(), room: Some(room), logged: None };
+            return if self.entrance.put(accepted) { Ok(()) } else { Err(no_place()) };
+        };
+        let place = self.entrance.place().ok_or_else(no_place)?;
+        if journal.append(Entry { body, batches, room, place }).await {
+            return Ok(());
+        }
+        let detail = "the request could not be stored: send the same again later";
+        Err(if self.closing.is_cancelled() { draining() } else { Refusal::new(StatusCode::SERVICE_UNAVAILABLE, detail) })
     }
 
     async fn body(&self, body: Incoming) -> Result<Bytes, Refusal> {
@@ -149,15 +164,8 @@ impl Server {
 
     /// The rows of a body, if all of its lines can be read.
     fn decode(&self, body: &[u8]) -> Result<Vec<Batch>, Refusal> {
-        let format = self.layout.reader(&self.columns, &[]).map_err(|reason| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, &reason))?;
-        let mut buffer = Buffer::default();
-        buffer.feed(body);
-        let mut records = Records::new("body".into(), format, buffer, 0, self.settings.max_record_bytes);
-        let (mut batches, mut bad) = (Vec::new(), Vec::new());
-        while let Some(rows) = records.next(BATCH_ROWS, true) {
-            batches.extend((rows.batch.num_rows() > 0).then_some(rows.batch));
-            bad.extend(rows.rejected);
-        }
+        let decoded = self.decoder.decode(body);
+        let (batches, bad) = decoded.map_err(|reason| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, &reason))?;
         if bad.is_empty() {
             return Ok(batches);
         }

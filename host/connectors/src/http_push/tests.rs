@@ -14,6 +14,8 @@ use tokio::{
 use super::*;
 use crate::testing::{clock, plan_source, schema};
 
+mod durable;
+
 struct Pushed {
     reader: Box<dyn SplitReader>,
     address: SocketAddr,

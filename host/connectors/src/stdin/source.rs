@@ -122,11 +122,6 @@ impl Source for Input {
         self.schema.clone()
     }
 
-    /// What it has handed on cannot be read again.
-    fn guarantee(&self) -> Guarantee {
-        Guarantee::AtMostOnce
-    }
-
     fn is_bounded(&self) -> bool {
         self.shared.bounded
     }
@@ -135,6 +130,11 @@ impl Source for Input {
         let schema = Arc::new(self.schema.project(columns).expect("projected columns exist"));
         let columns = columns.iter().map(|&column| self.columns[column]).collect();
         Arc::new(Self { shared: self.shared.clone(), columns, schema })
+    }
+
+    /// What was read is gone.
+    fn guarantee(&self) -> Guarantee {
+        Guarantee::AtMostOnce
     }
 
     async fn splits(&self, _parallelism: u32) -> Result<Vec<Split>, OperatorError> {

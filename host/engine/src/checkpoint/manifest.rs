@@ -7,14 +7,84 @@
 //! Files are named by content: `<job>/files/<sha256>` in the checkpoint storage of a job, `files/<sha256>` inside a savepoint, which is
 //! self-contained and can be moved.
 
-use std::{collections::BTreeMap, ops::Range};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 
+use bytes::Bytes;
 use millstream_model::ids::{CheckpointId, JobId, OperatorId, TenantId};
 use millstream_state::StoreDescription;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
+use super::files::{self, hexadecimal};
 use crate::connector::Guarantee;
+
+/// The format that this version writes.
+const FORMAT: u64 = 1;
+const HEADER: &str = "millstream-manifest ";
+
+/// Why bytes are no manifest; [`Self::at`] adds where they lie.
+#[derive(Debug)]
+pub enum DecodeError {
+    /// They are not what was written.
+    Damaged(String),
+    /// They were written by a newer version of Millstream.
+    NewerFormat(u64),
+}
+
+impl DecodeError {
+    /// The same of the object at `path`.
+    pub fn at(self, path: &str) -> files::Error {
+        match self {
+            Self::Damaged(reason) => files::Error::Damaged { path: path.into(), reason },
+            Self::NewerFormat(format) => files::Error::NewerFormat { path: path.into(), format, newest: FORMAT },
+        }
+    }
+}
+
+impl Manifest {
+    /// Its bytes; see the head of this module.
+    pub fn encode(&self) -> Bytes {
+        let json = serde_json::to_vec(self).expect("every key of a manifest is text");
+        let mut bytes = format!("{HEADER}{FORMAT} {}\n", hexadecimal(&Sha256::digest(&json))).into_bytes();
+        bytes.extend(json);
+        bytes.into()
+    }
+
+    /// The manifest in `bytes`.
+    ///
+    /// # Errors
+    /// They are damaged, or of a newer format.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let damaged = |reason: &str| DecodeError::Damaged(reason.into());
+        let line = bytes.split(|&byte| byte == b'\n').next().unwrap_or_default();
+        let head = std::str::from_utf8(line).ok().and_then(|line| line.strip_prefix(HEADER)).ok_or_else(|| damaged("it is no manifest"))?;
+        let (format, sum) = head.split_once(' ').ok_or_else(|| damaged("its first line is not whole"))?;
+        let format: u64 = format.parse().map_err(|_| damaged("its first line names no format"))?;
+        if format > FORMAT {
+            return Err(DecodeError::NewerFormat(format));
+        }
+        let json = bytes.get(line.len() + 1..).unwrap_or_default();
+        if format == 0 || hexadecimal(&Sha256::digest(json)) != sum {
+            return Err(damaged("its checksum is that of other bytes"));
+        }
+        serde_json::from_slice(json).map_err(|error| DecodeError::Damaged(error.to_string()))
+    }
+
+    /// All keyed state in it.
+    pub fn states(&self) -> impl Iterator<Item = &StateManifest> {
+        self.operators.values().flat_map(|operator| &operator.subtasks).filter_map(|subtask| subtask.state.as_ref())
+    }
+
+    /// Every file that it names, once.
+    pub fn files(&self) -> BTreeSet<&FileReference> {
+        let held = self.operators.values().flat_map(|operator| &operator.subtasks).flat_map(|subtask| &subtask.held_rows);
+        self.states().flat_map(|state| state.files.values()).chain(held.map(|(_, file)| file)).collect()
+    }
+}
 
 /// What one checkpoint or savepoint consists of.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -10,10 +10,12 @@ use async_trait::async_trait;
 use millstream_expr::Expression;
 use millstream_model::{Batch, EventTime, StreamType, Watermark};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{OperatorSpec, PlanRequest, Planned, Problem};
 use crate::{
+    element::Barrier,
     event_time,
     graph::EventTimeFrom,
     operator::{Mark, Moment, Operator, OperatorContext, OperatorError, OperatorPlan, Output},
@@ -111,9 +113,9 @@ impl OperatorPlan for AssignWatermarksPlan {
         false
     }
 
-    async fn create(&self, _context: OperatorContext) -> Result<Box<dyn Operator>, OperatorError> {
-        let shown = self.columns();
-        Ok(Box::new(AssignWatermarksRun { from: self.from.clone(), bound_ms: self.bound_ms, shown, rows: 0, max_seen: None }))
+    async fn create(&self, context: OperatorContext) -> Result<Box<dyn Operator>, OperatorError> {
+        let seen = context.restored.as_ref().map_or(Ok(Seen::default()), |restored| Seen::restore(&restored.values, &context))?;
+        Ok(Box::new(AssignWatermarksRun { from: self.from.clone(), bound_ms: self.bound_ms, shown: self.columns(), seen }))
     }
 
     fn as_any(&self) -> &dyn Any {
@@ -126,15 +128,32 @@ struct AssignWatermarksRun {
     bound_ms: i64,
     /// The columns that show a rejected row.
     shown: Vec<usize>,
+    seen: Seen,
+}
+
+/// What watermarks are made from; a checkpoint remembers it.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct Seen {
     /// Rows seen.
     rows: u64,
     /// The latest event time of these rows.
     max_seen: Option<EventTime>,
 }
 
-impl AssignWatermarksRun {
+impl Seen {
+    /// What this subtask, or with another parallelism the one that was least far, had seen: a watermark may come later, never too early.
+    fn restore(remembered: &[Value], context: &OperatorContext) -> Result<Self, OperatorError> {
+        let all = remembered.iter().map(|value| serde_json::from_value(value.clone())).collect::<Result<Vec<Self>, _>>();
+        let all = all.map_err(|error| OperatorError::internal("what a checkpoint remembers of watermarks is damaged").because(error))?;
+        if all.len() == context.parallelism as usize {
+            return Ok(all[context.subtask.0 as usize]);
+        }
+        Ok(all.into_iter().min_by_key(|seen| seen.max_seen).unwrap_or_default())
+    }
+
     /// Takes note of the next rows: the watermarks between them.
-    fn see(&mut self, times: &[i64]) -> Vec<Mark> {
+    fn see(&mut self, times: &[i64], bound_ms: i64) -> Vec<Mark> {
         let (mut marks, mut start) = (Vec::new(), 0);
         while start < times.len() {
             let until_mark = (ROWS_PER_WATERMARK - self.rows % ROWS_PER_WATERMARK) as usize;
@@ -144,7 +163,7 @@ impl AssignWatermarksRun {
             if self.rows.is_multiple_of(ROWS_PER_WATERMARK)
                 && let Some(max_seen) = self.max_seen
             {
-                marks.push(Mark { rows: end, watermark: Watermark::after(max_seen, self.bound_ms) });
+                marks.push(Mark { rows: end, watermark: Watermark::after(max_seen, bound_ms) });
             }
             start = end;
         }
@@ -158,9 +177,13 @@ impl Operator for AssignWatermarksRun {
         let mut rejections = Vec::new();
         let batch = event_time::assign(batch, &self.from, &self.shown, &mut rejections)?;
         rejections.into_iter().for_each(|rejection| out.reject(rejection));
-        let marks = self.see(batch.event_times().map_or(&[][..], |times| times));
+        let marks = self.seen.see(batch.event_times().map_or(&[][..], |times| times), self.bound_ms);
         out.emit_marked(0, batch, marks);
         Ok(())
+    }
+
+    async fn on_barrier(&mut self, _barrier: Barrier) -> Result<Value, OperatorError> {
+        serde_json::to_value(self.seen).map_err(|error| OperatorError::internal("numbers that are not JSON").because(error))
     }
 
     fn output_watermark(&self, merged: Watermark) -> Option<Watermark> {

@@ -6,9 +6,9 @@ use millstream_model::{
     Batch,
     state::{StateDescriptor, TimerDescriptor},
 };
-use millstream_state::{Backend, KeyedStore, StoreSettings};
+use millstream_state::{Backend, KeyedStore, SnapshotPart, StoreSettings};
 
-use crate::operator::{Moment, OperatorContext, OperatorError, Output};
+use crate::operator::{Moment, OperatorContext, OperatorError, Output, Restored};
 
 /// Splits off the rows at or before `cutoff`, which go to the `late` output. None: no row is left.
 pub fn without_late(batch: Batch, cutoff: Option<i64>, out: &mut Output) -> Option<Batch> {
@@ -32,17 +32,17 @@ pub fn state_error(error: millstream_state::Error) -> OperatorError {
     use millstream_model::ErrorKind as K;
     let message = "keyed state failed";
     let failure = match error.kind() {
-        K::Invalid => OperatorError::user(message),
-        K::Unavailable => OperatorError::outside(message),
+        K::Invalid | K::Conflict => OperatorError::user(message),
+        K::Unavailable | K::Corrupt => OperatorError::outside(message),
         _ => OperatorError::internal(message),
     };
     failure.because(error)
 }
 
-/// The store of one operator instance.
+/// The store of one operator instance: empty, or as the checkpoint holds it that the run goes on from.
 ///
 /// # Errors
-/// It cannot be opened.
+/// It cannot be opened, or it would lose state that nobody allowed to be forgotten.
 pub fn open_store(
     context: &OperatorContext,
     states: Vec<StateDescriptor>,
@@ -53,5 +53,37 @@ pub fn open_store(
         _ => Backend::Memory,
     };
     let settings = StoreSettings { backend, memory_budget_bytes: context.state.memory_budget_bytes };
-    KeyedStore::open(&settings, context.key_groups.clone(), states, timers).map_err(state_error)
+    let groups = context.key_groups.clone();
+    match context.restored.as_deref() {
+        Some(restored) if !restored.state.is_empty() => {
+            check_dropped(context, restored, &states, &timers)?;
+            KeyedStore::restore(&settings, groups, &restored.state, states, timers)
+        }
+        _ => KeyedStore::open(&settings, groups, states, timers),
+    }
+    .map_err(state_error)
+}
+
+/// Nothing is forgotten that nobody allowed to be.
+fn check_dropped(
+    context: &OperatorContext,
+    restored: &Restored,
+    states: &[StateDescriptor],
+    timers: &[TimerDescriptor],
+) -> Result<(), OperatorError> {
+    let may_drop = |name: &str| restored.may_drop.contains(&format!("{}.{name}", context.operator));
+    if restored.may_drop.contains(context.operator.as_str()) {
+        return Ok(());
+    }
+    for SnapshotPart { description, .. } in &restored.state {
+        let missing = description.states_missing_in(states).into_iter().map(|name| ("state", name));
+        let missing = missing.chain(description.timers_missing_in(timers).into_iter().map(|name| ("timer", name)));
+        if let Some((what, name)) = missing.into_iter().find(|(_, name)| !may_drop(name)) {
+            let id = &context.operator;
+            return Err(OperatorError::user(format!(
+                "the checkpoint holds {what} `{name}`, which `{id}` no longer declares: allow it to be forgotten as `{id}.{name}`"
+            )));
+        }
+    }
+    Ok(())
 }

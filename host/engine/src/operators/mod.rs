@@ -26,6 +26,7 @@ use serde_json::Value;
 use crate::{clock::Clock, connector::TableLoader, graph::RowOrder, operator::OperatorPlan};
 
 pub(crate) use filter::keep;
+pub(crate) use keyed::state_error;
 
 /// The name of the output of an operator that has a single one.
 const OUTPUT: &str = "output";

@@ -534,6 +534,10 @@ impl Operator for TemporalJoinRun {
         self.has_more
     }
 
+    fn with_store(&mut self, work: &mut dyn FnMut(&mut KeyedStore)) {
+        work(&mut self.store);
+    }
+
     async fn on_end(&mut self, now: Moment, out: &mut Output) -> Result<(), OperatorError> {
         self.fire(now, out)
     }

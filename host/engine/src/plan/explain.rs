@@ -4,10 +4,11 @@ use std::fmt::Write;
 
 use millstream_model::{StreamType, ids::SubtaskIndex, key::KeyGroup, types::type_text};
 
+use super::durable;
 use crate::{
     graph::{
-        Chain, Edge, EventTimeFrom, EventTimePlan, Exchange, JobPlan, Node, NodeIndex, NodeKind, NullKeys, OperatorNode, RowOrder,
-        SourceNode, chains,
+        Chain, Checkpoints, Durability, Edge, EventTimeFrom, EventTimePlan, Exchange, JobPlan, Node, NodeIndex, NodeKind, NullKeys,
+        OperatorNode, RowOrder, SourceNode, chains,
     },
     operator::OutputPort,
     rejected::RejectedPolicy,
@@ -24,11 +25,19 @@ pub fn explain(plan: &JobPlan) -> String {
     let wait = humantime::format_duration(batching.wait);
     line(&mut text, 1, format!("batches: at most {} rows, {bytes}, {wait}; edges {edge_bytes}", batching.rows));
     line(&mut text, 1, format!("state memory: {}", ByteSize::from_bytes(plan.state_memory_bytes as u64)));
+    line(&mut text, 1, durable_runs(&plan.durability));
     for (number, chain) in chains(plan).iter().enumerate() {
         text.push('\n');
         explain_chain(&mut text, plan, number, chain);
     }
     text
+}
+
+/// What a durable run promises.
+fn durable_runs(durability: &Durability) -> String {
+    let Checkpoints { interval, retained, .. } = &durability.checkpoints;
+    let every = humantime::format_duration(*interval);
+    format!("durable runs: {}, a checkpoint every {every}, the last {retained} kept", durable::text(durability.guarantee))
 }
 
 fn explain_chain(text: &mut String, plan: &JobPlan, number: usize, chain: &Chain) {

@@ -7,6 +7,7 @@
 //! It runs no rows and keeps nothing open. [`explain`] prints the result.
 
 mod draft;
+mod durable;
 mod explain;
 mod needs;
 mod placed;
@@ -40,6 +41,8 @@ pub struct PlanOptions {
     pub tenant: TenantId,
     /// Parallelism of jobs that do not say theirs: the number of cores.
     pub parallelism: NonZeroU32,
+    /// For a durable run: below it every source and sink has a directory named by its id, which survives the run. None: the run is ephemeral.
+    pub state_directory: Option<PathBuf>,
 }
 
 /// Plans a job.
@@ -55,16 +58,18 @@ pub async fn plan(
     let loader = LoadedOnce { loader: environment.components, loaded: Mutex::default() };
     let environment = Environment { components: &loader, ..environment.clone() };
     let mut report = Report { document: &spec.document, problems: spec.problems.clone() };
-    let mut planner = typed::Planner { connectors, environment: &environment, report: &mut report };
+    let state_directory = options.state_directory.as_deref();
+    let mut planner = typed::Planner { connectors, environment: &environment, state_directory, report: &mut report };
 
     let mut draft = draft::draft(&mut planner, spec).await;
     let whole = planner.plan_all(&mut draft, None).await;
     planner.check_use(&draft, &whole);
     let parallelism = spec.settings.parallelism.unwrap_or(options.parallelism);
     placed::check(&mut planner, &draft, &whole, parallelism);
+    durable::check(&mut planner, &draft, &whole, &spec.settings);
     report.problems.clone().into_result()?;
 
-    let mut planner = typed::Planner { connectors, environment: &environment, report: &mut report };
+    let mut planner = typed::Planner { connectors, environment: &environment, state_directory, report: &mut report };
     match pruned(&mut planner, &mut draft, &whole).await {
         Some(nodes) => Ok(placed::place(spec, &draft, nodes, parallelism, options.tenant.clone())),
         None => {

@@ -9,6 +9,7 @@ use millstream_model::ids::TenantId;
 
 use super::{
     draft::{Draft, DraftKind, DraftNode},
+    durable,
     typed::{Planner, Typed, TypedEdge, TypedKind},
 };
 use crate::{
@@ -81,6 +82,7 @@ fn has_one_key(typed: &Typed) -> bool {
 
 /// Puts the job together. All nodes are planned.
 pub(super) fn place(spec: &JobSpec, draft: &Draft<'_>, typed: Vec<Typed>, job: NonZeroU32, tenant: TenantId) -> JobPlan {
+    let durability = durable::durability(&typed, &spec.settings);
     let mut nodes: Vec<Node> = Vec::with_capacity(typed.len());
     for (draft, typed) in draft.nodes.iter().zip(typed) {
         let parallelism = parallelism(draft, &typed, job);
@@ -98,6 +100,7 @@ pub(super) fn place(spec: &JobSpec, draft: &Draft<'_>, typed: Vec<Typed>, job: N
         nodes,
         batching: batching(&spec.settings.batching),
         state_memory_bytes: spec.settings.state_memory.map_or(STATE_MEMORY_BYTES, ByteSize::as_bytes),
+        durability,
     }
 }
 

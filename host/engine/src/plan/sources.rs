@@ -53,7 +53,7 @@ pub(super) fn plan(planner: &mut Planner<'_, '_>, entry: &Entry<SourceEntry>) ->
         declared_schema,
         input: None,
         clock: planner.environment.clock.clone(),
-        state_directory: None,
+        state_directory: planner.state_directory.map(|directory| directory.join(&entry.id)),
     };
     let source = match connector.plan(request) {
         Ok(source) => source,

@@ -1,6 +1,6 @@
 //! Every node planned with the types of its inputs, in topological order. Runs twice: with all columns, then with those that are read.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use millstream_model::{StreamType, key::check_key_type, types::type_text};
 
@@ -22,6 +22,8 @@ use crate::{
 pub(super) struct Planner<'a, 'd> {
     pub(super) connectors: &'a Connectors,
     pub(super) environment: &'a Environment<'a>,
+    /// Where sources and sinks keep what must survive the run.
+    pub(super) state_directory: Option<&'a Path>,
     pub(super) report: &'a mut Report<'d>,
 }
 
@@ -367,7 +369,7 @@ impl Planner<'_, '_> {
             declared_schema: None,
             input: Some(input),
             clock: self.environment.clock.clone(),
-            state_directory: None,
+            state_directory: self.state_directory.map(|directory| directory.join(&entry.id)),
         };
         let sink = match connector.plan(request) {
             Ok(sink) => sink,

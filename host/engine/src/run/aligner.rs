@@ -24,6 +24,11 @@ impl Aligner {
         Self { merge: WatermarkMerge::new(inputs), ended: vec![false; inputs], aligning: None }
     }
 
+    /// The same, going on from a run that had come to `floor`.
+    pub(super) fn with_floor(self, floor: Option<Watermark>) -> Self {
+        Self { merge: self.merge.with_floor(floor), ..self }
+    }
+
     /// The merged watermark.
     pub(super) fn watermark(&self) -> Option<Watermark> {
         self.merge.current()

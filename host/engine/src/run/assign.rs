@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use millstream_model::ids::{OperatorId, SubtaskIndex};
 
-use crate::connector::Split;
+use crate::{checkpoint::manifest::SplitManifest, connector::Split};
 
 /// Places the splits of sources on subtasks. One of the seams where a job that runs in one process ends: this backend is [`InTurn`]; where
 /// several processes run a job, the group that they form decides.
@@ -35,6 +35,24 @@ pub(super) struct Assignment {
 impl Assignment {
     pub(super) fn new(assigner: Arc<dyn Assigner>, source: OperatorId, parallelism: u32) -> Self {
         Self { assigner, source, parallelism, known: BTreeSet::new() }
+    }
+
+    /// Splits that an earlier run has read in part, by subtask of then, per subtask: as they were, or assigned anew for another parallelism.
+    pub(super) fn restore(&mut self, splits: Vec<Vec<SplitManifest>>) -> Vec<Vec<SplitManifest>> {
+        self.known.extend(splits.iter().flatten().map(|split| Arc::from(split.id.as_str())));
+        if splits.len() == self.parallelism as usize {
+            return splits;
+        }
+        let mut assigned = vec![Vec::new(); self.parallelism as usize];
+        let longest = splits.iter().map(Vec::len).max().unwrap_or(0);
+        // In the order in which they were found, as far as that is known.
+        let in_turn = (0..longest).flat_map(|place| splits.iter().filter_map(move |of_subtask| of_subtask.get(place)));
+        for (number, found) in in_turn.enumerate() {
+            let split = Split { id: found.id.as_str().into(), detail: found.detail.clone() };
+            let subtask = self.assigner.subtask_of(&self.source, &split, number, self.parallelism);
+            assigned[subtask.0 as usize].push(found.clone());
+        }
+        assigned
     }
 
     /// The new ones among `splits`, per subtask.

@@ -1,6 +1,10 @@
 //! Makes the subtasks of a job from its plan: opens operators and sinks, lists splits, connects chains by queues.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use millstream_model::{
     ids::{OperatorId, SubtaskIndex},
@@ -21,12 +25,15 @@ use super::{
     order::{EventTimeOrder, OrderSettings},
     outlet::{Outlet, Router, Target},
     queue::{Inbox, Sender},
+    restore::{RestoredJob, RestoredNode},
     sink::SinkLink,
+    snapshot::SnapshotSettings,
     source::{DriftSlot, SourceDriver},
     splits::Splits,
     subtask::{Command, Commanded, Event, Feed, QueueDriver, Subtask, SubtaskNumber},
 };
 use crate::{
+    checkpoint::manifest::SplitManifest,
     connector::{SinkContext, Split},
     graph::{self, Edge, Exchange, JobPlan, Node, NodeIndex, NodeKind, NullKeys, OperatorNode, RowOrder, chains, stays_in_subtask},
     metrics::OperatorMetrics,
@@ -74,29 +81,43 @@ pub(super) struct Discovery {
 /// A failure to build, and the node it is about.
 pub(super) type BuildError = (OperatorId, OperatorError);
 
+/// What one attempt to run a job is built from.
+#[derive(Clone, Copy)]
+pub(super) struct Attempt<'a> {
+    pub(super) plan: &'a Arc<JobPlan>,
+    pub(super) settings: &'a RunSettings,
+    pub(super) board: &'a Board,
+    /// What it goes on from.
+    pub(super) restored: &'a RestoredJob,
+    /// The directory of this attempt alone; none: the run is ephemeral.
+    pub(super) directory: Option<&'a Path>,
+}
+
 struct Builder<'a> {
     plan: &'a Arc<JobPlan>,
     settings: &'a RunSettings,
     board: &'a Board,
+    restored: &'a RestoredJob,
+    directory: Option<&'a Path>,
     edges: Box<dyn Edges>,
     drift: Arc<Drift>,
     drift_slots: usize,
     built: Built,
 }
 
-/// Builds all subtasks of `plan`.
+/// Builds all subtasks of an attempt.
 pub(super) async fn build(
-    plan: &Arc<JobPlan>,
-    settings: &RunSettings,
-    board: &Board,
+    attempt: Attempt<'_>,
     events: mpsc::Sender<(SubtaskNumber, Event)>,
     stop: &CancellationToken,
     publish: &CancellationToken,
 ) -> Result<Built, BuildError> {
+    let Attempt { plan, settings, board, restored, directory } = attempt;
     let timed_sources = plan.nodes.iter().filter(|node| matches!(&node.kind, NodeKind::Source(source) if source.event_time.is_some()));
     let drift = Arc::new(Drift::new(timed_sources.map(|node| node.parallelism as usize).sum()));
     let built = Built { subtasks: Vec::new(), discoveries: Vec::new(), contexts: HashMap::new() };
-    let mut builder = Builder { plan, settings, board, edges: settings.exchange.open(&plan.job), drift, drift_slots: 0, built };
+    let edges = settings.exchange.open(&plan.job);
+    let mut builder = Builder { plan, settings, board, restored, directory, edges, drift, drift_slots: 0, built };
     let chains = chains(plan);
     let mut inboxes: Vec<Vec<Inbox>> = chains.iter().map(|chain| builder.connect(chain)).collect();
     for (chain, inboxes) in chains.iter().zip(&mut inboxes) {
@@ -107,7 +128,7 @@ pub(super) async fn build(
             let feed = builder.feed(chain, index, inbox, &mut splits);
             let (commands, commanded) = mpsc::channel(COMMANDS_WAITING);
             let subtask = Subtask {
-                chain: Chain::new(links, settings.clock.clone()),
+                chain: Chain::new(links, settings.clock.clone(), builder.snapshots(index)),
                 feed,
                 commands: commanded,
                 commanded: Commanded { number: builder.built.subtasks.len(), events: events.clone() },
@@ -127,6 +148,8 @@ pub(super) async fn build(
 struct SourceSplits {
     assignment: Assignment,
     assigned: Vec<Vec<Split>>,
+    /// Those that an earlier run has read in part.
+    restored: Vec<Vec<SplitManifest>>,
 }
 
 impl Builder<'_> {
@@ -168,19 +191,23 @@ impl Builder<'_> {
             (0..planned.inputs.len()).collect()
         };
         let order = match (&planned.kind, &role) {
-            (NodeKind::Operator(operator), Role::Operator(created)) => self.order(operator, created.as_ref()),
+            (NodeKind::Operator(operator), Role::Operator(created)) => {
+                self.order(node, operator, created.as_ref(), index).map_err(|error| (planned.id.clone(), error))?
+            }
             _ => None,
         };
+        let restored = self.restored.node(node);
+        let floor = restored.and_then(|restored| restored.watermark(index, planned.parallelism));
         Ok(Link {
             node,
             id: planned.id.clone(),
             role,
-            aligner: Aligner::new(inputs.len()),
+            aligner: Aligner::new(inputs.len()).with_floor(floor),
             entries: inputs.into_iter().map(|input| entry(&planned.inputs[input])).collect(),
             outlets: self.outlets(chain, node, index),
             rejected: planned.rejected.clone(),
             metrics: self.board[node][index.0 as usize].clone(),
-            sent: None,
+            sent: restored.and_then(|restored| restored.sent(index, planned.parallelism)),
             order,
             cuts_at_watermarks: watermarks_matter(self.plan, node),
         })
@@ -192,16 +219,19 @@ impl Builder<'_> {
             NodeKind::Source(_) => Ok(Role::Source),
             NodeKind::Operator(operator) => {
                 let context = self.context(node, index);
-                self.built.contexts.entry(node).or_default().push(context.clone());
-                Ok(Role::Operator(operator.plan.create(context).await?))
+                // What it goes on from is for this instance alone; a later version takes its store over.
+                self.built.contexts.entry(node).or_default().push(OperatorContext { restored: None, ..context.clone() });
+                let mut created = operator.plan.create(context.clone()).await?;
+                check_takes_state(created.as_mut(), &context)?;
+                Ok(Role::Operator(created))
             }
             NodeKind::Sink(sink) => {
                 let context = SinkContext {
                     job: self.plan.job.clone(),
                     subtask: index,
                     parallelism: planned.parallelism,
-                    is_durable: false,
-                    restored: Arc::default(),
+                    is_durable: self.directory.is_some(),
+                    restored: self.restored.staged(node),
                 };
                 Ok(Role::Sink(SinkLink::new(sink.writer(context).await?, self.settings.sink_flush_interval)))
             }
@@ -221,22 +251,50 @@ impl Builder<'_> {
             parallelism: planned.parallelism,
             key_groups: KeyGroup::owned_by(index, planned.parallelism),
             state: StateContext {
-                directory: state.map(|state| state.path.join(format!("{node}-{}", index.0))),
+                directory: state.map(|state| self.state_directory(&state.path).join(format!("{node}-{}", index.0))),
                 shared: state.map(|state| state.shared.clone()),
                 memory_budget_bytes: self.plan.state_memory_bytes / stateful.max(1),
             },
             metrics: self.board[node][index.0 as usize].clone(),
             clock: self.settings.clock.clone(),
-            restored: None,
+            restored: self.restored.operator(node, index, planned.parallelism),
         }
     }
 
-    fn order(&self, operator: &OperatorNode, created: &dyn Operator) -> Option<EventTimeOrder> {
+    /// Where the state of this attempt goes; an ephemeral run has a directory of its own.
+    fn state_directory(&self, ephemeral: &Path) -> PathBuf {
+        self.directory.map_or_else(|| ephemeral.to_owned(), |attempt| attempt.join("state"))
+    }
+
+    fn snapshots(&self, subtask: SubtaskIndex) -> Option<SnapshotSettings> {
+        let directory = self.directory?.join("snapshots");
+        Some(SnapshotSettings { directory, subtask, file_work: self.settings.durable.as_ref()?.file_work })
+    }
+
+    fn order(
+        &self,
+        node: NodeIndex,
+        operator: &OperatorNode,
+        created: &dyn Operator,
+        index: SubtaskIndex,
+    ) -> Result<Option<EventTimeOrder>, OperatorError> {
+        let restored = self.restored.node(node);
         if operator.order != RowOrder::EventTime {
-            return None;
+            return match restored.filter(|restored| restored.holds_rows()) {
+                Some(_) => Err(OperatorError::user(
+                    "the checkpoint holds rows in event-time order, for which the operator no longer asks: leave `order: event-time` as it was",
+                )),
+                None => Ok(None),
+            };
         }
         let keys = operator.keys.clone().unwrap_or_else(|| vec![Vec::new(); operator.inputs.len()]);
-        Some(EventTimeOrder::new(OrderSettings { keys, with_timers: created.fires_event_timers(), batch_rows: self.plan.batching.rows }))
+        let settings = OrderSettings { keys, with_timers: created.fires_event_timers(), batch_rows: self.plan.batching.rows };
+        let mut order = EventTimeOrder::new(settings);
+        if let Some(restored) = restored {
+            let parallelism = self.node(node).parallelism;
+            order.restore(restored.watermark(index, parallelism), restored.held(operator, index, parallelism)?);
+        }
+        Ok(Some(order))
     }
 
     fn outlets(&mut self, chain: &graph::Chain, node: NodeIndex, index: SubtaskIndex) -> Vec<Outlet> {
@@ -271,10 +329,15 @@ impl Builder<'_> {
     async fn splits(&mut self, chain: &graph::Chain) -> Result<Option<SourceSplits>, BuildError> {
         let node = self.node(chain.head());
         let NodeKind::Source(source) = &node.kind else { return Ok(None) };
-        let found = source.source.splits(chain.parallelism).await.map_err(|error| (node.id.clone(), error))?;
         let mut assignment = Assignment::new(self.settings.assigner.clone(), node.id.clone(), chain.parallelism);
+        let restored = self.restored.node(chain.head()).map(RestoredNode::splits);
+        // What a source lists once is what it had listed: at another parallelism it might cut its input elsewhere.
+        let lists = restored.is_none() || source.source.discovery_interval().is_some();
+        let restored = assignment.restore(restored.unwrap_or_else(|| vec![Vec::new(); chain.parallelism as usize]));
+        let found =
+            if lists { source.source.splits(chain.parallelism).await.map_err(|error| (node.id.clone(), error))? } else { Vec::new() };
         let assigned = assignment.assign(found);
-        Ok(Some(SourceSplits { assignment, assigned }))
+        Ok(Some(SourceSplits { assignment, assigned, restored }))
     }
 
     fn feed(&mut self, chain: &graph::Chain, index: SubtaskIndex, inbox: Inbox, splits: &mut Option<SourceSplits>) -> Feed {
@@ -284,8 +347,11 @@ impl Builder<'_> {
         };
         let timed = source.event_time.is_some();
         let mut own = Splits::new(source.source.is_bounded(), timed);
-        let assigned = splits.as_mut().map(|splits| std::mem::take(&mut splits.assigned[index.0 as usize]));
-        assigned.into_iter().flatten().for_each(|split| own.add(split));
+        if let Some(splits) = splits {
+            let floor = self.restored.node(node).and_then(|restored| restored.watermark(index, chain.parallelism));
+            own.restore(std::mem::take(&mut splits.restored[index.0 as usize]), floor);
+            std::mem::take(&mut splits.assigned[index.0 as usize]).into_iter().for_each(|split| own.add(split));
+        }
         Feed::Source(Box::new(SourceDriver {
             plan: self.plan.clone(),
             node,
@@ -313,6 +379,21 @@ impl Builder<'_> {
             self.built.discoveries.push(Discovery { node, assignment, readers });
         }
     }
+}
+
+/// State that the checkpoint holds has somebody to go to.
+fn check_takes_state(created: &mut dyn Operator, context: &OperatorContext) -> Result<(), OperatorError> {
+    let id = &context.operator;
+    let holds_state =
+        context.restored.as_ref().is_some_and(|restored| !restored.state.is_empty() && !restored.may_drop.contains(id.as_str()));
+    let mut has_store = false;
+    created.with_store(&mut |_| has_store = true);
+    if holds_state && !has_store {
+        return Err(OperatorError::user(format!(
+            "the checkpoint holds state of `{id}`, which no longer keeps any: allow it to be forgotten as `{id}`"
+        )));
+    }
+    Ok(())
 }
 
 fn entry(edge: &Edge) -> Entry {

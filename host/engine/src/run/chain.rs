@@ -1,11 +1,19 @@
 //! A chain: fused nodes that run in one subtask, a tree of links below one head.
 //!
 //! What a link emits goes to the next links at once, depth first, by an explicit stack of [`Step`]s: no queue, no copy, no recursion. A step
-//! that stops early (many timers are due) puts itself back behind what it emitted, so memory stays bounded.
+//! that stops early (many timers are due) puts itself back behind what it emitted, so memory stays bounded. So when an element has been
+//! accepted nothing is under way, and a barrier, which is an element, finds every link at rest.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use millstream_model::{Batch, Watermark, ids::OperatorId, time::Progress};
+use millstream_model::{
+    Batch, Watermark,
+    ids::{CheckpointId, OperatorId},
+    time::Progress,
+};
 
 use super::{
     Stop,
@@ -14,8 +22,10 @@ use super::{
     order::EventTimeOrder,
     outlet::{Outlet, Target},
     sink::SinkLink,
+    snapshot::{self, SnapshotFailed, SnapshotSettings, SubtaskSnapshot, Taking, Wake},
 };
 use crate::{
+    checkpoint::manifest::SplitManifest,
     clock::Clock,
     element::{Barrier, Element},
     graph::NodeIndex,
@@ -35,6 +45,16 @@ pub(super) struct Chain {
     asked: Vec<Step>,
     /// The last barrier that passed the head.
     passed: Option<Barrier>,
+    /// How snapshots are taken; none: barriers only pass.
+    snapshots: Option<SnapshotSettings>,
+    /// The snapshot under way.
+    taking: Option<Taking>,
+    /// Checkpoints up to this one were given up: their barriers only pass.
+    given_up: Option<CheckpointId>,
+    /// When the first input passed the barrier that others have not passed yet.
+    aligning_since: Option<Instant>,
+    /// All input has ended, and everything that follows from it was sent.
+    ended: bool,
     /// The link that the last step was for.
     current: usize,
 }
@@ -100,12 +120,111 @@ impl Link {
     fn failed(&self, error: OperatorError) -> Stop {
         Stop::Failed { operator: self.id.clone(), error }
     }
+
+    /// The operator of this link, if it is one.
+    pub(super) fn operator(&mut self) -> Option<&mut (dyn Operator + 'static)> {
+        match &mut self.role {
+            Role::Operator(operator) => Some(operator.as_mut()),
+            Role::Source | Role::Sink(_) => None,
+        }
+    }
 }
 
 impl Chain {
-    pub(super) fn new(links: Vec<Link>, clock: Arc<dyn Clock>) -> Self {
-        let now_ms = clock.now_ms();
-        Self { links, clock, now_ms, steps: Vec::new(), asked: Vec::new(), passed: None, current: 0 }
+    pub(super) fn new(links: Vec<Link>, clock: Arc<dyn Clock>, snapshots: Option<SnapshotSettings>) -> Self {
+        Self {
+            links,
+            now_ms: clock.now_ms(),
+            clock,
+            steps: Vec::new(),
+            asked: Vec::new(),
+            passed: None,
+            snapshots,
+            taking: None,
+            given_up: None,
+            aligning_since: None,
+            ended: false,
+            current: 0,
+        }
+    }
+
+    /// Says again what every link had said of time before the run that this one goes on from was cut: consumers know again how far each of
+    /// their inputs is. Before anything else.
+    pub(super) async fn resume(&mut self) -> Result<(), Stop> {
+        for link in 0..self.links.len() {
+            if let Some(sent) = self.links[link].sent {
+                self.broadcast(link, &Element::Watermark(sent)).await?;
+                self.run().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// All input has ended: from now on barriers come from the supervisor, and are for this subtask alone.
+    pub(super) fn note_ended(&mut self) {
+        self.ended = true;
+    }
+
+    /// Whether snapshots are taken.
+    pub(super) fn is_durable(&self) -> bool {
+        self.snapshots.is_some()
+    }
+
+    /// A barrier for a chain whose input has ended.
+    pub(super) async fn accept_at_end(&mut self, barrier: Barrier) -> Result<(), Stop> {
+        for link in 0..self.links.len() {
+            self.current = link;
+            self.on_barrier(link, barrier).await?;
+        }
+        Ok(())
+    }
+
+    /// How far the splits of the source at the head were read at the barrier that was accepted just now.
+    pub(super) fn set_splits(&mut self, splits: Vec<SplitManifest>, watermark: Option<Watermark>) {
+        if let Some(taking) = &mut self.taking {
+            taking.set_splits(splits, watermark);
+        }
+    }
+
+    /// When [`Self::advance_snapshot`] has something to do.
+    pub(super) fn snapshot_wake(&self) -> Wake {
+        self.taking.as_ref().map_or(Wake::Never, Taking::wake)
+    }
+
+    /// Does a bounded part of the snapshot under way; a snapshot that is complete or failed, with its checkpoint.
+    pub(super) fn advance_snapshot(&mut self) -> Option<(CheckpointId, Result<SubtaskSnapshot, SnapshotFailed>)> {
+        let mut taking = self.taking.take()?;
+        let checkpoint = taking.checkpoint;
+        match taking.advance(&mut self.links) {
+            snapshot::Step::Pending => {
+                self.taking = Some(taking);
+                None
+            }
+            snapshot::Step::Complete(snapshot) => Some((checkpoint, Ok(snapshot))),
+            snapshot::Step::Failed { link, error } => {
+                taking.abandon(&mut self.links);
+                Some((checkpoint, Err(SnapshotFailed { operator: self.links[link].id.clone(), error })))
+            }
+        }
+    }
+
+    /// Checkpoints up to `checkpoint` are given up.
+    pub(super) fn give_up(&mut self, checkpoint: CheckpointId) {
+        self.given_up = self.given_up.max(Some(checkpoint));
+        if let Some(taking) = self.taking.take_if(|taking| taking.checkpoint <= checkpoint) {
+            taking.abandon(&mut self.links);
+        }
+    }
+
+    /// `checkpoint` is committed: the sinks publish what they staged for it.
+    pub(super) async fn on_committed(&mut self, checkpoint: CheckpointId) -> Result<(), Stop> {
+        for link in &mut self.links {
+            if let Role::Sink(sink) = &mut link.role {
+                let published = sink.on_committed(checkpoint).await;
+                published.map_err(|error| link.failed(error))?;
+            }
+        }
+        Ok(())
     }
 
     /// The link that is fed by queues or a source.
@@ -236,7 +355,10 @@ impl Chain {
             }
             Element::Barrier(barrier) => match self.links[link].aligner.on_barrier(slot, barrier) {
                 Some(aligned) => self.on_barrier(link, aligned).await,
-                None => Ok(()),
+                None => {
+                    self.note_aligning(link);
+                    Ok(())
+                }
             },
             Element::End => {
                 let (progress, barrier) = self.links[link].aligner.on_end(slot);
@@ -249,6 +371,13 @@ impl Chain {
                 }
                 Ok(())
             }
+        }
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the time is only shown")]
+    fn note_aligning(&mut self, link: usize) {
+        if link == 0 {
+            self.aligning_since.get_or_insert_with(Instant::now);
         }
     }
 
@@ -374,18 +503,41 @@ impl Chain {
         }
     }
 
+    #[expect(clippy::disallowed_methods, reason = "the time is only shown")]
     async fn on_barrier(&mut self, link: usize, barrier: Barrier) -> Result<(), Stop> {
+        let began = Instant::now();
         if link == 0 {
-            self.passed = Some(barrier);
+            self.begin_snapshot(barrier);
+        }
+        if self.snapshots.is_some() && self.taking.is_none() {
+            // It was given up, so nobody wants to know anything; it only passes.
+            return self.broadcast(link, &Element::Barrier(barrier)).await;
         }
         let Link { role, id, .. } = &mut self.links[link];
-        let handled = match role {
+        let remembered = match role {
             Role::Source => Ok(serde_json::Value::Null),
             Role::Operator(operator) => operator.on_barrier(barrier).await,
             Role::Sink(sink) => sink.on_barrier(barrier.checkpoint).await,
         };
-        handled.map_err(|error| Stop::Failed { operator: id.clone(), error })?;
+        let value = remembered.map_err(|error| Stop::Failed { operator: id.clone(), error })?;
+        if let Some(taking) = &mut self.taking {
+            let cut = taking.add(&mut self.links, link, value, began.elapsed());
+            cut.map_err(|error| self.links[link].failed(error))?;
+        }
         self.broadcast(link, &Element::Barrier(barrier)).await
+    }
+
+    /// The head is at `barrier`.
+    fn begin_snapshot(&mut self, barrier: Barrier) {
+        self.passed = Some(barrier);
+        let alignment = self.aligning_since.take().map_or(Duration::ZERO, |since| since.elapsed());
+        let Some(settings) = self.snapshots.clone() else { return };
+        if let Some(before) = self.taking.take() {
+            before.abandon(&mut self.links);
+        }
+        if self.given_up.is_none_or(|given_up| given_up < barrier.checkpoint) {
+            self.taking = Some(Taking::new(barrier.checkpoint, settings, alignment));
+        }
     }
 
     async fn on_end(&mut self, link: usize) -> Result<(), Stop> {
@@ -486,6 +638,10 @@ impl Chain {
 
     /// Sends a mark to every consumer of every output.
     async fn broadcast(&mut self, link: usize, element: &Element) -> Result<(), Stop> {
+        if self.ended {
+            // Nobody reads an edge behind its end.
+            return Ok(());
+        }
         let Link { outlets, metrics, .. } = &mut self.links[link];
         for outlet in outlets {
             match &mut outlet.target {

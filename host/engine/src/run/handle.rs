@@ -10,7 +10,10 @@ use millstream_model::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::operator::{Fault, OperatorPlan};
+use crate::{
+    connector::Guarantee,
+    operator::{Fault, OperatorPlan},
+};
 
 /// A running job, or one that has ended. Cheap to clone. Dropping all handles lets the job run on.
 #[derive(Clone)]
@@ -29,6 +32,8 @@ pub(super) enum Command {
     Barrier(CheckpointId, oneshot::Sender<BarrierReport>),
     PrepareSwap { operator: OperatorId, plan: Arc<dyn OperatorPlan>, answer: oneshot::Sender<Result<SwapId, SwapError>> },
     Switch(SwapId, oneshot::Sender<Result<SwitchReport, SwapError>>),
+    Checkpoint { stops: bool, answer: oneshot::Sender<Result<CheckpointReport, CheckpointError>> },
+    Checkpoints(oneshot::Sender<Vec<CheckpointReport>>),
 }
 
 /// How a job ended.
@@ -41,6 +46,88 @@ pub enum JobOutcome {
     Failed(JobError),
     /// It was cancelled; what its sinks had not published is removed.
     Cancelled,
+    /// It was stopped behind a checkpoint, from which it can go on.
+    Stopped(CheckpointReport),
+    /// An earlier run had finished it, at this checkpoint: there was nothing left to do.
+    FinishedBefore {
+        /// The last checkpoint.
+        checkpoint: CheckpointId,
+        /// When it was taken, ms since epoch.
+        at_ms: i64,
+    },
+}
+
+/// One checkpoint, as people look at it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct CheckpointReport {
+    /// Its number.
+    pub checkpoint: CheckpointId,
+    /// When its barrier was sent, ms since epoch.
+    pub at_ms: i64,
+    /// Path of its manifest in the checkpoint storage; none: it was given up before.
+    pub manifest: Option<String>,
+    /// Bytes that were uploaded.
+    pub bytes_new: u64,
+    /// Bytes of everything that it consists of.
+    pub bytes_total: u64,
+    /// The longest time that a subtask waited for inputs to align.
+    pub alignment_ms: u64,
+    /// The longest time for which a subtask did nothing else.
+    pub sync_ms: u64,
+    /// From the barrier until the last subtask's local files were complete.
+    pub snapshot_ms: u64,
+    /// From the barrier until everything was published, or it was given up, by the job's clock.
+    pub total_ms: u64,
+    /// What became of it.
+    pub outcome: CheckpointOutcome,
+}
+
+/// What became of a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CheckpointOutcome {
+    /// It is committed: a run can go on from it.
+    Committed,
+    /// It failed before the commit; the job went on without it.
+    GivenUp {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Why there is no checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(tag = "error", rename_all = "kebab-case")]
+pub enum CheckpointError {
+    /// The run is not durable.
+    #[error("the run is ephemeral: it takes no checkpoints")]
+    Ephemeral,
+    /// The job has ended.
+    #[error("the job has ended")]
+    Ended,
+    /// The checkpoint failed; the job goes on.
+    #[error("the checkpoint was given up: {reason}")]
+    GivenUp {
+        /// Why.
+        reason: String,
+    },
+    /// The job failed meanwhile, and goes on from its last checkpoint.
+    #[error("the job is going back to its last checkpoint: {reason}")]
+    Recovering {
+        /// Why.
+        reason: String,
+    },
+}
+
+impl CheckpointError {
+    /// What a caller may do about it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Ephemeral | Self::Ended => ErrorKind::Conflict,
+            Self::GivenUp { .. } | Self::Recovering { .. } => ErrorKind::Unavailable,
+        }
+    }
 }
 
 /// What a finished job did.
@@ -101,6 +188,8 @@ pub enum Phase {
     Running,
     /// Sources are stopped; what is on its way is being finished.
     Draining,
+    /// A durable run has failed, and waits or goes back to its last checkpoint.
+    Recovering,
     /// It has ended.
     Ended,
 }
@@ -113,6 +202,23 @@ pub struct JobStatus {
     pub phase: Phase,
     /// Its operators, in topological order.
     pub operators: Vec<OperatorStatus>,
+    /// A durable run: how it stands; none: the run is ephemeral.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub durable: Option<DurableStatus>,
+}
+
+/// How a durable run stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct DurableStatus {
+    /// What it promises.
+    pub guarantee: Guarantee,
+    /// The incarnation that the commit log gave to this attempt.
+    pub attempt: u64,
+    /// How often it went back to its last checkpoint.
+    pub restarts: u32,
+    /// The last committed checkpoint; none: there was none yet in this run.
+    pub last_checkpoint: Option<CheckpointReport>,
 }
 
 /// The counters of one operator, source or sink: totals over its subtasks.
@@ -277,6 +383,27 @@ impl JobHandle {
     /// There is no such prepared swap, or the job has ended.
     pub async fn switch(&self, swap: SwapId) -> Result<SwitchReport, SwapError> {
         self.ask(|answer| Command::Switch(swap, answer)).await.unwrap_or(Err(SwapError::Ended))
+    }
+
+    /// Takes a checkpoint now, and returns when it is committed and published.
+    ///
+    /// # Errors
+    /// There is none; the job goes on or goes back to its last checkpoint.
+    pub async fn checkpoint(&self) -> Result<CheckpointReport, CheckpointError> {
+        self.ask(|answer| Command::Checkpoint { stops: false, answer }).await.unwrap_or(Err(CheckpointError::Ended))
+    }
+
+    /// Takes a last checkpoint and stops behind it; the job can go on from there.
+    ///
+    /// # Errors
+    /// There is none, so the job was not stopped.
+    pub async fn stop(&self) -> Result<CheckpointReport, CheckpointError> {
+        self.ask(|answer| Command::Checkpoint { stops: true, answer }).await.unwrap_or(Err(CheckpointError::Ended))
+    }
+
+    /// The checkpoints of this run, oldest first; only the last ones are remembered.
+    pub async fn checkpoints(&self) -> Vec<CheckpointReport> {
+        self.ask(Command::Checkpoints).await.unwrap_or_default()
     }
 
     /// Waits for the end of the job.

@@ -15,18 +15,23 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     RunSettings, Stop,
-    build::{Board, BuildError, Built, BuiltSubtask, Discovery, board, build},
+    build::{Attempt, Board, BuildError, Built, BuiltSubtask, Discovery, board, build},
+    checkpointing::{Checkpointing, Done, History, Member, Order},
+    commands::Commands,
+    durable,
     handle::{
-        BarrierReport, Command, JobError, JobOutcome, JobStatus, OperatorKind, OperatorStatus, Phase, Summary, SwapError, SwapId,
-        SwitchReport,
+        BarrierReport, CheckpointError, CheckpointReport, Command, DurableStatus, JobError, JobOutcome, JobStatus, OperatorKind,
+        OperatorStatus, Phase, Summary, SwapError, SwapId, SwitchReport,
     },
+    restore::RestoredJob,
+    source::sleep_until,
     subtask::{self, Event, SubtaskNumber, Switch},
 };
 use crate::{
     element::Barrier,
     graph::{JobPlan, NodeIndex, NodeKind},
     metrics::OperatorMetrics,
-    operator::{OperatorContext, OperatorError, OperatorPlan},
+    operator::{Fault, OperatorContext, OperatorError, OperatorPlan},
 };
 
 /// Reports that wait for the supervisor.
@@ -36,36 +41,48 @@ const EVENTS_WAITING: usize = 64;
 pub(super) async fn supervise(
     plan: Arc<JobPlan>,
     settings: RunSettings,
-    mut commands: mpsc::Receiver<Command>,
+    mut commands: Commands,
     outcome: watch::Sender<Option<Arc<JobOutcome>>>,
 ) {
     let board = board(&plan);
-    let ended = run(&plan, &settings, &board, &mut commands).await;
+    let fresh = RestoredJob::default();
+    let attempt = Attempt { plan: &plan, settings: &settings, board: &board, restored: &fresh, directory: None };
+    let ended = run(attempt, None, &mut commands).await;
     outcome.send_replace(Some(Arc::new(ended)));
-    while let Some(command) = commands.recv().await {
+    while let Some(command) = commands.next().await {
         answer_when_ended(command, &plan, &board);
     }
 }
 
-async fn run(plan: &Arc<JobPlan>, settings: &RunSettings, board: &Board, commands: &mut mpsc::Receiver<Command>) -> JobOutcome {
+/// What a durable run adds to an attempt.
+pub(super) struct Durability {
+    pub(super) checkpointing: Checkpointing,
+    pub(super) restarts: u32,
+    pub(super) history: History,
+}
+
+/// Runs one attempt to its end.
+pub(super) async fn run(attempt: Attempt<'_>, durability: Option<Durability>, commands: &mut Commands) -> JobOutcome {
+    let Attempt { plan, settings, board, .. } = attempt;
     let (events, reports) = mpsc::channel(EVENTS_WAITING);
     let (stop, publish) = (CancellationToken::new(), CancellationToken::new());
     // Whatever ends this function, nothing it started runs on.
     let _stop_on_drop = stop.clone().drop_guard();
-    let building = build(plan, settings, board, events.clone(), &stop, &publish);
+    let building = build(attempt, events.clone(), &stop, &publish);
     let built = match built_unless_cancelled(building, commands, plan, board).await {
         Some(Ok(built)) => built,
         Some(Err((operator, error))) => return JobOutcome::Failed(job_error(Some(operator), None, &error)),
         None => return JobOutcome::Cancelled,
     };
-    let supervisor = Supervisor::start(plan.clone(), settings.clone(), board.clone(), built, events, stop, publish);
+    let mut supervisor = Supervisor::start(plan.clone(), settings.clone(), board.clone(), built, events, stop, publish);
+    supervisor.take_checkpoints(durability);
     supervisor.run(reports, commands).await
 }
 
 /// None: the job was cancelled before it ran.
 async fn built_unless_cancelled(
     building: impl Future<Output = Result<Built, BuildError>>,
-    commands: &mut mpsc::Receiver<Command>,
+    commands: &mut Commands,
     plan: &JobPlan,
     board: &Board,
 ) -> Option<Result<Built, BuildError>> {
@@ -75,11 +92,10 @@ async fn built_unless_cancelled(
         tokio::select! {
             biased;
             built = &mut building => return Some(built),
-            command = commands.recv(), if !handles_gone => match command {
+            command = commands.next_new(), if !handles_gone => match command {
                 Some(Command::Cancel | Command::Drain) => return None,
-                Some(Command::Status(answer)) => drop(answer.send(status(plan, board, Phase::Running))),
-                // Nothing runs yet that could be swapped or cut.
-                Some(Command::Barrier(..) | Command::PrepareSwap { .. } | Command::Switch(..)) => {}
+                Some(Command::Status(answer)) => drop(answer.send(status(plan, board, Phase::Running, None))),
+                Some(command) => commands.defer(command),
                 None => handles_gone = true,
             },
         }
@@ -88,9 +104,15 @@ async fn built_unless_cancelled(
 
 fn answer_when_ended(command: Command, plan: &JobPlan, board: &Board) {
     match command {
-        Command::Status(answer) => drop(answer.send(status(plan, board, Phase::Ended))),
+        Command::Status(answer) => drop(answer.send(status(plan, board, Phase::Ended, None))),
         // Without an answer the handle says that the job has ended.
-        Command::Drain | Command::Cancel | Command::Barrier(..) | Command::PrepareSwap { .. } | Command::Switch(..) => {}
+        Command::Drain
+        | Command::Cancel
+        | Command::Barrier(..)
+        | Command::PrepareSwap { .. }
+        | Command::Switch(..)
+        | Command::Checkpoint { .. }
+        | Command::Checkpoints(_) => {}
     }
 }
 
@@ -109,6 +131,8 @@ struct Supervisor {
     publish: CancellationToken,
     phase: Phase,
     ended: Option<JobOutcome>,
+    /// None: the run is ephemeral.
+    durability: Option<Durability>,
 }
 
 /// What the supervisor knows of one subtask.
@@ -174,20 +198,48 @@ impl Supervisor {
             publish,
             phase: Phase::Running,
             ended: None,
+            durability: None,
         }
     }
 
-    async fn run(mut self, mut reports: mpsc::Receiver<(SubtaskNumber, Event)>, commands: &mut mpsc::Receiver<Command>) -> JobOutcome {
+    /// Makes the attempt one of a durable run.
+    fn take_checkpoints(&mut self, durability: Option<Durability>) {
+        let member = |subtask: &Record| {
+            let parallelism = self.plan.nodes[subtask.nodes[0]].parallelism;
+            Member { index: subtask.index, parallelism }
+        };
+        let members = self.subtasks.iter().map(member).collect();
+        self.durability = durability;
+        if let Some(durability) = &mut self.durability {
+            durability.checkpointing.set_members(members);
+        }
+    }
+
+    async fn run(mut self, mut reports: mpsc::Receiver<(SubtaskNumber, Event)>, commands: &mut Commands) -> JobOutcome {
         let mut handles_gone = false;
+        let clock = self.settings.clock.clone();
         while self.subtasks.iter().any(|subtask| !subtask.gone) {
+            let wake_ms = self.durability.as_ref().filter(|_| self.ended.is_none()).map(|durability| durability.checkpointing.wake_ms());
             tokio::select! {
                 biased;
                 Some((number, event)) = reports.recv() => self.on_event(number, event),
-                command = commands.recv(), if !handles_gone => match command {
+                command = commands.next(), if !handles_gone => match command {
                     Some(command) => self.on_command(command),
                     None => handles_gone = true,
                 },
+                (checkpoint, done) = next_done(self.durability.as_mut()) => {
+                    let swapped = &self.swapped;
+                    let orders = self.durability.as_mut().map(|durability| durability.checkpointing.on_done(checkpoint, done, swapped));
+                    self.carry_out(orders);
+                }
+                () = sleep_until(clock.as_ref(), wake_ms) => {
+                    let orders = self.durability.as_mut().map(|durability| durability.checkpointing.on_time());
+                    self.carry_out(orders);
+                }
             }
+        }
+        if let Some(durability) = &mut self.durability {
+            durability.checkpointing.abandon("the job ended or failed");
         }
         self.ended.unwrap_or_else(|| JobOutcome::Finished(summary(&self.plan, &self.board)))
     }
@@ -196,6 +248,15 @@ impl Supervisor {
         match event {
             Event::Passed { checkpoint } => self.on_passed(number, Some(checkpoint)),
             Event::InputEnded => self.on_input_ended(number),
+            Event::Snapshotted { checkpoint, snapshot } => {
+                let orders =
+                    self.durability.as_mut().map(|durability| durability.checkpointing.on_snapshotted(number, checkpoint, snapshot));
+                self.carry_out(orders);
+            }
+            Event::Published { checkpoint } => {
+                let orders = self.durability.as_mut().map(|durability| durability.checkpointing.on_published(number, checkpoint));
+                self.carry_out(orders);
+            }
             Event::Ended(result) => self.on_ended(number, result),
             Event::DiscoveryFailed { operator, error } => self.fail(job_error(Some(operator), None, &error)),
         }
@@ -203,7 +264,12 @@ impl Supervisor {
 
     fn on_command(&mut self, command: Command) {
         match command {
-            Command::Status(answer) => drop(answer.send(status(&self.plan, &self.board, self.phase))),
+            Command::Status(answer) => drop(answer.send(status(&self.plan, &self.board, self.phase, self.durable_status()))),
+            Command::Checkpoint { stops, answer } => self.on_checkpoint(stops, answer),
+            Command::Checkpoints(answer) => {
+                let history = self.durability.as_ref().map(|durability| lock(&durability.history).iter().cloned().collect());
+                drop(answer.send(history.unwrap_or_default()));
+            }
             Command::Drain => self.on_drain(),
             Command::Cancel => self.end(JobOutcome::Cancelled),
             Command::Barrier(checkpoint, answer) => self.on_barrier(checkpoint, answer),
@@ -215,6 +281,7 @@ impl Supervisor {
     fn on_ended(&mut self, number: SubtaskNumber, result: Result<(), Stop>) {
         self.subtasks[number].gone = true;
         match result {
+            Ok(()) if self.durability.is_some() => {}
             Ok(()) => self.on_input_ended(number),
             Err(Stop::Failed { operator, error }) => self.fail(job_error(Some(operator), Some(self.subtasks[number].index), &error)),
             Err(Stop::Disconnected) => {
@@ -227,6 +294,10 @@ impl Supervisor {
     fn on_input_ended(&mut self, number: SubtaskNumber) {
         self.subtasks[number].input_ended = true;
         self.on_passed(number, None);
+        if let Some(durability) = &mut self.durability {
+            let orders = durability.checkpointing.on_input_ended(number);
+            return self.carry_out(Some(orders));
+        }
         if self.subtasks.iter().all(|subtask| subtask.input_ended) {
             self.publish.cancel();
         }
@@ -244,6 +315,54 @@ impl Supervisor {
             // Whoever asked may have gone.
             let _ = done.answer.send(done.report);
         }
+    }
+
+    fn on_checkpoint(&mut self, stops: bool, answer: oneshot::Sender<Result<CheckpointReport, CheckpointError>>) {
+        match &mut self.durability {
+            Some(durability) => {
+                let orders = durability.checkpointing.request(stops, answer);
+                self.carry_out(Some(orders));
+            }
+            None => drop(answer.send(Err(CheckpointError::Ephemeral))),
+        }
+    }
+
+    fn durable_status(&self) -> Option<DurableStatus> {
+        let durability = self.durability.as_ref()?;
+        Some(durable::status(&self.plan, durability.checkpointing.incarnation(), durability.restarts, &durability.history))
+    }
+
+    /// Does what the checkpoints ask for, unless the attempt is over.
+    fn carry_out(&mut self, orders: Option<Vec<Order>>) {
+        for order in orders.into_iter().flatten() {
+            if self.ended.is_some() {
+                return;
+            }
+            match order {
+                Order::Barrier(checkpoint) => self.send_barrier(checkpoint),
+                Order::BarrierTo(number, checkpoint) => {
+                    self.tell(&self.subtasks[number], subtask::Command::Barrier(Barrier { checkpoint }));
+                }
+                Order::Committed(checkpoint) => self.tell_all(|| subtask::Command::Committed(checkpoint)),
+                Order::GiveUp(checkpoint) => self.tell_all(|| subtask::Command::GiveUp(checkpoint)),
+                Order::Recover { reason } => {
+                    self.fail(JobError { operator: None, subtask: None, fault: Fault::Outside, causes: vec![reason] })
+                }
+                Order::Finish => self.publish.cancel(),
+                Order::Stop(report) => self.end(JobOutcome::Stopped(report)),
+                Order::Crash => self.end(JobOutcome::Cancelled),
+            }
+        }
+    }
+
+    fn send_barrier(&self, checkpoint: CheckpointId) {
+        for subtask in self.subtasks.iter().filter(|subtask| subtask.is_source || subtask.input_ended) {
+            self.tell(subtask, subtask::Command::Barrier(Barrier { checkpoint }));
+        }
+    }
+
+    fn tell_all(&self, command: impl Fn() -> subtask::Command) {
+        self.subtasks.iter().for_each(|subtask| self.tell(subtask, command()));
     }
 
     fn on_drain(&mut self) {
@@ -332,6 +451,13 @@ impl Supervisor {
     }
 }
 
+async fn next_done(durability: Option<&mut Durability>) -> (CheckpointId, Done) {
+    match durability {
+        Some(durability) => durability.checkpointing.next_done().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Looks for new splits of one source until the job stops.
 async fn discover(
     plan: Arc<JobPlan>,
@@ -380,15 +506,15 @@ fn gather(operator: OperatorId, answers: Vec<Switched>) -> Result<SwitchReport, 
     Ok(report)
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn job_error(operator: Option<OperatorId>, subtask: Option<SubtaskIndex>, error: &OperatorError) -> JobError {
+pub(super) fn job_error(operator: Option<OperatorId>, subtask: Option<SubtaskIndex>, error: &OperatorError) -> JobError {
     JobError { operator, subtask, fault: error.fault, causes: causes(error) }
 }
 
-fn causes(error: &OperatorError) -> Vec<String> {
+pub(super) fn causes(error: &OperatorError) -> Vec<String> {
     let mut causes = Vec::new();
     let mut next: Option<&dyn Error> = Some(error);
     while let Some(error) = next {
@@ -398,8 +524,8 @@ fn causes(error: &OperatorError) -> Vec<String> {
     causes
 }
 
-fn status(plan: &JobPlan, board: &Board, phase: Phase) -> JobStatus {
-    JobStatus { phase, operators: operators(plan, board) }
+pub(super) fn status(plan: &JobPlan, board: &Board, phase: Phase, durable: Option<DurableStatus>) -> JobStatus {
+    JobStatus { phase, operators: operators(plan, board), durable }
 }
 
 fn summary(plan: &JobPlan, board: &Board) -> Summary {

@@ -12,16 +12,22 @@ mod aligner;
 mod assign;
 mod build;
 mod chain;
+mod checkpointing;
+mod commands;
 mod drift;
+mod durable;
 mod entry;
 mod exchange;
 mod gather;
 mod handle;
+mod held;
 mod job;
 mod order;
 mod outlet;
 mod queue;
+mod restore;
 mod sink;
+mod snapshot;
 mod source;
 mod splits;
 mod subtask;
@@ -36,15 +42,18 @@ use tokio::{
 };
 
 pub use assign::{Assigner, InTurn};
+pub use durable::{CrashPoint, CrashPoints, Durable, FileWork, StartFrom};
 pub use exchange::{EdgeId, Edges, Exchange, InProcess};
 pub use handle::{
-    BarrierReport, JobError, JobHandle, JobOutcome, JobStatus, OperatorKind, OperatorStatus, Phase, Summary, SwapError, SwapId,
-    SwitchReport,
+    BarrierReport, CheckpointError, CheckpointOutcome, CheckpointReport, DurableStatus, JobError, JobHandle, JobOutcome, JobStatus,
+    OperatorKind, OperatorStatus, Phase, Summary, SwapError, SwapId, SwitchReport,
 };
 
 pub use queue::{Disconnected, Inbox, Sender, queues};
 
 pub(crate) use queue::row_bytes;
+
+use commands::Commands;
 
 use crate::{
     clock::{Clock, SystemClock},
@@ -67,6 +76,8 @@ pub struct RunSettings {
     pub assigner: Arc<dyn Assigner>,
     /// What connects subtasks. Default: queues in this process.
     pub exchange: Arc<dyn Exchange>,
+    /// What makes the run durable; none: it is ephemeral, what it remembers ends with it.
+    pub durable: Option<Durable>,
 }
 
 /// Where state goes that does not fit into memory.
@@ -91,6 +102,7 @@ impl RunSettings {
             state: None,
             assigner: Arc::new(InTurn),
             exchange: Arc::new(InProcess),
+            durable: None,
         }
     }
 
@@ -109,9 +121,16 @@ impl Default for RunSettings {
 /// Starts a planned job. Opening its sources, operators and sinks happens in the background too: a failure there ends the job.
 pub fn start(plan: Arc<JobPlan>, settings: RunSettings) -> JobHandle {
     let (commands, commanded) = mpsc::channel(16);
+    let commanded = Commands::new(commanded);
     let (outcome, watched) = watch::channel(None);
     let handle = JobHandle { tenant: plan.tenant.clone(), job: plan.job.clone(), commands, outcome: watched };
-    settings.runtime.clone().spawn(job::supervise(plan, settings, commanded, outcome));
+    match &settings.durable {
+        None => drop(settings.runtime.clone().spawn(job::supervise(plan, settings, commanded, outcome))),
+        Some(durable) => {
+            let durable = durable.clone();
+            drop(settings.runtime.clone().spawn(durable::supervise(plan, settings, durable, commanded, outcome)));
+        }
+    }
     handle
 }
 

@@ -105,6 +105,19 @@ impl EventTimeOrder {
         Some(batch.take(&late))
     }
 
+    /// The held rows of each port, in runs: of equal times those of an earlier run came first. Shared, not copied; complete between two
+    /// releases.
+    pub(super) fn held(&self) -> Vec<Vec<Batch>> {
+        debug_assert!(self.releasing.is_none(), "a release is complete before a barrier passes");
+        self.ports.iter().map(|runs| runs.iter().map(|run| run.rows.clone()).collect()).collect()
+    }
+
+    /// Goes on where another instance was: it had delivered everything up to `delivered`.
+    pub(super) fn restore(&mut self, delivered: Option<Watermark>, held: Vec<(usize, Batch)>) {
+        self.delivered = delivered;
+        held.into_iter().for_each(|(port, rows)| self.push(port, rows));
+    }
+
     /// The watermark has reached `up_to`; [`Self::next_round`] gives what it has passed.
     pub(super) fn begin_release(&mut self, up_to: Watermark) {
         self.releasing = Some(up_to);
@@ -130,8 +143,11 @@ impl EventTimeOrder {
         let batches = planned.rows.into_iter().enumerate().filter_map(rows_of).collect();
         // Event times are far from the least number, so there is a ms before each.
         let before_earliest = Watermark(planned.earliest.saturating_sub(1));
-        let watermark = self.delivered.map_or(before_earliest, |delivered| delivered.max(before_earliest));
-        Some(Round { batches, watermark, up_to: self.chunk_up_to })
+        Some(Round {
+            batches,
+            watermark: self.delivered.map_or(before_earliest, |delivered| delivered.max(before_earliest)),
+            up_to: self.chunk_up_to,
+        })
     }
 
     /// The event times of the rows that wait in this chunk, those of the last round included.

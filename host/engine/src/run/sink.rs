@@ -40,6 +40,10 @@ impl SinkLink {
         self.writer()?.on_barrier(checkpoint).await
     }
 
+    pub(super) async fn on_committed(&mut self, checkpoint: CheckpointId) -> Result<(), OperatorError> {
+        self.writer()?.on_committed(checkpoint).await
+    }
+
     /// Publishes what was written.
     pub(super) async fn finish(&mut self) -> Result<(), OperatorError> {
         self.flush_at_ms = None;

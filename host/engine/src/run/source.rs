@@ -5,15 +5,16 @@
 
 use std::{sync::Arc, time::Duration};
 
-use millstream_model::{Batch, Watermark, time::Progress};
+use millstream_model::{Batch, Watermark, ids::CheckpointId, time::Progress};
 use tokio::sync::{mpsc, watch};
 
 use super::{
     Stop,
     chain::Chain,
     drift::Drift,
+    snapshot::Wake,
     splits::Splits,
-    subtask::{Command, Commanded},
+    subtask::{self, Command, Commanded},
 };
 use crate::{
     clock::Clock,
@@ -54,6 +55,8 @@ enum Woken {
     TimePassed,
     /// Another source has moved, so a held split may be read.
     OthersMoved,
+    /// The snapshot under way can go on.
+    Snapshot,
 }
 
 impl SourceDriver {
@@ -69,12 +72,12 @@ impl SourceDriver {
         commands: &mut mpsc::Receiver<Command>,
         commanded: &Commanded,
     ) -> Result<(), Stop> {
-        if self.splits.is_idle() && self.discovers {
-            self.on_progress(chain, Some(Progress::Idle)).await?;
-        }
+        let restored = self.splits.watermark().map(Progress::Advanced);
+        let begins_with = if self.splits.is_idle() && self.discovers { Some(Progress::Idle) } else { restored };
+        self.on_progress(chain, begins_with).await?;
         while self.discovers || !self.splits.all_ended() {
             let asked_ms = self.clock.now_ms();
-            let woken = self.wait(chain.next_processing_time(), commands, asked_ms).await;
+            let woken = self.wait(chain.next_processing_time(), chain.snapshot_wake(), commands, asked_ms).await;
             let answered = if let Woken::Read(number, _) = &woken { Some(*number) } else { None };
             self.on_waited(chain, asked_ms, answered).await?;
             match woken {
@@ -83,16 +86,25 @@ impl SourceDriver {
                     break;
                 }
                 Woken::Commanded(Some(Command::Assign(splits))) => self.on_assigned(splits),
-                Woken::Commanded(Some(Command::Barrier(barrier))) => chain.accept(0, Element::Barrier(barrier)).await?,
+                Woken::Commanded(Some(Command::Barrier(barrier))) => {
+                    chain.accept(0, Element::Barrier(barrier)).await?;
+                    self.cut(chain, barrier.checkpoint);
+                }
+                Woken::Commanded(Some(Command::Committed(checkpoint))) => {
+                    self.on_committed(checkpoint).await?;
+                    subtask::on_committed(chain, commanded, checkpoint).await?;
+                }
+                Woken::Commanded(Some(Command::GiveUp(checkpoint))) => chain.give_up(checkpoint),
                 Woken::Commanded(Some(Command::Switch(switch))) => switch.perform(chain).await,
                 Woken::Read(number, read) => {
                     let read = read.map_err(|error| self.failed(error))?;
                     self.on_read(chain, number, read).await?;
                 }
-                Woken::TimePassed | Woken::OthersMoved => {}
+                Woken::TimePassed | Woken::OthersMoved | Woken::Snapshot => {}
             }
             chain.on_processing_time().await?;
             commanded.report_passed(chain).await;
+            commanded.advance_snapshot(chain).await;
             tokio::task::consume_budget().await;
         }
         if let Some(DriftSlot { drift, slot, .. }) = &self.drift {
@@ -104,7 +116,19 @@ impl SourceDriver {
         chain.accept(0, Element::End).await
     }
 
-    async fn wait(&mut self, links_wake_ms: Option<i64>, commands: &mut mpsc::Receiver<Command>, asked_ms: i64) -> Woken {
+    /// Notes how far the splits were read at the barrier that `chain` has just accepted.
+    pub(super) fn cut(&mut self, chain: &mut Chain, checkpoint: CheckpointId) {
+        let watermark = self.splits.watermark();
+        chain.set_splits(self.splits.cut(checkpoint), watermark);
+    }
+
+    /// `checkpoint` is committed: the readers may forget what lies before it.
+    pub(super) async fn on_committed(&mut self, checkpoint: CheckpointId) -> Result<(), Stop> {
+        let forgotten = self.splits.on_committed(checkpoint).await;
+        forgotten.map_err(|error| self.failed(error))
+    }
+
+    async fn wait(&mut self, links_wake_ms: Option<i64>, snapshot: Wake, commands: &mut mpsc::Receiver<Command>, asked_ms: i64) -> Woken {
         let Self { plan, node, splits, clock, drift, .. } = self;
         let source = source_node(plan, *node);
         let limit = limit(source, drift.as_mut());
@@ -117,6 +141,7 @@ impl SourceDriver {
             (number, read) = splits.read(source.source.as_ref(), plan.batching.rows, limit) => Woken::Read(number, read),
             () = sleep_until(clock.as_ref(), wake_ms) => Woken::TimePassed,
             () = moved(drift.as_mut(), limit) => Woken::OthersMoved,
+            () = snapshot.wait() => Woken::Snapshot,
         }
     }
 

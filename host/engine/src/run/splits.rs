@@ -3,15 +3,18 @@
 //! Watermarks of a bounded split stand at fixed rows: after every [`ROWS_PER_MARK`]th row that its reader has returned, those without a
 //! usable event time included; so the same input gives the same late rows however it is batched. An unbounded split gives one per batch.
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
 use futures::future::{BoxFuture, FutureExt, select_all};
 use millstream_model::{
     Batch, EventTime, Watermark,
+    ids::CheckpointId,
     time::{Progress, WatermarkMerge},
 };
+use serde_json::Value;
 
 use crate::{
+    checkpoint::manifest::SplitManifest,
     connector::{Read, Source, Split, SplitReader},
     graph::EventTimePlan,
     operator::OperatorError,
@@ -30,10 +33,14 @@ pub(super) struct Splits {
     cursor: usize,
     bounded: bool,
     timed: bool,
+    /// The positions, by split number, of the checkpoints that were taken and are not committed yet.
+    cuts: VecDeque<(CheckpointId, Vec<Option<Value>>)>,
 }
 
 struct OpenSplit {
     split: Split,
+    /// Where it is opened; none: at its start.
+    position: Option<Value>,
     reader: Option<Box<dyn SplitReader>>,
     ended: bool,
     /// Rows read so far.
@@ -49,23 +56,46 @@ struct OpenSplit {
 impl Splits {
     /// No split yet. `timed`: rows have event times.
     pub(super) fn new(bounded: bool, timed: bool) -> Self {
-        Self { splits: Vec::new(), merge: WatermarkMerge::new(0), cursor: 0, bounded, timed }
+        Self { splits: Vec::new(), merge: WatermarkMerge::new(0), cursor: 0, bounded, timed, cuts: VecDeque::new() }
+    }
+
+    /// Goes on with splits that an earlier run has read in part, whose merged watermark had come to `floor`.
+    pub(super) fn restore(&mut self, splits: Vec<SplitManifest>, floor: Option<Watermark>) {
+        self.merge = WatermarkMerge::new(splits.len()).with_floor(floor);
+        for (number, split) in splits.iter().enumerate() {
+            // Every input is there before the first one speaks: the slowest split holds the watermark.
+            match split.watermark {
+                _ if split.ended => drop(self.merge.on_end(number)),
+                Some(watermark) => drop(self.merge.on_watermark(number, Watermark(watermark))),
+                None => {}
+            }
+        }
+        self.splits = splits.into_iter().map(OpenSplit::restored).collect();
+    }
+
+    /// How far every split was read, for `checkpoint`.
+    pub(super) fn cut(&mut self, checkpoint: CheckpointId) -> Vec<SplitManifest> {
+        let cut: Vec<SplitManifest> = self.splits.iter().map(OpenSplit::manifest).collect();
+        self.cuts.push_back((checkpoint, cut.iter().map(|split| split.position.clone()).collect()));
+        cut
+    }
+
+    /// `checkpoint` is committed: the readers may forget what lies before it.
+    pub(super) async fn on_committed(&mut self, checkpoint: CheckpointId) -> Result<(), OperatorError> {
+        while let Some((cut, positions)) = self.cuts.pop_front_if(|(cut, _)| *cut <= checkpoint) {
+            for (split, position) in self.splits.iter_mut().zip(positions).filter(|_| cut == checkpoint) {
+                if let (Some(reader), Some(position)) = (&mut split.reader, position) {
+                    reader.on_committed(&position).await?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Takes a split over. It holds the watermark until its first rows.
     pub(super) fn add(&mut self, split: Split) {
         self.merge.add_input();
-        self.splits.push(OpenSplit {
-            split,
-            reader: None,
-            ended: false,
-            rows: 0,
-            newest: None,
-            watermark: None,
-            waited: Duration::ZERO,
-            idle: false,
-            progress: 0,
-        });
+        self.splits.push(OpenSplit::new(split));
     }
 
     pub(super) fn all_ended(&self) -> bool {
@@ -201,13 +231,53 @@ impl Splits {
 }
 
 impl OpenSplit {
+    fn new(split: Split) -> Self {
+        Self {
+            split,
+            position: None,
+            reader: None,
+            ended: false,
+            rows: 0,
+            newest: None,
+            watermark: None,
+            waited: Duration::ZERO,
+            idle: false,
+            progress: 0,
+        }
+    }
+
+    fn restored(from: SplitManifest) -> Self {
+        Self {
+            position: from.position,
+            ended: from.ended,
+            rows: from.rows,
+            newest: from.newest.map(EventTime),
+            watermark: from.watermark.map(Watermark),
+            progress: from.progress,
+            ..Self::new(Split { id: from.id.into(), detail: from.detail })
+        }
+    }
+
+    fn manifest(&self) -> SplitManifest {
+        SplitManifest {
+            id: self.split.id.to_string(),
+            detail: self.split.detail.clone(),
+            position: self.reader.as_ref().map(|reader| reader.position()).or_else(|| self.position.clone()),
+            rows: self.rows,
+            newest: self.newest.map(|newest| newest.0),
+            watermark: self.watermark.map(|watermark| watermark.0),
+            progress: self.progress,
+            ended: self.ended,
+        }
+    }
+
     fn may_be_read(&self, limit: Option<Watermark>) -> bool {
         !self.ended && limit.is_none_or(|limit| self.watermark <= Some(limit))
     }
 
     async fn read(&mut self, source: &dyn Source, rows_max: usize) -> Result<Read, OperatorError> {
         if self.reader.is_none() {
-            self.reader = Some(source.open(&self.split, None).await?);
+            self.reader = Some(source.open(&self.split, self.position.as_ref()).await?);
         }
         self.reader.as_mut().expect("it was just opened").read(rows_max).await
     }
@@ -222,7 +292,7 @@ mod tests {
     fn two_splits() -> Splits {
         let mut splits = Splits::new(false, true);
         for id in ["busy", "silent"] {
-            splits.add(Split { id: id.into(), detail: serde_json::Value::Null });
+            splits.add(Split { id: id.into(), detail: Value::Null });
         }
         splits.merge.on_watermark(0, Watermark(100));
         splits

@@ -1,4 +1,6 @@
 //! A subtask: one chain with what feeds it, as one tokio task. It owns its state and its receiving ends.
+//!
+//! In a durable run a subtask whose input has ended stays: it belongs to every later checkpoint, and its sinks publish what is committed.
 
 use std::{
     any::Any,
@@ -20,6 +22,7 @@ use super::{
     chain::Chain,
     gather::{Gathered, Gathering},
     queue::Inbox,
+    snapshot::{SnapshotFailed, SubtaskSnapshot},
     source::{SourceDriver, sleep_until},
 };
 use crate::{
@@ -39,8 +42,12 @@ pub(super) enum Command {
     Drain,
     /// Sources: read these splits too.
     Assign(Vec<Split>),
-    /// Sources: send a barrier.
+    /// Sources: send a barrier. A subtask whose input has ended, which no barrier reaches any more: be cut here.
     Barrier(Barrier),
+    /// The checkpoint is committed: publish what was staged for it.
+    Committed(CheckpointId),
+    /// Checkpoints up to this one are given up: forget them.
+    GiveUp(CheckpointId),
     /// Put a prepared instance into the place of the running one.
     Switch(Switch),
 }
@@ -67,6 +74,10 @@ impl Switch {
 pub(super) enum Event {
     /// A barrier passed its head.
     Passed { checkpoint: CheckpointId },
+    /// Its snapshot is complete in local files, or could not be taken; then it goes on.
+    Snapshotted { checkpoint: CheckpointId, snapshot: Result<SubtaskSnapshot, SnapshotFailed> },
+    /// What it had staged for a committed checkpoint is published.
+    Published { checkpoint: CheckpointId },
     /// All its input is processed. Its sinks publish when this is so everywhere.
     InputEnded,
     /// The splits of a source could not be listed again. Not about the subtask that it comes with.
@@ -89,7 +100,14 @@ impl Commanded {
         }
     }
 
-    async fn report(&self, event: Event) {
+    /// Does a bounded part of the snapshot under way, and reports it when it is complete.
+    pub(super) async fn advance_snapshot(&self, chain: &mut Chain) {
+        if let Some((checkpoint, snapshot)) = chain.advance_snapshot() {
+            self.report(Event::Snapshotted { checkpoint, snapshot }).await;
+        }
+    }
+
+    pub(super) async fn report(&self, event: Event) {
         // Without a supervisor the runtime is shutting down.
         let _ = self.events.send((self.number, event)).await;
     }
@@ -121,7 +139,8 @@ impl Subtask {
             () = stop.cancelled() => Err(Stop::Disconnected),
             worked = AssertUnwindSafe(self.work()).catch_unwind() => worked.unwrap_or_else(|panic| Err(panicked(&self.chain, panic.as_ref()))),
         };
-        if result.is_err() {
+        // What a durable run has staged may belong to a committed checkpoint: the run that goes on from it decides.
+        if result.is_err() && !self.chain.is_durable() {
             self.chain.abort().await;
         }
         let Self { chain, feed, commanded, .. } = self;
@@ -131,9 +150,16 @@ impl Subtask {
     }
 
     async fn work(&mut self) -> Result<(), Stop> {
+        self.chain.resume().await?;
         match &mut self.feed {
             Feed::Source(driver) => driver.run(&mut self.chain, &mut self.commands, &self.commanded).await?,
             Feed::Queues(driver) => driver.run(&mut self.chain, &mut self.commands, &self.commanded).await?,
+        }
+        self.chain.note_ended();
+        if self.chain.is_durable() {
+            self.commanded.report(Event::InputEnded).await;
+            self.stay().await?;
+            return self.chain.finish().await;
         }
         // Whoever still asks something learns that this subtask has ended.
         self.commands.close();
@@ -145,6 +171,53 @@ impl Subtask {
         }
         Ok(())
     }
+
+    /// Answers for checkpoints until the last one is published.
+    async fn stay(&mut self) -> Result<(), Stop> {
+        loop {
+            let snapshot = self.chain.snapshot_wake();
+            tokio::select! {
+                biased;
+                () = self.publish.cancelled() => return Ok(()),
+                command = self.commands.recv() => match command {
+                    Some(command) => self.on_command_at_end(command).await?,
+                    None => return Err(Stop::Disconnected),
+                },
+                () = snapshot.wait() => {}
+            }
+            self.commanded.advance_snapshot(&mut self.chain).await;
+            tokio::task::consume_budget().await;
+        }
+    }
+
+    async fn on_command_at_end(&mut self, command: Command) -> Result<(), Stop> {
+        match command {
+            Command::Barrier(barrier) => {
+                self.chain.accept_at_end(barrier).await?;
+                if let Feed::Source(driver) = &mut self.feed {
+                    driver.cut(&mut self.chain, barrier.checkpoint);
+                }
+                self.commanded.report_passed(&mut self.chain).await;
+            }
+            Command::Committed(checkpoint) => {
+                if let Feed::Source(driver) = &mut self.feed {
+                    driver.on_committed(checkpoint).await?;
+                }
+                on_committed(&mut self.chain, &self.commanded, checkpoint).await?;
+            }
+            Command::GiveUp(checkpoint) => self.chain.give_up(checkpoint),
+            Command::Switch(switch) => switch.perform(&mut self.chain).await,
+            Command::Drain | Command::Assign(_) => {}
+        }
+        Ok(())
+    }
+}
+
+/// Publishes what the sinks of a chain staged for `checkpoint`, and says so.
+pub(super) async fn on_committed(chain: &mut Chain, commanded: &Commanded, checkpoint: CheckpointId) -> Result<(), Stop> {
+    chain.on_committed(checkpoint).await?;
+    commanded.report(Event::Published { checkpoint }).await;
+    Ok(())
 }
 
 fn panicked(chain: &Chain, panic: &(dyn Any + Send)) -> Stop {
@@ -164,11 +237,14 @@ impl QueueDriver {
     async fn run(&mut self, chain: &mut Chain, commands: &mut mpsc::Receiver<Command>, commanded: &Commanded) -> Result<(), Stop> {
         while !chain.head().aligner.is_ended() {
             let wake_ms = [chain.next_processing_time(), self.gathering.next_due_ms()].into_iter().flatten().min();
+            let snapshot = chain.snapshot_wake();
             let aligner = &chain.head().aligner;
             tokio::select! {
                 biased;
                 command = commands.recv() => match command {
                     Some(Command::Switch(switch)) => switch.perform(chain).await,
+                    Some(Command::Committed(checkpoint)) => on_committed(chain, commanded, checkpoint).await?,
+                    Some(Command::GiveUp(checkpoint)) => chain.give_up(checkpoint),
                     Some(Command::Drain | Command::Assign(_) | Command::Barrier(_)) => {}
                     None => return Err(Stop::Disconnected),
                 },
@@ -177,10 +253,12 @@ impl QueueDriver {
                     self.on_element(chain, edge, element).await?;
                 }
                 () = sleep_until(self.clock.as_ref(), wake_ms) => {}
+                () = snapshot.wait() => {}
             }
             self.hand_on_ready(chain).await?;
             chain.on_processing_time().await?;
             commanded.report_passed(chain).await;
+            commanded.advance_snapshot(chain).await;
             tokio::task::consume_budget().await;
         }
         Ok(())

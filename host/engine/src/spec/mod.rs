@@ -5,6 +5,7 @@
 //! The same schemas, put together, are what `millstream schema` prints ([`schema`]).
 
 mod document;
+mod durability;
 mod entries;
 mod problem;
 mod schema;
@@ -19,6 +20,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+pub use durability::{BackupSettings, CheckpointSettings, RestartSettings, WantedGuarantee};
 pub use problem::{Problem, Problems};
 pub use schema::schema;
 pub use units::{ByteSize, DurationMs, DurationOrOff};
@@ -84,6 +86,15 @@ pub struct JobSettings {
     pub batching: BatchingSettings,
     /// Memory for the state of the whole job; what does not fit goes to disk. Default: 256 MiB.
     pub state_memory: Option<ByteSize>,
+    /// What becomes of rows when a durable run dies and goes on: `exactly-once` or `at-least-once`. Default: the strongest that the job's sources
+    /// and sinks allow.
+    pub guarantee: Option<WantedGuarantee>,
+    /// When a durable run takes checkpoints, and how many it keeps.
+    pub checkpoints: CheckpointSettings,
+    /// How a durable run goes on after a failure.
+    pub restart: RestartSettings,
+    /// Savepoints that a durable run takes by itself, as a backup. Default: none.
+    pub savepoints: Option<BackupSettings>,
 }
 
 /// When rows are handed on: whichever comes first.

@@ -167,7 +167,8 @@ pub fn planned(job: &str) -> Result<JobPlan, String> {
     let connectors = connectors();
     let spec = JobSpec::parse("job.yaml", job, &connectors).map_err(|problems| problems.to_string())?;
     let environment = Environment { base_directory: Path::new("."), components: &NoComponents, clock: Arc::new(ManualClock::at(0)) };
-    let options = PlanOptions { tenant: TenantId::local(), parallelism: NonZeroU32::new(2).expect("two is not zero") };
+    let options =
+        PlanOptions { tenant: TenantId::local(), parallelism: NonZeroU32::new(2).expect("two is not zero"), state_directory: None };
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     runtime.block_on(may_move(plan(&spec, &connectors, &environment, &options))).map_err(|problems| problems.to_string())
 }

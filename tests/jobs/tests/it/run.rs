@@ -88,7 +88,7 @@ impl Job {
         let spec = JobSpec::parse_with(self.file, &text, &changes, &connectors).expect("a good job file");
         let components = Runtime::new(RuntimeSettings { cache_dir: Some(cache()), ..RuntimeSettings::default() }).expect("an engine");
         let environment = Environment { base_directory: place, components: &components, clock: Arc::new(SystemClock) };
-        let options = PlanOptions { tenant: TenantId::local(), parallelism: NonZeroU32::MIN };
+        let options = PlanOptions { tenant: TenantId::local(), parallelism: NonZeroU32::MIN, state_directory: None };
         Arc::new(plan::plan(&spec, &connectors, &environment, &options).await.expect("a good job"))
     }
 }

@@ -334,6 +334,10 @@ impl OperatorPlan for ComponentOperatorPlan {
         if differences.is_empty() { Ok(()) } else { Err(differences) }
     }
 
+    fn component(&self) -> Option<String> {
+        Some(self.component.digest().to_string())
+    }
+
     async fn create_replacement(self: Arc<Self>, context: OperatorContext) -> Result<Box<dyn Any + Send>, OperatorError> {
         let instance = self.instantiate(&context).await.map_err(opening_failed)?;
         Ok(Box::new(Replacement { plan: self, instance }))

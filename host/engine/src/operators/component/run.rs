@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use hashbrown::HashMap;
 use millstream_model::{Batch, Watermark, state::Clock};
-use millstream_state::{Backend, DueTimers, KeyedStore, StoreSettings};
+use millstream_state::{DueTimers, KeyedStore};
 use millstream_wasm::OperatorInstance;
 
 use super::{
@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     operator::{Control, Moment, NextRows, Operator, OperatorContext, OperatorError, Output},
+    operators::keyed,
     run::row_bytes,
 };
 
@@ -47,6 +48,8 @@ impl ComponentOperator {
         let instance = plan.instantiate(&context).await.map_err(opening_failed)?;
         let store = if plan.is_stateful() { Some(open_store(&plan, &context)?) } else { None };
         let sizes = call_sizes(&plan);
+        // A store that a later version opens anew is empty.
+        let context = OperatorContext { restored: None, ..context };
         Ok(Self { plan, context, instance, store, sizes, rearmed: HashMap::default(), has_more: false })
     }
 
@@ -106,13 +109,7 @@ impl ComponentOperator {
 }
 
 fn open_store(plan: &ComponentOperatorPlan, context: &OperatorContext) -> Result<SharedStore, OperatorError> {
-    let backend = match (&context.state.directory, &context.state.shared) {
-        (Some(directory), Some(shared)) => Backend::RocksDb { directory: directory.clone(), shared: shared.clone() },
-        _ => Backend::Memory,
-    };
-    let settings = StoreSettings { backend, memory_budget_bytes: context.state.memory_budget_bytes };
-    let store = KeyedStore::open(&settings, context.key_groups.clone(), plan.guest.states.clone(), plan.guest.timers.clone());
-    Ok(SharedStore::new(store.map_err(state_failed)?))
+    keyed::open_store(context, plan.guest.states.clone(), plan.guest.timers.clone()).map(SharedStore::new)
 }
 
 fn call_sizes(plan: &ComponentOperatorPlan) -> Vec<CallSize> {
@@ -183,6 +180,12 @@ impl Operator for ComponentOperator {
             }
         }
         Ok(())
+    }
+
+    fn with_store(&mut self, work: &mut dyn FnMut(&mut KeyedStore)) {
+        if let Some(store) = &self.store {
+            work(&mut store.lock());
+        }
     }
 
     fn next_processing_time(&self) -> Option<i64> {

@@ -10,7 +10,7 @@ use arrow_buffer::BooleanBuffer;
 use arrow_schema::{DataType, Field, Fields};
 use async_trait::async_trait;
 use millstream_model::{Batch, EventTime, Watermark, state::Clock};
-use millstream_state::{KeySet, TimerUpdate, Updates, ValueUpdate};
+use millstream_state::{KeySet, KeyedStore, TimerUpdate, Updates, ValueUpdate};
 
 use super::{
     aggregate::{Grouping, Run, component::RefusedRow, set::value_state},
@@ -228,6 +228,10 @@ impl Operator for CountWindows {
 
     fn has_more(&self) -> bool {
         self.has_more
+    }
+
+    fn with_store(&mut self, work: &mut dyn FnMut(&mut KeyedStore)) {
+        work(&mut self.core.store);
     }
 
     async fn on_end(&mut self, now: Moment, out: &mut Output) -> Result<(), OperatorError> {

@@ -1,4 +1,9 @@
 //! When results are emitted before their windows are complete: what changed is remembered until the interval is over.
+//!
+//! A checkpoint holds only when the next results are due. What had changed is not kept: after a restore everything counts as changed, and what
+//! was emitted already differs in nothing.
+
+use serde_json::{Value, json};
 
 use super::{pane_index::PaneIndex, settings::EarlyClock};
 use crate::{operator::Moment, spec::DurationMs};
@@ -56,6 +61,19 @@ impl Early {
     /// When, in processing time, results are to be emitted.
     pub fn next_processing_time(&self) -> Option<i64> {
         self.next.filter(|_| self.clock == EarlyClock::ProcessingTime)
+    }
+
+    /// What a checkpoint must remember: when the next results are due.
+    pub fn remembered(&self) -> Value {
+        self.next.map_or(Value::Null, |next| json!({ "next-early": next }))
+    }
+
+    /// Goes on from what the subtasks of an earlier run remembered; `add_all` adds everything that is held to what changed.
+    pub fn restore(&mut self, remembered: &[Value], add_all: impl FnOnce(&mut PaneIndex)) {
+        self.next = remembered.iter().filter_map(|value| value["next-early"].as_i64()).min();
+        if self.next.is_some() {
+            add_all(&mut self.changed);
+        }
     }
 
     /// What changed since the last time.

@@ -15,7 +15,8 @@ use arrow_buffer::BooleanBuffer;
 use arrow_select::{concat::concat, filter::filter};
 use async_trait::async_trait;
 use millstream_model::{Batch, key::EncodedKeys, state::Clock};
-use millstream_state::{TimerUpdate, Updates, ValueUpdate};
+use millstream_state::{KeyedStore, TimerUpdate, Updates, ValueUpdate};
+use serde_json::Value;
 
 use super::{
     aggregate::{Grouping, component::RefusedRow, set::value_state},
@@ -29,7 +30,8 @@ use super::{
     state_key::{self, Part},
 };
 use crate::{
-    operator::{Moment, Operator, OperatorContext, OperatorError, Output},
+    element::Barrier,
+    operator::{Moment, Operator, OperatorContext, OperatorError, Output, Restored},
     operators::keyed::{state_error, state_moment, without_late},
 };
 
@@ -98,7 +100,18 @@ impl PaneWindows {
         let index = (!plan.fires_by_timer()).then(PaneIndex::default);
         let mut operator = Self { plan, core, grouper: Grouper::default(), index, fired_up_to: i64::MIN, firing: None, has_more: false };
         operator.rebuild_index()?;
+        if let Some(restored) = &context.restored {
+            operator.restore(restored);
+        }
         Ok(operator)
+    }
+
+    /// What is not in the store follows from the watermark at the barrier, which no window was behind: every due one had fired.
+    fn restore(&mut self, restored: &Restored) {
+        self.fired_up_to = restored.watermark.map_or(i64::MIN, |watermark| watermark.0.saturating_add(1));
+        if let (Some(early), Some(index)) = (&mut self.plan.early, &self.index) {
+            early.restore(&restored.values, |changed| changed.insert_all(index));
+        }
     }
 
     /// Makes the index from the timers of a store that holds state already.
@@ -418,6 +431,14 @@ impl Operator for PaneWindows {
     async fn on_processing_time(&mut self, now: Moment, out: &mut Output) -> Result<(), OperatorError> {
         self.has_more = false;
         self.fire_early(now, out).await
+    }
+
+    async fn on_barrier(&mut self, _barrier: Barrier) -> Result<Value, OperatorError> {
+        Ok(self.plan.early.as_ref().map_or(Value::Null, Early::remembered))
+    }
+
+    fn with_store(&mut self, work: &mut dyn FnMut(&mut KeyedStore)) {
+        work(&mut self.core.store);
     }
 
     async fn on_end(&mut self, now: Moment, out: &mut Output) -> Result<(), OperatorError> {

@@ -65,6 +65,15 @@ impl PaneIndex {
         self.panes.entry(pane).or_default().insert(key, hash, group, pane)
     }
 
+    /// Adds everything that `other` holds.
+    pub fn insert_all(&mut self, other: &Self) {
+        for (&pane, keys) in &other.panes {
+            (0..keys.len()).for_each(|number| {
+                self.insert(keys.key(number), keys.hash(number), keys.state_keys.group(number), pane);
+            });
+        }
+    }
+
     /// The panes that start in `starts`, ascending.
     pub fn panes(&self, starts: Range<i64>) -> impl Iterator<Item = (i64, &PaneKeys)> {
         self.panes.range(starts).map(|(&start, keys)| (start, keys))

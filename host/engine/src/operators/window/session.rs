@@ -22,7 +22,8 @@ use millstream_model::{
     key::EncodedKeys,
     state::{Clock, StateDescriptor},
 };
-use millstream_state::{KeySet, TimerUpdate, Updates, ValueUpdate};
+use millstream_state::{KeySet, KeyedStore, TimerUpdate, Updates, ValueUpdate};
+use serde_json::Value;
 
 use super::{
     aggregate::{Grouping, Run, component::RefusedRow, set::value_state},
@@ -32,6 +33,7 @@ use super::{
     session_assign::{Assigned, Rows, Session, assign},
 };
 use crate::{
+    element::Barrier,
     operator::{Moment, Operator, OperatorContext, OperatorError, Output},
     operators::{
         arrays::{items_of, take_or_null, take_rows},
@@ -106,7 +108,24 @@ impl SessionWindows {
             states.push(value_state("emitted".into(), list_of(plan.core.shape.emitted_type()), 1));
         }
         let core = Core::open(&plan.core, states, "session", context).await?;
-        Ok(Self { plan, core, has_more: false })
+        let mut operator = Self { plan, core, has_more: false };
+        if let Some(restored) = &context.restored {
+            operator.restore_early(&restored.values)?;
+        }
+        Ok(operator)
+    }
+
+    /// Every key with a session has a timer.
+    fn restore_early(&mut self, remembered: &[Value]) -> Result<(), OperatorError> {
+        let Some(early) = &mut self.plan.early else { return Ok(()) };
+        let held = self.core.store.due(Clock::EventTime, i64::MAX, usize::MAX).map_err(state_error)?;
+        early.restore(remembered, |changed| {
+            let keys = held.iter().flat_map(|held| (0..held.len()).map(|number| (&held.keys, number)));
+            keys.for_each(|(keys, number)| {
+                changed.insert(keys.key_bytes(number), keys.hash(number), keys.group(number), 0);
+            });
+        });
+        Ok(())
     }
 
     fn session_state(&self) -> usize {
@@ -503,6 +522,14 @@ impl Operator for SessionWindows {
     async fn on_processing_time(&mut self, now: Moment, out: &mut Output) -> Result<(), OperatorError> {
         self.has_more = false;
         self.fire_early(now, out).await
+    }
+
+    async fn on_barrier(&mut self, _barrier: Barrier) -> Result<Value, OperatorError> {
+        Ok(self.plan.early.as_ref().map_or(Value::Null, Early::remembered))
+    }
+
+    fn with_store(&mut self, work: &mut dyn FnMut(&mut KeyedStore)) {
+        work(&mut self.core.store);
     }
 
     async fn on_end(&mut self, now: Moment, out: &mut Output) -> Result<(), OperatorError> {

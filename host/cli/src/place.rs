@@ -1,0 +1,197 @@
+//! A job directory: what a durable run keeps between its processes, and what lies where in it.
+//!
+//! ```text
+//! DIR/job.json        whose directory this is (below)
+//! DIR/lock            held by the process that runs the job; holds its pid
+//! DIR/commit.log      the decisions: which checkpoint holds
+//! DIR/control.sock    the control socket of the running process
+//! DIR/checkpoints/    checkpoints, unless the job file names another storage
+//! DIR/savepoints/     one directory per savepoint, each complete in itself
+//! DIR/sources/        what sources have accepted and not yet handed on
+//! DIR/work/           state of the running attempt that does not fit into memory; worth nothing afterwards
+//! ```
+//! `job.json`: `{"format": 1, "job": <name>, "job-file": <path>, "storage": <location or null>}`. It lets tools find the checkpoints of a job that
+//! does not run, and keeps a second job out.
+
+use std::{
+    fs,
+    io::ErrorKind,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use millstream_model::ids::JobId;
+use millstream_storage::{CheckpointStorage, durable};
+use serde::{Deserialize, Serialize};
+
+use crate::report::{Exit, Failure};
+
+/// The version of `job.json` and of the layout.
+const FORMAT: u32 = 1;
+
+/// A job directory.
+#[derive(Clone, Debug)]
+pub struct Place {
+    directory: PathBuf,
+}
+
+/// `job.json`: whose directory it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Owner {
+    format: u32,
+    /// The job.
+    pub job: JobId,
+    /// Its file when it ran last.
+    pub job_file: PathBuf,
+    /// Where its checkpoints are; none: in the directory.
+    pub storage: Option<String>,
+}
+
+/// What is read of a `job.json` before anything else is.
+#[derive(Deserialize)]
+struct Version {
+    format: u32,
+}
+
+impl Owner {
+    pub fn new(job: JobId, job_file: PathBuf, storage: Option<String>) -> Self {
+        Self { format: FORMAT, job, job_file, storage }
+    }
+}
+
+impl Place {
+    /// The directory of a job that is about to run; made if it is not there, for its owner's eyes only.
+    pub fn made(directory: &Path) -> Result<Self, Failure> {
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).and_then(|()| directory.canonicalize());
+        let directory = made.map_err(|error| {
+            Failure::new(Exit::Failed, format!("the job directory `{}` cannot be made", directory.display()))
+                .because(&error)
+                .fix("name a directory that can be written with `--state`")
+        })?;
+        Ok(Self { directory })
+    }
+
+    /// The directory of a job that has run.
+    pub fn existing(directory: &Path) -> Result<(Self, Owner), Failure> {
+        let found = directory.canonicalize().map_err(|error| {
+            Failure::new(Exit::Invalid, format!("there is no job directory `{}`", directory.display())).because(&error).fix(NAME_ONE)
+        })?;
+        let place = Self { directory: found };
+        let owner = place.owner()?.ok_or_else(|| {
+            Failure::new(Exit::Invalid, format!("`{}` is not a job directory: it has no job.json", directory.display())).fix(NAME_ONE)
+        })?;
+        Ok((place, owner))
+    }
+
+    /// Whose directory it is; none: nobody's yet.
+    pub fn owner(&self) -> Result<Option<Owner>, Failure> {
+        let file = self.directory.join("job.json");
+        let text = match fs::read(&file) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Failure::new(Exit::Failed, format!("`{}` cannot be read", file.display())).because(&error)),
+        };
+        let damaged = |error: serde_json::Error| {
+            Failure::new(Exit::Failed, format!("`{}` is damaged", file.display()))
+                .because(&error)
+                .fix("it holds one JSON object: {\"format\":1,\"job\":…,\"job-file\":…,\"storage\":null}; write it again, or run with --fresh in another directory")
+        };
+        match serde_json::from_slice::<Version>(&text).map_err(damaged)?.format {
+            FORMAT => serde_json::from_slice(&text).map(Some).map_err(damaged),
+            other => Err(Failure::new(
+                Exit::Invalid,
+                format!("`{}` has layout {other}; this version of millstream knows layout {FORMAT}", self.directory.display()),
+            )
+            .fix("use the version of millstream that made it, or a newer one")),
+        }
+    }
+
+    /// Writes whose directory it is, durably.
+    pub fn set_owner(&self, owner: &Owner) -> Result<(), Failure> {
+        let mut text = serde_json::to_vec_pretty(owner).expect("an owner has string keys only");
+        text.push(b'\n');
+        durable::write_file(&self.directory.join("job.json"), &text)
+            .map_err(|error| Failure::new(Exit::Failed, format!("`{}` cannot be written", self.directory.display())).because(&error))
+    }
+
+    /// The storage of the checkpoints of the job that owns it.
+    pub fn storage(&self, owner: &Owner) -> Result<Arc<dyn CheckpointStorage>, Failure> {
+        let location = owner.storage.clone().unwrap_or_else(|| self.checkpoints().display().to_string());
+        millstream_storage::open(&location).map_err(|error| Failure::from_error(Exit::of(error.kind()), &error))
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.directory
+    }
+
+    pub fn lock(&self) -> PathBuf {
+        self.directory.join("lock")
+    }
+
+    pub fn commit_log(&self) -> PathBuf {
+        self.directory.join("commit.log")
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.directory.join("control.sock")
+    }
+
+    pub fn checkpoints(&self) -> PathBuf {
+        self.directory.join("checkpoints")
+    }
+
+    pub fn savepoints(&self) -> PathBuf {
+        self.directory.join("savepoints")
+    }
+
+    pub fn work(&self) -> PathBuf {
+        self.directory.join("work")
+    }
+}
+
+const NAME_ONE: &str = "name the directory that was given to `millstream run --state`";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place() -> (tempfile::TempDir, Place) {
+        let directory = tempfile::tempdir().unwrap();
+        let place = Place::made(&directory.path().join("deep/state")).unwrap();
+        (directory, place)
+    }
+
+    #[test]
+    fn a_directory_remembers_its_job() {
+        let (_directory, place) = place();
+        assert_eq!(place.owner().unwrap(), None);
+        let owner = Owner::new("flights".into(), "job.yaml".into(), Some("s3://bucket/prefix".into()));
+        place.set_owner(&owner).unwrap();
+        assert_eq!(Place::existing(place.path()).unwrap().1, owner);
+    }
+
+    #[test]
+    fn only_its_owner_may_look_into_it() {
+        use std::os::unix::fs::PermissionsExt;
+        let (_directory, place) = place();
+        assert_eq!(fs::metadata(place.path()).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn a_newer_layout_and_a_damaged_file_are_told_apart() {
+        let (_directory, place) = place();
+        fs::write(place.path().join("job.json"), "{\"format\":2,\"new\":1}").unwrap();
+        assert!(place.owner().unwrap_err().problems[0].message.contains("layout 2"));
+        fs::write(place.path().join("job.json"), "{\"format\":1").unwrap();
+        assert!(place.owner().unwrap_err().problems[0].message.ends_with("is damaged"));
+    }
+
+    #[test]
+    fn what_is_no_job_directory_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(Place::existing(directory.path()).unwrap_err().problems[0].message.contains("is not a job directory"));
+        assert!(Place::existing(&directory.path().join("none")).unwrap_err().problems[0].message.contains("there is no job directory"));
+    }
+}

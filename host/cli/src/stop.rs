@@ -1,0 +1,59 @@
+//! `millstream stop`: ends a durable job so that the next run goes on from there.
+
+use std::{fs::File, path::PathBuf};
+
+use millstream_engine::run::CheckpointReport;
+
+use crate::{
+    control::{client, protocol::Request},
+    machine,
+    place::Place,
+    report::{Exit, Failure},
+    savepoint, terminal,
+};
+
+/// Stops the job of a directory: it takes a last checkpoint, or a savepoint, and the next run goes on from there.
+///
+/// Returns when the process has ended. What was written until then is published, once.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  millstream stop state
+  millstream stop state --savepoint before-upgrade && millstream run new.yaml --state state
+
+Exit codes:
+  0  stopped
+  1  it does not run, or it ended without a checkpoint of its own (the one before holds)
+  2  there is no such job directory")]
+pub struct Arguments {
+    /// The job directory: what `millstream run` was given as --state.
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+    /// Make a savepoint with this name of the last checkpoint.
+    #[arg(long, value_name = "NAME")]
+    savepoint: Option<String>,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+pub fn execute(arguments: Arguments) -> Result<Exit, Failure> {
+    let (place, owner) = Place::existing(&arguments.directory)?;
+    arguments.savepoint.as_deref().map_or(Ok(()), savepoint::check_name)?;
+    let report: Option<CheckpointReport> = client::ask(&place, &Request::Stop {})?;
+    let report = report.ok_or_else(|| client::does_not_run(&place, &owner))?;
+    // Whoever starts the job next must find the directory free.
+    let ended = File::open(place.lock()).and_then(|lock| lock.lock_shared());
+    ended.map_err(|error| Failure::new(Exit::Failed, "the end of the process cannot be waited for").because(&error))?;
+    let savepoint = match &arguments.savepoint {
+        Some(name) => Some(machine::block_on(savepoint::made(&place, &owner, name))?),
+        None => None,
+    };
+    terminal::print(&if arguments.json {
+        serde_json::json!({ "checkpoint": report, "savepoint": savepoint }).to_string()
+    } else {
+        let savepoint = arguments.savepoint.map(|name| format!(", savepoint `{name}`")).unwrap_or_default();
+        format!("{} stopped at checkpoint {} ({}){savepoint}", owner.job, report.checkpoint.0, terminal::size(report.bytes_total))
+    });
+    Ok(Exit::Done)
+}

@@ -1,0 +1,16 @@
+//! Whole jobs through the real binary, which is killed and started again: what they write must be what they would have written anyway.
+//!
+//! The jobs are those of `examples/`, compared with the same references as in `tests/jobs`. Every failure prints the seed; `MILLSTREAM_SEED` gives it
+//! again, `MILLSTREAM_SOAK=1` runs long.
+
+#![expect(clippy::unwrap_used, reason = "a failure is the test's; clippy excuses the tests themselves, but not their helpers")]
+
+mod accounting;
+mod binary;
+mod counting;
+mod directories;
+mod kills;
+mod running;
+mod savepoints;
+mod state;
+mod trouble;

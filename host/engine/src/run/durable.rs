@@ -1,0 +1,413 @@
+//! A durable run: attempts, each going on from the last committed checkpoint, until the job ends or it makes no sense to try again.
+//!
+//! An attempt: claim the commit log, which fences every earlier attempt (R3) → read the record, its manifest, and the files → match them with the
+//! plan → sinks publish what was committed and remove what was not → build → run, taking checkpoints ([`super::checkpointing`]). It fails:
+//! everything in memory is forgotten, and after a wait the next one begins. A failure of the job's own logic or data ends the job.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    path::PathBuf,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use millstream_model::ErrorKind;
+use millstream_storage::{CheckpointStorage, Claim, CommitLog, CommitRecord};
+use tokio::sync::watch;
+
+use super::{
+    RunSettings,
+    build::{Attempt, BuildError, board},
+    checkpointing::{Checkpointing, History},
+    commands::Commands,
+    handle::{Command, DurableStatus, JobError, JobOutcome, Phase},
+    job::{self, Durability, job_error, lock},
+    restore::{Mapping, RestoredJob, match_nodes},
+};
+use crate::{
+    checkpoint::{files, manifest::Manifest},
+    clock::Random,
+    graph::{JobPlan, NodeKind},
+    operator::{Fault, OperatorError},
+};
+
+/// What makes a run durable.
+#[derive(Clone)]
+pub struct Durable {
+    /// Where checkpoints go.
+    pub storage: Arc<dyn CheckpointStorage>,
+    /// What decides which checkpoint holds.
+    pub log: Arc<dyn CommitLog>,
+    /// A directory for what belongs to one attempt (state in use, snapshots before they are uploaded); emptied at every attempt.
+    pub work: PathBuf,
+    /// Makes names of manifests unique, and spreads waits.
+    pub random: Arc<dyn Random>,
+    /// What the run goes on from.
+    pub start: StartFrom,
+    /// Where file work runs. Default of a host: [`FileWork::OnThreads`].
+    pub file_work: FileWork,
+    /// For tests: where to die; none: nowhere.
+    pub crash: Option<Arc<dyn CrashPoints>>,
+}
+
+/// What a durable run goes on from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum StartFrom {
+    /// The last committed checkpoint; fresh if the job never committed one.
+    #[default]
+    Latest,
+    /// Nothing: what was committed is forgotten.
+    Fresh,
+    /// A savepoint, or any directory of a manifest `manifest` with its files below `files`.
+    Savepoint {
+        /// Its location, as [`millstream_storage::open`] takes it.
+        location: String,
+        /// What may be forgotten: an operator's id, or `<id>.<state or timer>`.
+        allow_dropped: Vec<String>,
+        /// Id in the savepoint → id in the job file.
+        renames: BTreeMap<String, String>,
+    },
+}
+
+/// Where work on files runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FileWork {
+    /// On threads that may block.
+    #[default]
+    OnThreads,
+    /// Where it comes up: for simulations on one thread.
+    Inline,
+}
+
+/// A place of the protocol at which a run can be made to die.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CrashPoint {
+    /// Before the barriers of a checkpoint are sent.
+    Barrier,
+    /// A subtask's snapshot is complete in local files.
+    Snapshot,
+    /// Everything is uploaded; the manifest is not written.
+    Upload,
+    /// The manifest is written; nothing is decided.
+    Manifest,
+    /// The record is committed; nothing is published.
+    Record,
+    /// Everything is published.
+    Publish,
+}
+
+impl CrashPoint {
+    /// Its name in `MILLSTREAM_CRASH_AT`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Barrier => "barrier",
+            Self::Snapshot => "snapshot",
+            Self::Upload => "upload",
+            Self::Manifest => "manifest",
+            Self::Record => "record",
+            Self::Publish => "publish",
+        }
+    }
+}
+
+/// Decides where a run dies.
+pub trait CrashPoints: Send + Sync {
+    /// The run is at `point`. True: it stops here as if its process had died; or this does not return.
+    fn reached(&self, point: CrashPoint) -> bool;
+}
+
+impl Durable {
+    /// What belongs to one attempt.
+    pub(super) fn attempt_directory(&self, incarnation: u64) -> PathBuf {
+        self.work.join(incarnation.to_string())
+    }
+}
+
+/// Runs a job to its end, says how it ended, and goes on answering until all handles are gone.
+pub(super) async fn supervise(
+    plan: Arc<JobPlan>,
+    settings: RunSettings,
+    durable: Durable,
+    mut commands: Commands,
+    outcome: watch::Sender<Option<Arc<JobOutcome>>>,
+) {
+    let mut run = Run {
+        board: board(&plan),
+        plan,
+        settings,
+        durable,
+        history: Arc::default(),
+        restarts: 0,
+        incarnation: 0,
+        has_claimed: AtomicBool::new(false),
+    };
+    let ended = run.attempts(&mut commands).await;
+    outcome.send_replace(Some(Arc::new(ended)));
+    while let Some(command) = commands.next().await {
+        // What is left without an answer makes the handle say that the job has ended.
+        drop(run.answer(command, Phase::Ended));
+    }
+}
+
+struct Run {
+    plan: Arc<JobPlan>,
+    settings: RunSettings,
+    durable: Durable,
+    board: super::build::Board,
+    history: History,
+    restarts: u32,
+    incarnation: u64,
+    /// This run has made the commit log its own.
+    has_claimed: AtomicBool,
+}
+
+/// What an attempt goes on from.
+struct Prepared {
+    restored: RestoredJob,
+    record: CommitRecord,
+    /// The manifest that the job's own record names.
+    known: Option<Manifest>,
+    directory: PathBuf,
+}
+
+/// How an attempt that could not begin ends.
+enum NotBegun {
+    Failed(Option<millstream_model::ids::OperatorId>, OperatorError),
+    FinishedBefore(Manifest),
+}
+
+impl From<BuildError> for NotBegun {
+    fn from((operator, error): BuildError) -> Self {
+        Self::Failed(Some(operator), error)
+    }
+}
+
+impl From<OperatorError> for NotBegun {
+    fn from(error: OperatorError) -> Self {
+        Self::Failed(None, error)
+    }
+}
+
+impl Run {
+    async fn attempts(&mut self, commands: &mut Commands) -> JobOutcome {
+        let restart = self.plan.durability.restart;
+        let mut failures = 0;
+        loop {
+            let began_ms = self.settings.clock.now_ms();
+            let outcome = self.attempt(commands).await;
+            let JobOutcome::Failed(error) = outcome else { return outcome };
+            if error.fault == Fault::User {
+                return JobOutcome::Failed(error);
+            }
+            let ran_ms = self.settings.clock.now_ms() - began_ms;
+            failures = if ran_ms >= ms(restart.healthy_after) { 1 } else { failures + 1 };
+            if failures > restart.attempts {
+                return JobOutcome::Failed(given_up(error, restart.attempts));
+            }
+            self.restarts += 1;
+            let wait = self.wait_before(failures);
+            tracing::warn!(%error, attempt = failures, wait_ms = ms(wait), "the job goes back to its last checkpoint");
+            let wake_ms = self.settings.clock.now_ms().saturating_add(ms(wait));
+            let clock = self.settings.clock.clone();
+            if self.answering(clock.sleep_until(wake_ms), commands).await.is_none() {
+                return JobOutcome::Cancelled;
+            }
+        }
+    }
+
+    /// Doubles from try to try; spread over its upper half, so that many jobs that failed together do not come back together.
+    fn wait_before(&self, failures: u32) -> Duration {
+        let restart = self.plan.durability.restart;
+        let longest = restart.first.saturating_mul(1_u32.checked_shl(failures - 1).unwrap_or(u32::MAX)).min(restart.most);
+        let half = longest / 2;
+        half + half.mul_f64(self.durable.random.next_u64() as f64 / u64::MAX as f64)
+    }
+
+    /// Waits for `work` and answers meanwhile; none: the job is to stop.
+    async fn answering<T>(&self, work: impl Future<Output = T>, commands: &mut Commands) -> Option<T> {
+        let mut work = std::pin::pin!(work);
+        let mut handles_gone = false;
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut work => return Some(done),
+                command = commands.next_new(), if !handles_gone => match command {
+                    Some(Command::Cancel | Command::Drain) => return None,
+                    Some(command) => {
+                        if let Some(command) = self.answer(command, Phase::Recovering) {
+                            commands.defer(command);
+                        }
+                    }
+                    None => handles_gone = true,
+                },
+            }
+        }
+    }
+
+    /// Answers what can be answered while no attempt runs; what cannot.
+    fn answer(&self, command: Command, phase: Phase) -> Option<Command> {
+        match command {
+            Command::Status(answer) => drop(answer.send(job::status(&self.plan, &self.board, phase, Some(self.status())))),
+            Command::Checkpoints(answer) => drop(answer.send(lock(&self.history).iter().cloned().collect())),
+            other => return Some(other),
+        }
+        None
+    }
+
+    fn status(&self) -> DurableStatus {
+        status(&self.plan, self.incarnation, self.restarts, &self.history)
+    }
+
+    async fn attempt(&mut self, commands: &mut Commands) -> JobOutcome {
+        self.board = board(&self.plan);
+        let prepared = match self.answering(self.prepare(), commands).await {
+            None => return JobOutcome::Cancelled,
+            Some(Err(NotBegun::Failed(operator, error))) => return JobOutcome::Failed(job_error(operator, None, &error)),
+            Some(Err(NotBegun::FinishedBefore(manifest))) => {
+                return JobOutcome::FinishedBefore { checkpoint: manifest.checkpoint, at_ms: manifest.created_ms };
+            }
+            Some(Ok(prepared)) => prepared,
+        };
+        self.incarnation = prepared.record.incarnation;
+        let checkpointing = Checkpointing::new(
+            self.plan.clone(),
+            self.durable.clone(),
+            self.settings.clock.clone(),
+            prepared.record.clone(),
+            prepared.known.as_ref(),
+            self.history.clone(),
+        );
+        let attempt = Attempt {
+            plan: &self.plan,
+            settings: &self.settings,
+            board: &self.board,
+            restored: &prepared.restored,
+            directory: Some(&prepared.directory),
+        };
+        job::run(attempt, Some(Durability { checkpointing, restarts: self.restarts, history: self.history.clone() }), commands).await
+    }
+
+    async fn prepare(&self) -> Result<Prepared, NotBegun> {
+        let (storage, job) = (self.durable.storage.as_ref(), &self.plan.job);
+        let seen_incarnation = incarnation_seen(storage, job.as_str()).await?;
+        // What another start was asked for holds until this run has claimed the log; from then on what it commits itself counts.
+        let is_fresh = !self.has_claimed.load(Ordering::Relaxed) && self.durable.start != StartFrom::Latest;
+        let record = self.durable.log.claim(job, Claim { seen_incarnation, is_fresh }).await;
+        let record = record.map_err(|error| storage_failed("claiming the commit log", error))?;
+        self.has_claimed.store(true, Ordering::Relaxed);
+        let directory = self.durable.attempt_directory(record.incarnation);
+        empty(&self.durable.work, &directory)?;
+        let known = match record.committed() {
+            Some(committed) => Some(
+                files::read_manifest(storage, &committed.manifest, Some(&committed.manifest_sha256))
+                    .await
+                    .map_err(|error| files_failed("reading the last checkpoint", error))?,
+            ),
+            None => None,
+        };
+        let into = directory.join("restore");
+        let restored = match (&known, &self.durable.start) {
+            (Some(manifest), _) => self.restore(manifest, &Mapping::default(), storage, &files::files_prefix(job), &into).await?,
+            (None, StartFrom::Savepoint { location, allow_dropped, renames }) => {
+                let from = millstream_storage::open(location).map_err(|error| storage_failed("opening the savepoint", error))?;
+                let manifest = files::read_manifest(from.as_ref(), "manifest", None).await;
+                let manifest = manifest.map_err(|error| files_failed("reading the savepoint", error))?;
+                let mapping = Mapping {
+                    renames: renames.clone(),
+                    allow_dropped: allow_dropped.iter().cloned().collect::<BTreeSet<_>>(),
+                    is_fork: manifest.job != *job || record.incarnation <= manifest.incarnation,
+                };
+                self.restore(&manifest, &mapping, from.as_ref(), "files", &into).await?
+            }
+            (None, StartFrom::Latest | StartFrom::Fresh) => RestoredJob::default(),
+        };
+        self.recover_sinks(&restored).await?;
+        if let Some(manifest) = known.as_ref().filter(|manifest| manifest.is_finished) {
+            return Err(NotBegun::FinishedBefore(manifest.clone()));
+        }
+        Ok(Prepared { restored, record, known, directory })
+    }
+
+    async fn restore(
+        &self,
+        manifest: &Manifest,
+        mapping: &Mapping,
+        storage: &dyn CheckpointStorage,
+        files_prefix: &str,
+        into: &std::path::Path,
+    ) -> Result<RestoredJob, OperatorError> {
+        let matched = match_nodes(&self.plan, manifest, mapping)?;
+        let fetched = RestoredJob::fetch(matched, mapping, storage, files_prefix, into).await;
+        fetched.map_err(|error| files_failed("fetching what the checkpoint holds", error))
+    }
+
+    async fn recover_sinks(&self, restored: &RestoredJob) -> Result<(), NotBegun> {
+        for (index, node) in self.plan.nodes.iter().enumerate() {
+            if let NodeKind::Sink(sink) = &node.kind {
+                sink.recover(&restored.staged(index)).await.map_err(|error| (node.id.clone(), error))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How a durable run stands.
+pub(super) fn status(plan: &JobPlan, incarnation: u64, restarts: u32, history: &Mutex<VecDeque<super::CheckpointReport>>) -> DurableStatus {
+    DurableStatus {
+        guarantee: plan.durability.guarantee,
+        attempt: incarnation,
+        restarts,
+        last_checkpoint: lock(history).iter().rev().find(|report| report.manifest.is_some()).cloned(),
+    }
+}
+
+/// The highest incarnation that left a manifest: a commit log that knows of no such one has lost its record (R7).
+async fn incarnation_seen(storage: &dyn CheckpointStorage, job: &str) -> Result<u64, OperatorError> {
+    let objects = storage.list(job).await.map_err(|error| storage_failed("listing the checkpoints", error))?;
+    let incarnation = |path: &str| path.strip_prefix(job)?.strip_prefix('/')?.split('/').next()?.parse().ok();
+    Ok(objects.iter().filter_map(|object| incarnation(&object.path)).max().unwrap_or(0))
+}
+
+/// Removes what earlier attempts left, and makes the directory of this one.
+fn empty(work: &std::path::Path, attempt: &std::path::Path) -> Result<(), OperatorError> {
+    let failed = |error: std::io::Error| OperatorError::outside(format!("cannot use the directory {}", work.display())).because(error);
+    match std::fs::remove_dir_all(work) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    for directory in ["snapshots", "restore", "state"] {
+        std::fs::create_dir_all(attempt.join(directory)).map_err(failed)?;
+    }
+    Ok(())
+}
+
+fn storage_failed(what: &str, error: millstream_storage::Error) -> OperatorError {
+    by_kind(error.kind(), what).because(error)
+}
+
+fn files_failed(what: &str, error: files::Error) -> OperatorError {
+    by_kind(error.kind(), what).because(error)
+}
+
+/// Only what may be over soon is tried again.
+fn by_kind(kind: ErrorKind, what: &str) -> OperatorError {
+    let message = format!("{what} failed");
+    match kind {
+        ErrorKind::Unavailable => OperatorError::outside(message),
+        ErrorKind::Internal => OperatorError::internal(message),
+        _ => OperatorError::user(message),
+    }
+}
+
+fn given_up(error: JobError, attempts: u32) -> JobError {
+    let mut causes = vec![format!("it failed again after {attempts} restarts")];
+    causes.extend(error.causes);
+    JobError { causes, ..error }
+}
+
+fn ms(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
