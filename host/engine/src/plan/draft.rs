@@ -79,7 +79,10 @@ pub(super) async fn draft<'a>(planner: &mut Planner<'_, '_>, spec: &'a JobSpec) 
     let mut names: Vec<Option<Vec<StreamName>>> = nodes.iter().map(|_| Some(Vec::new())).collect();
     for entry in &spec.operators {
         let read = operator_spec(planner, entry).await;
-        names.push(read.as_ref().and_then(|(_, ports)| operator_streams(planner, entry, ports)));
+        names.push(match &read {
+            Some((_, ports)) => operator_streams(planner, entry, ports),
+            None => streams_of_unknown_ports(planner, entry),
+        });
         nodes.push(operator(entry, read));
     }
     for entry in &spec.sinks {
@@ -152,6 +155,16 @@ fn operator_streams(planner: &mut Planner<'_, '_>, entry: &Entry<OperatorEntry>,
         (None, Some(Inputs::List(list))) => streams_in_order(planner, &at_inputs, list, ports),
         (None, Some(Inputs::ByPort(map))) => streams_by_port(planner, &at_inputs, map, ports),
     }
+}
+
+/// The streams that an entry names whose ports are not known, as a component is not built: which port each would go to is not checked.
+fn streams_of_unknown_ports(planner: &mut Planner<'_, '_>, entry: &Entry<OperatorEntry>) -> Option<Vec<StreamName>> {
+    let any = match (&entry.common.input, &entry.common.inputs) {
+        (None, Some(Inputs::List(list))) => Ports::Named(list.clone()),
+        (None, Some(Inputs::ByPort(map))) => Ports::Named(map.keys().cloned().collect()),
+        (Some(_), _) | (None, None) => Ports::one(),
+    };
+    operator_streams(planner, entry, &any)
 }
 
 fn ports_help(ports: &Ports) -> String {

@@ -15,7 +15,7 @@ use crate::{
     operator::OutputPort,
     operators::{AnyOperatorSpec, Environment, LatePolicy, Place, PlanRequest, Planned, Ports, Problem},
     rejected,
-    spec::{Entry, KeyBy, OperatorEntry, Report, SinkEntry, child, suggest},
+    spec::{Entry, Inputs, KeyBy, OperatorEntry, Report, SinkEntry, child, suggest},
 };
 
 /// What planning may use, and where it reports mistakes.
@@ -117,7 +117,10 @@ impl Planner<'_, '_> {
             }
             (DraftKind::Sink(_), Some(TypedKind::Sink(sink))) => TypedKind::Sink(sink.clone()),
             (DraftKind::Operator { entry, spec }, _) => {
-                let (spec, ports) = spec.as_ref()?;
+                let Some((spec, ports)) = spec else {
+                    self.check_around(entry, &inputs);
+                    return None;
+                };
                 self.plan_operator(entry, spec.as_ref(), ports, &inputs).await?
             }
             // An operator that could not be planned may have named this sink.
@@ -213,6 +216,22 @@ impl Planner<'_, '_> {
         }
         let node = OperatorNode { plan, inputs, keys, order };
         Some(TypedKind::Operator { node, null_keys: entry.common.null_keys.unwrap_or_default(), late })
+    }
+
+    /// What can be said of an operator whose own part could not be read: whether its key and its order suit its inputs.
+    fn check_around(&mut self, entry: &Entry<OperatorEntry>, edges: &[TypedEdge]) {
+        let inputs: Vec<StreamType> = edges.iter().map(|edge| edge.stream.clone()).collect();
+        let names: Option<Vec<String>> = match (&entry.common.inputs, &entry.common.key_by) {
+            (Some(Inputs::ByPort(map)), _) => Some(map.keys().cloned().collect()),
+            (_, Some(KeyBy::Columns(_)) | None) => Some(vec![String::new(); inputs.len()]),
+            // Which of the streams in order goes to the port of this name, nobody knows.
+            (_, Some(KeyBy::ByPort(_))) => None,
+        };
+        let keyed = match names {
+            Some(names) => self.keys(entry, &Ports::Named(names), &inputs).is_none_or(|keys| keys.is_some()),
+            None => true,
+        };
+        self.check_keyed_settings(entry, keyed, entry.common.order.unwrap_or_default(), &inputs);
     }
 
     /// The type of each port: of its stream, or what all of its streams have in common.

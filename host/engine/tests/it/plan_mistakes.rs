@@ -151,6 +151,23 @@ fn a_component_that_is_not_there_is_named_with_the_way_to_build_it() {
 }
 
 #[test]
+fn a_component_that_is_not_built_hides_no_other_mistake() {
+    assert_snapshot!(mistakes(&job(r#"operators:
+  unbuilt: { input: flihgts, component: { path: nowhere.wasm } }
+  keyed: { input: flights, key-by: [tail], order: event-time, component: { path: nowhere.wasm } }
+  unkeyed: { input: airports, null-keys: drop, component: { path: nowhere.wasm } }
+  ports: { inputs: { left: flights.departures, right: airports }, key-by: { left: [origin], right: [cod] }, component: { path: nowhere.wasm } }
+  both: { input: flights, inputs: [airports], component: { path: nowhere.wasm } }
+  none: { component: { path: nowhere.wasm } }
+  after: { input: keyed, key-by: [anything], component: { path: elsewhere.wasm } }
+  wrong: { input: flights, filter: dep_dely > 60 }
+sinks:
+  out: { inputs: [unbuilt, keyed, unkeyed, ports, both, none, after, wrong], shelf: {} }
+  more: { input: airport, shelf: {} }
+"#)));
+}
+
+#[test]
 fn a_window_needs_event_time() {
     assert_snapshot!(mistakes(&job(r#"operators:
   hourly: { input: airports, key-by: [code], window: { tumbling: 1h, aggregates: { rows: { count: "*" } } } }
