@@ -222,7 +222,11 @@ impl Supervisor {
             let wake_ms = self.durability.as_ref().filter(|_| self.ended.is_none()).map(|durability| durability.checkpointing.wake_ms());
             tokio::select! {
                 biased;
-                Some((number, event)) = reports.recv() => self.on_event(number, event),
+                report = reports.recv() => match report {
+                    Some((number, event)) => self.on_event(number, event),
+                    // The subtasks are gone without a word: their runtime has shut down.
+                    None => return self.ended.unwrap_or(JobOutcome::Cancelled),
+                },
                 command = commands.next(), if !handles_gone => match command {
                     Some(command) => self.on_command(command),
                     None => handles_gone = true,
@@ -567,3 +571,6 @@ fn operator_status(node: &crate::graph::Node, metrics: &[Arc<OperatorMetrics>]) 
         watermark: watermark.filter(|&watermark| watermark != i64::MIN),
     }
 }
+
+#[cfg(test)]
+mod tests;
