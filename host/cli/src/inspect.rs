@@ -2,10 +2,9 @@
 //!
 //! The facts come from its bytes, without running it; name, ports and settings from its `describe`, which runs under all limits.
 
-use std::{fmt::Write as _, path::PathBuf, sync::Arc};
+use std::{fmt::Write as _, path::PathBuf};
 
-use millstream_model::ids::{JobId, OperatorId, SubtaskIndex, TenantId};
-use millstream_wasm::{AggregateDescriptor, Component, Descriptor, Inspection, InstanceContext, Silent, World};
+use millstream_wasm::{AggregateDescriptor, Component, Descriptor, Inspection, InstanceContext, World};
 use serde::Serialize;
 
 use crate::{
@@ -83,12 +82,13 @@ async fn facts(arguments: &Arguments) -> Result<Facts, Failure> {
 
 async fn describe_operator(component: &Component) -> Result<Said, millstream_wasm::Error> {
     let Descriptor { name, version, summary, settings_schema, inputs, outputs, hints } =
-        component.operator(nobody()).await?.describe().await?;
+        component.operator(InstanceContext::unheard(None)).await?.describe().await?;
     Ok(Said { name, version, summary, inputs, outputs, settings_schema, hints })
 }
 
 async fn describe_aggregate(component: &Component) -> Result<Said, millstream_wasm::Error> {
-    let AggregateDescriptor { name, version, summary, settings_schema, hints } = component.aggregate(nobody()).await?.describe().await?;
+    let AggregateDescriptor { name, version, summary, settings_schema, hints } =
+        component.aggregate(InstanceContext::unheard(None)).await?.describe().await?;
     Ok(Said { name, version, summary, inputs: Vec::new(), outputs: Vec::new(), settings_schema, hints })
 }
 
@@ -122,18 +122,6 @@ fn indented(schema: &serde_json::Value) -> String {
     }
     let text = serde_json::to_string_pretty(schema).expect("a JSON value can be written as JSON");
     text.replace('\n', "\n            ")
-}
-
-/// For whom an instance runs that is only asked what it is.
-fn nobody() -> InstanceContext {
-    InstanceContext {
-        tenant: TenantId::local(),
-        job: JobId::from("inspect"),
-        operator: OperatorId::from("inspect"),
-        subtask: SubtaskIndex(0),
-        log: Arc::new(Silent),
-        metrics: Arc::new(Silent),
-    }
 }
 
 fn world_name(world: World) -> &'static str {

@@ -2,9 +2,15 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use millstream_engine::run::{OperatorKind, OperatorStatus, Summary};
+use millstream_engine::{
+    metrics::{GuestMetricStatus, GuestMetricValue},
+    run::{OperatorKind, OperatorStatus, Summary},
+};
 
 use crate::terminal::{FAINT, GOOD, STRONG, WARNING, grouped};
+
+/// Most metrics of a component that are shown to a person.
+const METRICS_SHOWN_MAX: usize = 8;
 
 /// The summary of a finished job.
 pub fn to_text(job: &str, summary: &Summary, took: Duration) -> String {
@@ -30,9 +36,12 @@ pub fn operators(operators: &[OperatorStatus]) -> String {
     let width = |of: fn(&Line) -> &str| lines.iter().map(|line| of(line).len()).max().unwrap_or_default();
     let (id, rows_in, rows_out) = (width(|line| &line.id), width(|line| &line.rows_in), width(|line| &line.rows_out));
     for line in &lines {
-        let Line { kind, id: name, rows_in: read, rows_out: written, remarks } = line;
+        let Line { kind, id: name, rows_in: read, rows_out: written, remarks, metrics } = line;
         let numbers = format!("{FAINT}{kind:<8}{FAINT:#}  {name:<id$}  {read:>rows_in$}  {written:>rows_out$}");
         let _ = writeln!(text, "  {}{remarks}", if remarks.is_empty() { numbers.trim_end() } else { numbers.as_str() });
+        for metric in metrics {
+            let _ = writeln!(text, "            {FAINT}{metric}{FAINT:#}");
+        }
     }
     text
 }
@@ -66,6 +75,8 @@ struct Line {
     rows_in: String,
     rows_out: String,
     remarks: String,
+    /// What its component counts itself, one line each.
+    metrics: Vec<String>,
 }
 
 impl Line {
@@ -82,6 +93,7 @@ impl Line {
             rows_in: rows(takes, operator.rows_in, "in"),
             rows_out: rows(gives, operator.rows_out, "out"),
             remarks: remarks(operator),
+            metrics: metrics(operator),
         }
     }
 }
@@ -94,9 +106,37 @@ fn remarks(operator: &OperatorStatus) -> String {
         (operator.rows_null_key, "without a key, dropped"),
         (operator.timers_cut, "timers cut"),
         (operator.traps, "guest failures"),
+        (operator.guest_metrics_refused, "metric values refused"),
     ];
     let seen = counts.into_iter().filter(|(count, _)| *count > 0);
     seen.map(|(count, what)| format!("  {WARNING}{} {what}{WARNING:#}", grouped(count))).collect()
+}
+
+/// The first few metrics of a component; all of them are in the JSON.
+fn metrics(operator: &OperatorStatus) -> Vec<String> {
+    let (shown, more) = operator.guest_metrics.split_at(operator.guest_metrics.len().min(METRICS_SHOWN_MAX));
+    let rest = (!more.is_empty()).then(|| format!("and {} more metrics (--json shows all)", more.len()));
+    shown.iter().map(metric).chain(rest).collect()
+}
+
+fn metric(metric: &GuestMetricStatus) -> String {
+    let unit = if metric.unit == "1" { String::new() } else { format!(" {}", metric.unit) };
+    let value = match metric.value {
+        GuestMetricValue::Counter { total } => format!("{}{unit}", number(total)),
+        GuestMetricValue::Gauge { min, max } if min == max => format!("{}{unit}", number(max)),
+        GuestMetricValue::Gauge { min, max } => format!("{} … {}{unit}", number(min), number(max)),
+        GuestMetricValue::Histogram { count, sum, min, max } => {
+            let mean = sum / count as f64;
+            format!("{} values, {} … {}{unit}, mean {}", grouped(count), number(min), number(max), number(mean))
+        }
+    };
+    format!("{} {value}", metric.name)
+}
+
+/// Whole numbers in groups, others with three digits behind the point.
+fn number(value: f64) -> String {
+    const GROUPED_MAX: f64 = 1e15;
+    if value.fract() == 0.0 && (0.0..GROUPED_MAX).contains(&value) { grouped(value as u64) } else { format!("{value:.3}") }
 }
 
 #[cfg(test)]
@@ -127,6 +167,23 @@ mod tests {
         ");
     }
 
+    #[test]
+    fn a_summary_shows_what_a_component_counts_itself() {
+        let metric = |name: &str, unit: &str, value| GuestMetricStatus { name: name.into(), unit: unit.into(), value };
+        let guest_metrics = vec![
+            metric("retries", "1", GuestMetricValue::Counter { total: 12_000.0 }),
+            metric("level", "By", GuestMetricValue::Gauge { min: 1.0, max: 2.5 }),
+            metric("delay", "ms", GuestMetricValue::Histogram { count: 4, sum: 10.0, min: -1.0, max: 5.0 }),
+        ];
+        let many = (0..10).map(|number| metric(&format!("m{number}"), "1", GuestMetricValue::Counter { total: 1.0 })).collect();
+        let operators = vec![
+            OperatorStatus { guest_metrics, guest_metrics_refused: 3, ..empty("few") },
+            OperatorStatus { guest_metrics: many, ..empty("many") },
+        ];
+        let text = to_text("job", &Summary { operators, notes: vec![] }, Duration::from_secs(2));
+        insta::assert_snapshot!(anstream::adapter::strip_str(&text).to_string());
+    }
+
     fn empty(id: &str) -> OperatorStatus {
         OperatorStatus {
             id: id.into(),
@@ -139,6 +196,8 @@ mod tests {
             rows_null_key: 0,
             timers_cut: 0,
             traps: 0,
+            guest_metrics: Vec::new(),
+            guest_metrics_refused: 0,
             guest_time: Duration::ZERO,
             backpressured_time: Duration::ZERO,
             progress: 0,

@@ -1,6 +1,17 @@
 //! Counters of running operators: written by one subtask, read by anyone.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+mod guest;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, AtomicU64, Ordering},
+};
+
+use guest::SubtaskNumbers;
+use millstream_model::ids::SubtaskIndex;
+use millstream_wasm::GuestMetrics;
+
+pub use guest::{GUEST_METRICS_MAX, GuestMetricStatus, GuestMetricValue, GuestNumbers};
 
 /// Counters of one operator in one subtask. All are totals since the start of the run, but for the gauges.
 #[derive(Debug, Default)]
@@ -27,6 +38,21 @@ pub struct OperatorMetrics {
     pub progress: Counter,
     /// The operator's watermark, ms since epoch; `i64::MIN`: none yet.
     pub watermark: Gauge,
+    /// What its component counts itself; shared by all subtasks of the operator.
+    pub guest: Arc<GuestNumbers>,
+}
+
+impl OperatorMetrics {
+    /// Zeroed counters for each of an operator's subtasks.
+    pub fn of_subtasks(count: u32) -> Vec<Arc<Self>> {
+        let guest = Arc::<GuestNumbers>::default();
+        (0..count).map(|_| Arc::new(Self { guest: guest.clone(), ..Self::default() })).collect()
+    }
+
+    /// Where the guest of `subtask` adds its own metrics.
+    pub fn of_guest(&self, subtask: SubtaskIndex) -> Arc<dyn GuestMetrics> {
+        Arc::new(SubtaskNumbers { numbers: self.guest.clone(), subtask })
+    }
 }
 
 /// A number that only grows.

@@ -12,6 +12,7 @@ use millstream_model::{
 };
 
 use millstream_state::{KeyedStore, SnapshotPart};
+use millstream_wasm::{InstanceContext, SubtaskLog, TracedLog};
 use serde_json::Value;
 
 use crate::{element::Barrier, rejected::Rejection};
@@ -322,6 +323,15 @@ pub struct OperatorContext {
     pub clock: Arc<dyn crate::clock::Clock>,
     /// What the checkpoint holds that this run goes on from; none: it starts fresh.
     pub restored: Option<Arc<Restored>>,
+}
+
+impl OperatorContext {
+    /// For the guests that the instance calls: one log for all that follow each other, so that a new one does not say more than the old.
+    pub(crate) fn guest(&self) -> InstanceContext {
+        let Self { tenant, job, operator, subtask, .. } = self.clone();
+        let log = SubtaskLog::new(TracedLog::new(tenant.clone(), job.clone(), operator.clone(), subtask));
+        InstanceContext { tenant, job, operator: Some(operator), subtask, log, metrics: self.metrics.of_guest(subtask) }
+    }
 }
 
 /// What an operator instance goes on from.

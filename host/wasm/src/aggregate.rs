@@ -177,6 +177,8 @@ impl AggregateInstance {
         match wanted.check(column) {
             Ok(column) => {
                 self.instance.accepted(lifted_bytes);
+                // Whoever called holds the accumulators from here on.
+                self.instance.applied();
                 Ok(column)
             }
             Err(reason) => Err(self.instance.refused(call, Refusal::Contract(reason))),

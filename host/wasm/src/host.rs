@@ -3,10 +3,7 @@
 //! [`Host`] is a resource limiter (memory, tables), the receiver of log and metrics, and the door to collection state. What a guest
 //! does wrong here is answered with an error it can handle; what the host does wrong ends the call with [`HostFault`].
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::sync::Arc;
 
 use arrow_schema::DataType;
 use millstream_model::{
@@ -16,10 +13,11 @@ use millstream_model::{
 use wasmtime::ResourceLimiter;
 
 use crate::{
-    bindings::millstream::operator::{collections, columns, log, metrics},
-    guest::{GuestMetric, InstanceContext, LogLevel, MetricKind},
+    bindings::millstream::operator::{collections, columns, log as log_import, metrics},
+    guest::{GuestMetric, InstanceContext, MetricKind},
     lift,
     limits::{Limit, Limits},
+    log::{LogLevel, printable},
     lower,
     meter::CpuMeter,
     plan::OperatorPlan,
@@ -31,8 +29,6 @@ use crate::{
 const METRICS_MAX: usize = 256;
 /// Most observations of one call that are kept.
 const OBSERVATIONS_MAX: usize = 65_536;
-/// Longest line in the log, in bytes.
-const LOG_LINE_BYTES_MAX: usize = 8 << 10;
 /// Most spans in one scan.
 const SPANS_MAX: usize = 1 << 20;
 
@@ -59,12 +55,10 @@ pub(crate) struct Host {
     pub(crate) plan: Option<Arc<OperatorPlan>>,
     metrics: Vec<GuestMetric>,
     observations: Vec<(u32, f64)>,
-    log_gate: LogGate,
 }
 
 impl Host {
     pub(crate) fn new(context: InstanceContext, limits: Arc<Limits>, seed: u64, cpu: Arc<CpuMeter>) -> Self {
-        let log_gate = LogGate::new(limits.log_bytes_per_second);
         Self {
             context,
             limits,
@@ -77,24 +71,12 @@ impl Host {
             plan: None,
             metrics: Vec::new(),
             observations: Vec::new(),
-            log_gate,
         }
     }
 
     /// One line of the guest, if its rate allows it.
     pub(crate) fn log(&mut self, level: LogLevel, message: &str) {
-        let line = printable(message);
-        match self.log_gate.admit(line.len()) {
-            Admission::Dropped => {}
-            Admission::Passed => self.context.log.emit(level, &line),
-            Admission::PassedAfter(dropped) => {
-                self.context.log.emit(
-                    LogLevel::Warn,
-                    &format!("{dropped} lines were dropped: the log is limited to {} bytes per second", self.limits.log_bytes_per_second),
-                );
-                self.context.log.emit(level, &line);
-            }
-        }
+        self.context.log.emit(level, message, self.limits.log_bytes_per_second);
     }
 
     fn observe(&mut self, metric: u32, value: f64) {
@@ -103,14 +85,14 @@ impl Host {
         }
     }
 
-    /// The answer was good: its metrics count.
+    /// The answer was applied: its metrics count.
     pub(crate) fn apply_metrics(&mut self) {
         for (metric, value) in self.observations.drain(..) {
             self.context.metrics.add(&self.metrics[metric as usize], value);
         }
     }
 
-    /// The call failed: its metrics never happened.
+    /// The call failed, or its answer was not applied: its metrics never happened.
     pub(crate) fn discard_metrics(&mut self) {
         self.observations.clear();
     }
@@ -124,63 +106,6 @@ impl Host {
         }
         let collections = self.collections.as_deref_mut().ok_or("this call has no keys, so there are no collections to read")?;
         Ok((state, collections))
-    }
-}
-
-/// Control characters escaped, cut to a line's length.
-fn printable(message: &str) -> String {
-    let mut line = String::with_capacity(message.len().min(LOG_LINE_BYTES_MAX));
-    for character in message.trim_end().chars() {
-        if line.len() >= LOG_LINE_BYTES_MAX {
-            line.push('…');
-            break;
-        }
-        match character {
-            '\t' => line.push(' '),
-            control if control.is_control() => line.extend(control.escape_default()),
-            plain => line.push(plain),
-        }
-    }
-    line
-}
-
-/// A bucket that fills with one second's bytes.
-struct LogGate {
-    bytes_per_second: f64,
-    bytes_left: f64,
-    filled_at: Option<Instant>,
-    dropped: u64,
-}
-
-enum Admission {
-    Passed,
-    PassedAfter(u64),
-    Dropped,
-}
-
-impl LogGate {
-    fn new(bytes_per_second: u32) -> Self {
-        Self { bytes_per_second: f64::from(bytes_per_second), bytes_left: f64::from(bytes_per_second), filled_at: None, dropped: 0 }
-    }
-
-    fn admit(&mut self, bytes: usize) -> Admission {
-        self.admit_at(crate::meter::now(), bytes)
-    }
-
-    fn admit_at(&mut self, now: Instant, bytes: usize) -> Admission {
-        let since = self.filled_at.map_or(Duration::ZERO, |filled| now.saturating_duration_since(filled));
-        self.filled_at = Some(now);
-        self.bytes_left = (self.bytes_left + since.as_secs_f64() * self.bytes_per_second).min(self.bytes_per_second);
-        let cost = bytes as f64 + 32.0;
-        if cost > self.bytes_left {
-            self.dropped += 1;
-            return Admission::Dropped;
-        }
-        self.bytes_left -= cost;
-        match std::mem::take(&mut self.dropped) {
-            0 => Admission::Passed,
-            dropped => Admission::PassedAfter(dropped),
-        }
     }
 }
 
@@ -207,14 +132,14 @@ impl ResourceLimiter for Host {
 
 impl columns::Host for Host {}
 
-impl log::Host for Host {
-    fn emit(&mut self, level: log::Level, message: String) -> wasmtime::Result<()> {
+impl log_import::Host for Host {
+    fn emit(&mut self, level: log_import::Level, message: String) -> wasmtime::Result<()> {
         let level = match level {
-            log::Level::Trace => LogLevel::Trace,
-            log::Level::Debug => LogLevel::Debug,
-            log::Level::Info => LogLevel::Info,
-            log::Level::Warn => LogLevel::Warn,
-            log::Level::Error => LogLevel::Error,
+            log_import::Level::Trace => LogLevel::Trace,
+            log_import::Level::Debug => LogLevel::Debug,
+            log_import::Level::Info => LogLevel::Info,
+            log_import::Level::Warn => LogLevel::Warn,
+            log_import::Level::Error => LogLevel::Error,
         };
         self.log(level, &message);
         Ok(())
@@ -336,24 +261,4 @@ fn checked_span(span: collections::Span, state: &StateDescriptor, call_keys: u32
 /// Whether a row or timer may carry this time.
 pub(crate) fn is_supported_time(ms: i64) -> bool {
     EventTime(ms).is_supported()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_log_line_cannot_forge_another_line() {
-        assert_eq!(printable("a\nERROR b\u{1b}[31m\n"), "a\\nERROR b\\u{1b}[31m");
-    }
-
-    #[test]
-    fn a_guest_that_talks_too_much_is_cut_and_counted() {
-        let start = crate::meter::now();
-        let mut gate = LogGate::new(1_000);
-        assert!(matches!(gate.admit_at(start, 900), Admission::Passed));
-        assert!(matches!(gate.admit_at(start, 900), Admission::Dropped));
-        assert!(matches!(gate.admit_at(start, 900), Admission::Dropped));
-        assert!(matches!(gate.admit_at(start + Duration::from_secs(1), 900), Admission::PassedAfter(2)));
-    }
 }

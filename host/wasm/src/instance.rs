@@ -53,7 +53,7 @@ impl Instance {
 
     /// Where an error of `call` happened.
     pub(crate) fn site(&self, call: Call) -> Site {
-        Site { component: self.shared.name.clone(), operator: Some(self.store.data().context.operator.clone()), call }
+        Site { component: self.shared.name.clone(), operator: self.store.data().context.operator.clone(), call }
     }
 
     /// The meter of the call, for [`metered`].
@@ -81,6 +81,7 @@ impl Instance {
         self.spent = true;
         self.stats = CallStats::default();
         self.store.data_mut().refused_growth = None;
+        self.store.data_mut().discard_metrics();
         self.store.set_epoch_deadline(1);
         Ok(self.shared.runtime.ticker.running())
     }
@@ -104,22 +105,22 @@ impl Instance {
                 self.spent = false;
                 Ok(result)
             }
-            Err(error) => {
-                self.store.data_mut().discard_metrics();
-                Err(self.failure(call, &error))
-            }
+            Err(error) => Err(self.failure(call, &error)),
         }
     }
 
     /// The answer of a good call was taken over.
     pub(crate) fn accepted(&mut self, lifted_bytes: u64) {
         self.stats.lifted_bytes = lifted_bytes;
+    }
+
+    /// What the last call answered was applied.
+    pub(crate) fn applied(&mut self) {
         self.store.data_mut().apply_metrics();
     }
 
     /// The guest answered that it failed.
     pub(crate) fn gave_up(&mut self, call: Call, failure: Failure) -> Failure {
-        self.store.data_mut().discard_metrics();
         self.spent = !failure.leaves_instance_usable();
         match self.store.data().refused_growth {
             Some((limit, max)) if self.spent => LimitExceeded { site: self.site(call), limit, max }.into(),
@@ -129,7 +130,6 @@ impl Instance {
 
     /// The answer breaks the contract or a limit.
     pub(crate) fn refused(&mut self, call: Call, refusal: Refusal) -> Failure {
-        self.store.data_mut().discard_metrics();
         self.spent = true;
         match refusal {
             Refusal::Contract(reason) => Failure::Refused { site: self.site(call), reason },

@@ -23,7 +23,7 @@ pub struct Limits {
     pub bytes_out_of_call: u64,
     /// Output rows of a call per input row (or due timer). Default: 1,000.
     pub output_rows_per_row: NonZeroU32,
-    /// Log text of one instance per second, in bytes; more is dropped and counted. Default: 64 KiB.
+    /// Log text of one subtask per second, in bytes; more is dropped and counted. Default: 64 KiB.
     pub log_bytes_per_second: u32,
     /// Stack of guest code, in bytes; deeper recursion traps. Applies to the whole runtime. Default: 512 KiB.
     pub stack_bytes: u32,

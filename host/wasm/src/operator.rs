@@ -127,6 +127,11 @@ impl OperatorInstance {
         (result, self.instance.store.data_mut().collections.take())
     }
 
+    /// What the last call answered was applied: its metrics count. Those of a call that this is not said of never happened.
+    pub fn applied(&mut self) {
+        self.instance.applied();
+    }
+
     /// What the last call cost.
     pub fn last_call(&self) -> CallStats {
         self.instance.stats()

@@ -127,7 +127,7 @@ impl Inner {
     pub(crate) fn seed(&self, context: &InstanceContext) -> u64 {
         let mut hash = Sha256::new();
         hash.update(self.random_seed.to_le_bytes());
-        for part in [context.tenant.as_str(), context.job.as_str(), context.operator.as_str()] {
+        for part in [context.tenant.as_str(), context.job.as_str(), context.operator.as_ref().map_or("", |operator| operator.as_str())] {
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part);
         }

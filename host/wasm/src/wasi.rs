@@ -12,7 +12,7 @@ use wasmtime::{
     component::{ComponentType, Lift, LinkerInstance, Lower, Resource, ResourceType},
 };
 
-use crate::{guest::LogLevel, host::Host};
+use crate::{host::Host, log::LogLevel};
 
 /// The packages of WASI that are answered.
 pub(crate) const ANSWERED: [&str; 5] = ["cli", "clocks", "filesystem", "io", "random"];

@@ -5,8 +5,7 @@ use std::{path::Path, sync::Arc};
 use arrow_array::{ArrayRef, new_null_array};
 use arrow_buffer::ScalarBuffer;
 use arrow_schema::DataType;
-use millstream_model::ids::{JobId, OperatorId, SubtaskIndex, TenantId};
-use millstream_wasm::{AggregateInstance, AggregatePlan, GroupedRows, InstanceContext, Silent};
+use millstream_wasm::{AggregateInstance, AggregatePlan, GroupedRows, InstanceContext};
 use serde_json::{Map, Value};
 
 use super::{
@@ -23,7 +22,7 @@ pub async fn run(
 ) -> Result<Vec<String>, String> {
     let schema = rows::schema(&case.columns)?;
     let loaded = components.load_file(component).await.map_err(|error| chain(&error))?;
-    let mut instance = loaded.aggregate(nobody()).await.map_err(|error| chain(&error))?;
+    let mut instance = loaded.aggregate(InstanceContext::unheard(None)).await.map_err(|error| chain(&error))?;
     instance.describe().await.map_err(|error| chain(&error))?;
     let plan = Arc::new(instance.plan(&case.settings, schema.fields()).await.map_err(|error| chain(&error))?);
     instance.open(&case.settings, plan.clone()).await.map_err(|error| chain(&error))?;
@@ -121,15 +120,4 @@ fn concat<'a>(arrays: impl Iterator<Item = &'a ArrayRef>, data_type: &DataType) 
         return Ok(new_null_array(data_type, 0));
     }
     arrow_select::concat::concat(&arrays).map_err(|error| error.to_string())
-}
-
-fn nobody() -> InstanceContext {
-    InstanceContext {
-        tenant: TenantId::local(),
-        job: JobId::from("test"),
-        operator: OperatorId::from("aggregate"),
-        subtask: SubtaskIndex(0),
-        log: Arc::new(Silent),
-        metrics: Arc::new(Silent),
-    }
 }

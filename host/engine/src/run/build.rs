@@ -48,7 +48,7 @@ pub(super) type Board = Vec<Vec<Arc<OperatorMetrics>>>;
 
 /// Zeroed counters for every node and subtask of `plan`.
 pub(super) fn board(plan: &JobPlan) -> Board {
-    plan.nodes.iter().map(|node| std::iter::repeat_with(Arc::default).take(node.parallelism as usize).collect()).collect()
+    plan.nodes.iter().map(|node| OperatorMetrics::of_subtasks(node.parallelism)).collect()
 }
 
 /// A job that is ready to run.

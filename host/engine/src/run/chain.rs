@@ -313,6 +313,11 @@ impl Chain {
         }
     }
 
+    /// Drops the operators, with their instances and state; keeps what others could see go: the sending ends.
+    pub(super) fn into_ends(self) -> Vec<Outlet> {
+        self.links.into_iter().flat_map(|link| link.outlets).collect()
+    }
+
     /// Whether publishing is up to this chain.
     pub(super) fn has_sinks(&self) -> bool {
         self.links.iter().any(|link| matches!(link.role, Role::Sink(_)))

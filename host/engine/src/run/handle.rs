@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     connector::Guarantee,
+    metrics::GuestMetricStatus,
     operator::{Fault, OperatorPlan},
 };
 
@@ -222,7 +223,7 @@ pub struct DurableStatus {
 }
 
 /// The counters of one operator, source or sink: totals over its subtasks.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct OperatorStatus {
     /// Its id in the job file.
@@ -245,6 +246,12 @@ pub struct OperatorStatus {
     pub timers_cut: u64,
     /// Traps of guests, and other failures that cost an instance.
     pub traps: u64,
+    /// What its component counts itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub guest_metrics: Vec<GuestMetricStatus>,
+    /// Values of such metrics that were not taken.
+    #[serde(default)]
+    pub guest_metrics_refused: u64,
     /// Time in guest calls.
     pub guest_time: Duration,
     /// Time spent waiting for room in an output queue.

@@ -564,6 +564,9 @@ fn operator_status(node: &crate::graph::Node, metrics: &[Arc<OperatorMetrics>]) 
         rows_null_key: sum(|metrics| metrics.rows_null_key.get()),
         timers_cut: sum(|metrics| metrics.timers_cut.get()),
         traps: sum(|metrics| metrics.traps.get()),
+        // The subtasks share them.
+        guest_metrics: metrics.first().map(|metrics| metrics.guest.status()).unwrap_or_default(),
+        guest_metrics_refused: metrics.first().map_or(0, |metrics| metrics.guest.refused()),
         guest_time: Duration::from_nanos(sum(|metrics| metrics.guest_ns.get())),
         backpressured_time: Duration::from_nanos(sum(|metrics| metrics.backpressured_ns.get())),
         progress: sum(|metrics| metrics.progress.get()),

@@ -144,9 +144,11 @@ impl Subtask {
             self.chain.abort().await;
         }
         let Self { chain, feed, commanded, .. } = self;
+        // The operators go first: who hears of the end may exit, and what their guests have still to say must be said by then.
+        let ends = chain.into_ends();
         // Neighbours must not see these ends go before the supervisor knows the cause.
         commanded.report(Event::Ended(result)).await;
-        drop((chain, feed));
+        drop((ends, feed));
     }
 
     async fn work(&mut self) -> Result<(), Stop> {

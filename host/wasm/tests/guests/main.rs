@@ -24,24 +24,17 @@ mod toolchain;
 use std::sync::{Arc, Mutex};
 
 use arrow_schema::{DataType, Field, FieldRef};
-use millstream_model::ids::{JobId, OperatorId, SubtaskIndex, TenantId};
+use millstream_model::ids::{JobId, OperatorId};
 use millstream_wasm::{
     CallKeys, Component, Error, Failure, GuestLog, InputSchema, InstanceContext, Limits, LogLevel, Moment, OperatorInstance, OperatorPlan,
-    Rows, Runtime, RuntimeSettings, Silent, Turn,
+    Rows, Runtime, RuntimeSettings, Turn,
 };
 
 /// The clocks of every call in these tests.
 pub const NOW: Moment = Moment { watermark: None, processing_time_ms: 1_700_000_000_000 };
 
 pub fn context() -> InstanceContext {
-    InstanceContext {
-        tenant: TenantId::local(),
-        job: JobId::from("job"),
-        operator: OperatorId::from("op"),
-        subtask: SubtaskIndex(0),
-        log: Arc::new(Silent),
-        metrics: Arc::new(Silent),
-    }
+    InstanceContext { job: JobId::from("job"), ..InstanceContext::unheard(Some(OperatorId::from("op"))) }
 }
 
 /// Small limits, so that tests are quick.

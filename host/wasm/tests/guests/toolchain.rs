@@ -10,7 +10,7 @@ use arrow_array::{ArrayRef, Int64Array, StringArray, cast::AsArray as _, types::
 use arrow_schema::DataType;
 use millstream_model::ids::SubtaskIndex;
 use millstream_wasm::{
-    Component, From, InputSchema, InstanceContext, OperatorInstance, Rows, Runtime, RuntimeSettings, TurnOutput, encode,
+    Component, From, InputSchema, InstanceContext, Limits, OperatorInstance, Rows, Runtime, RuntimeSettings, SubtaskLog, TurnOutput, encode,
 };
 
 use crate::{Lines, NOW, context, process, rows};
@@ -87,7 +87,7 @@ async fn world_of(seed: u64, context: InstanceContext) -> [i64; 7] {
 #[tokio::test]
 async fn the_world_of_a_standard_library_is_virtual_and_repeatable() {
     let lines = Arc::new(Lines::default());
-    let first = world_of(1, InstanceContext { log: lines.clone(), ..context() }).await;
+    let first = world_of(1, InstanceContext { log: SubtaskLog::to(lines.clone()), ..context() }).await;
     let [wall_ms, slept_ms, random, arguments, variables, files, input_bytes] = first;
     assert_eq!(wall_ms, NOW.processing_time_ms);
     assert!((3_600_000..3_601_000).contains(&slept_ms), "an hour passed at once: {slept_ms}");
@@ -97,4 +97,21 @@ async fn the_world_of_a_standard_library_is_virtual_and_repeatable() {
     assert_eq!(world_of(1, context()).await, first, "the same seed, the same world");
     assert_ne!(world_of(2, context()).await[2], random);
     assert_ne!(world_of(1, InstanceContext { subtask: SubtaskIndex(1), ..context() }).await[2], random);
+}
+
+/// Each instance says two lines; not one fits into ten bytes a second.
+#[tokio::test]
+async fn the_limit_of_the_log_is_that_of_the_subtask_however_many_instances_follow_each_other() {
+    let lines = Arc::new(Lines::default());
+    let subtask = InstanceContext { log: SubtaskLog::to(lines.clone()), ..context() };
+    let limits = Limits { log_bytes_per_second: 10, ..Limits::default() };
+    let component = crate::runtime_with(limits).load(read(&WASI, "worldly"), "worldly.wasm").await.expect("loads");
+    for _ in 0..2 {
+        let mut instance = opened(&component, subtask.clone(), input("number", DataType::Int64)).await;
+        output_of(&mut instance, Arc::new(Int64Array::from(vec![1]))).await;
+    }
+    assert_eq!(*lines.0.lock().expect("no panic while held"), [""; 0]);
+    drop(subtask);
+    let said = lines.0.lock().expect("no panic while held").clone();
+    assert_eq!(said, ["Warn: 4 lines were dropped: the log is limited to 10 bytes per second"]);
 }

@@ -117,6 +117,7 @@ impl ComponentOperator {
         self.measure(port, batch.num_rows());
         let turn = turn.map_err(Failed::from)?;
         self.apply(&turn, keys.as_ref(), None, now)?;
+        self.instance.applied();
         for rejected in &turn.rejected {
             out.reject(self.rejection(port, batch, rejected.row as usize, keys.as_ref(), rejected.reason.clone()));
         }
@@ -144,6 +145,7 @@ impl ComponentOperator {
             self.cut_endless_chains(&mut turn, &due.keys);
         }
         self.apply(&turn, Some(&due.keys), Some(due), now)?;
+        self.instance.applied();
         for rejected in &turn.rejected {
             out.reject(self.timer_rejection(timers, rejected.row as usize, rejected.reason.clone()));
         }

@@ -6,14 +6,12 @@ use arrow_schema::{DataType, FieldRef};
 use async_trait::async_trait;
 use millstream_model::{
     StreamType,
-    ids::{JobId, OperatorId, SubtaskIndex, TenantId},
+    ids::OperatorId,
     state::{Clock, StateScope, TimerDescriptor},
     types::{check_crossing_type, type_text},
 };
 use millstream_state::row::resolve_compatible;
-use millstream_wasm::{
-    Component, Descriptor, Error, InputSchema, InstanceContext, OperatorInstance, OperatorPlan as GuestPlan, Silent, TracedLog,
-};
+use millstream_wasm::{Component, Descriptor, Error, InputSchema, InstanceContext, OperatorInstance, OperatorPlan as GuestPlan};
 use serde_json::Value;
 
 use super::{layout::OutputLayout, run::ComponentOperator};
@@ -84,18 +82,7 @@ pub(super) struct PlannedInput {
 
 /// What a component says of itself.
 pub(super) async fn describe(component: &Component) -> Result<Descriptor, Error> {
-    component.operator(planning_context("".into())).await?.describe().await
-}
-
-fn planning_context(operator: OperatorId) -> InstanceContext {
-    InstanceContext {
-        tenant: TenantId::local(),
-        job: JobId::from("plan"),
-        operator,
-        subtask: SubtaskIndex(0),
-        log: Arc::new(Silent),
-        metrics: Arc::new(Silent),
-    }
+    component.operator(InstanceContext::unheard(None)).await?.describe().await
 }
 
 impl ComponentOperatorPlan {
@@ -104,7 +91,7 @@ impl ComponentOperatorPlan {
     /// # Errors
     /// The settings do not fit its schema, it says no, or it asks for what cannot be given.
     pub async fn plan(component: Component, request: ComponentRequest<'_>) -> Result<Self, PlanError> {
-        let mut instance = component.operator(planning_context(request.operator.clone())).await?;
+        let mut instance = component.operator(InstanceContext::unheard(Some(request.operator.clone()))).await?;
         let descriptor = instance.describe().await?;
         check_settings(&descriptor.settings_schema, &request.settings)?;
         let columns: Vec<Vec<usize>> = request.inputs.iter().map(crossing_columns).collect();
@@ -149,11 +136,8 @@ impl ComponentOperatorPlan {
     }
 
     /// A new instance, opened.
-    pub(super) async fn instantiate(&self, context: &OperatorContext) -> Result<OperatorInstance, Error> {
-        let OperatorContext { tenant, job, operator, subtask, .. } = context.clone();
-        let log = Arc::new(TracedLog::new(tenant.clone(), job.clone(), operator.clone(), subtask));
-        let context = InstanceContext { tenant, job, operator, subtask, log, metrics: Arc::new(Silent) };
-        let mut instance = self.component.operator(context).await?;
+    pub(super) async fn instantiate(&self, context: &InstanceContext) -> Result<OperatorInstance, Error> {
+        let mut instance = self.component.operator(context.clone()).await?;
         instance.open(&self.settings, &self.offered, self.guest.clone()).await?;
         Ok(instance)
     }
@@ -339,8 +323,9 @@ impl OperatorPlan for ComponentOperatorPlan {
     }
 
     async fn create_replacement(self: Arc<Self>, context: OperatorContext) -> Result<Box<dyn Any + Send>, OperatorError> {
-        let instance = self.instantiate(&context).await.map_err(opening_failed)?;
-        Ok(Box::new(Replacement { plan: self, instance }))
+        let guest = context.guest();
+        let instance = self.instantiate(&guest).await.map_err(opening_failed)?;
+        Ok(Box::new(Replacement { plan: self, guest, instance }))
     }
 
     async fn create(&self, context: OperatorContext) -> Result<Box<dyn Operator>, OperatorError> {
@@ -359,6 +344,7 @@ pub(super) fn opening_failed(error: Error) -> OperatorError {
 /// An opened instance of a new version, on its way to a running operator.
 pub(super) struct Replacement {
     pub(super) plan: Arc<ComponentOperatorPlan>,
+    pub(super) guest: InstanceContext,
     pub(super) instance: OperatorInstance,
 }
 

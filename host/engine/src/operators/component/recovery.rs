@@ -78,7 +78,7 @@ impl ComponentOperator {
 
     async fn renew(&mut self) -> Result<(), OperatorError> {
         self.context.metrics.traps.add(1);
-        self.instance = self.plan.instantiate(&self.context).await.map_err(opening_failed)?;
+        self.instance = self.plan.instantiate(&self.guest).await.map_err(opening_failed)?;
         Ok(())
     }
 }

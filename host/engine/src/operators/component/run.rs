@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use hashbrown::HashMap;
 use millstream_model::{Batch, Watermark, state::Clock};
 use millstream_state::{DueTimers, KeyedStore};
-use millstream_wasm::OperatorInstance;
+use millstream_wasm::{InstanceContext, OperatorInstance};
 
 use super::{
     call::{Timers, Work},
@@ -33,6 +33,8 @@ const REARMED_AFTER_END_MAX: u32 = 1_000;
 pub(super) struct ComponentOperator {
     pub(super) plan: Arc<ComponentOperatorPlan>,
     pub(super) context: OperatorContext,
+    /// For whom its instances run, one after the other.
+    pub(super) guest: InstanceContext,
     pub(super) instance: OperatorInstance,
     /// None if it declares neither state nor timers.
     pub(super) store: Option<SharedStore>,
@@ -45,12 +47,13 @@ pub(super) struct ComponentOperator {
 
 impl ComponentOperator {
     pub(super) async fn create(plan: Arc<ComponentOperatorPlan>, context: OperatorContext) -> Result<Self, OperatorError> {
-        let instance = plan.instantiate(&context).await.map_err(opening_failed)?;
+        let guest = context.guest();
+        let instance = plan.instantiate(&guest).await.map_err(opening_failed)?;
         let store = if plan.is_stateful() { Some(open_store(&plan, &context)?) } else { None };
         let sizes = call_sizes(&plan);
         // A store that a later version opens anew is empty.
         let context = OperatorContext { restored: None, ..context };
-        Ok(Self { plan, context, instance, store, sizes, rearmed: HashMap::default(), has_more: false })
+        Ok(Self { plan, context, guest, instance, store, sizes, rearmed: HashMap::default(), has_more: false })
     }
 
     /// Fires timers of `clock` up to `up_to` until none is due or enough was emitted. True: more are due.
@@ -88,7 +91,7 @@ impl ComponentOperator {
     }
 
     fn switch(&mut self, replacement: Replacement) -> Result<(), OperatorError> {
-        let Replacement { plan, instance } = replacement;
+        let Replacement { plan, guest, instance } = replacement;
         if let Some(store) = &self.store {
             let declared = store.lock().redeclare(plan.guest.states.clone(), plan.guest.timers.clone());
             declared.map_err(state_failed)?;
@@ -97,6 +100,7 @@ impl ComponentOperator {
         }
         self.sizes = call_sizes(&plan);
         self.plan = plan;
+        self.guest = guest;
         self.instance = instance;
         Ok(())
     }

@@ -10,7 +10,6 @@ use millstream_model::{
     state::{Clock, StateDescriptor, TimerDescriptor},
 };
 use millstream_state::{KeySet, KeyedStore, ValueUpdate};
-use millstream_wasm::{InstanceContext, Silent, TracedLog};
 
 use super::{
     aggregate::{
@@ -69,15 +68,7 @@ impl Core {
     ) -> Result<Self, OperatorError> {
         let timers = vec![TimerDescriptor { name: timer.into(), clock: Clock::EventTime }];
         let store = open_store(context, states, timers)?;
-        let instances = InstanceContext {
-            tenant: context.tenant.clone(),
-            job: context.job.clone(),
-            operator: context.operator.clone(),
-            subtask: context.subtask,
-            log: Arc::new(TracedLog::new(context.tenant.clone(), context.job.clone(), context.operator.clone(), context.subtask)),
-            metrics: Arc::new(Silent),
-        };
-        let aggregates = Aggregates::open(&plan.aggregates, &instances, Arc::clone(&context.metrics)).await?;
+        let aggregates = Aggregates::open(&plan.aggregates, &context.guest(), Arc::clone(&context.metrics)).await?;
         Ok(Self { store, aggregates, shape: Arc::clone(&plan.shape), keys: plan.keys.clone(), columns_named: plan.reads.clone() })
     }
 

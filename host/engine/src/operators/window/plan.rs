@@ -4,12 +4,8 @@ use std::{any::Any, collections::BTreeSet, num::NonZeroU64, sync::Arc};
 
 use arrow_schema::{Field, FieldRef, Schema};
 use async_trait::async_trait;
-use millstream_model::{
-    StreamType,
-    ids::{JobId, SubtaskIndex, TenantId},
-    types::type_text,
-};
-use millstream_wasm::{InstanceContext, Silent};
+use millstream_model::{StreamType, types::type_text};
+use millstream_wasm::InstanceContext;
 
 use super::{
     aggregate::{
@@ -320,14 +316,7 @@ async fn plan_component(
 ) -> Result<(Function, Vec<usize>), Vec<Problem>> {
     let (fields, offered) = offered_fields(input, found).map_err(|problem| vec![problem])?;
     let environment: &Environment<'_> = request.environment;
-    let context = InstanceContext {
-        tenant: TenantId::local(),
-        job: JobId::from("plan"),
-        operator: request.id.clone(),
-        subtask: SubtaskIndex(0),
-        log: Arc::new(Silent),
-        metrics: Arc::new(Silent),
-    };
+    let context = InstanceContext::unheard(Some(request.id.clone()));
     let planned = async {
         let component = environment.components.load(&environment.base_directory.join(&settings.path)).await?;
         let mut instance = component.aggregate(context).await?;

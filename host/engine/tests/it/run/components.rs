@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow_array::cast::AsArray;
 use millstream_engine::{
     graph::{Edge, JobPlan, OperatorNode},
+    metrics::GuestMetricValue,
     operator::OutputPort,
     rejected::RejectedPolicy,
     run::{RunSettings, SwapError, start},
@@ -94,6 +95,22 @@ async fn a_row_that_traps_is_dropped_alone_when_the_operator_says_so() {
     let last_of_key = |key: i64| rows.iter().filter(|row| row[0] == key).map(|row| row[1]).max();
     let sum = |key: i64| (0..1_000).filter(|n| n % 3 == key && *n != 13).sum::<i64>();
     assert_eq!([0, 1, 2].map(last_of_key), [0, 1, 2].map(|key| Some(sum(key))));
+}
+
+/// The call is repeated and bisected around a row that traps, and around one whose answer is good but cannot be applied.
+#[tokio::test]
+async fn metrics_of_a_guest_count_what_was_applied_and_nothing_twice() {
+    let all: Vec<i64> = (0..1_000).collect();
+    let job = job_of("counted", numbers(&all), RejectedPolicy::Drop, 3).await;
+    let counted = run_to_end(job.plan).await.operators.remove(1);
+    assert_eq!(counted.rows_rejected, 2);
+    let numbers = counted.guest_metrics.iter().map(|metric| (metric.name.as_str(), metric.value)).collect::<Vec<_>>();
+    let [("latest", latest), ("numbers", seen), ("rows_seen", rows)] = numbers[..] else { panic!("{numbers:?}") };
+    assert_eq!(rows, GuestMetricValue::Counter { total: 998.0 });
+    let sum = (0..1_000).sum::<i64>() as f64 - 13.0 - 14.0;
+    assert_eq!(seen, GuestMetricValue::Histogram { count: 998, sum, min: 0.0, max: 999.0 });
+    assert!(matches!(latest, GuestMetricValue::Gauge { min, max } if (990.0..=999.0).contains(&min) && max == 999.0), "{latest:?}");
+    assert_eq!(counted.guest_metrics_refused, 0);
 }
 
 #[tokio::test]

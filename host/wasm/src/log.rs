@@ -1,0 +1,205 @@
+//! The log of guests: one line each, control characters escaped, and no more bytes a second than the limit allows.
+//!
+//! The limit is that of a subtask, not of an instance: whoever traps and comes back has not said less. What was dropped is counted, and said
+//! before the next line that passes or, at the latest, when the last instance of the subtask is gone.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use millstream_model::ids::{JobId, OperatorId, SubtaskIndex, TenantId};
+
+/// Longest line in the log, in bytes.
+const LINE_BYTES_MAX: usize = 8 << 10;
+
+/// Receives the log lines of a guest: at once, rate-limited, one line each, control characters escaped.
+pub trait GuestLog: Send + Sync {
+    /// The guest says `message`.
+    fn emit(&self, level: LogLevel, message: &str);
+}
+
+/// How urgent a log line is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LogLevel {
+    /// Every detail.
+    Trace,
+    /// For the author.
+    Debug,
+    /// For the operator of the job.
+    Info,
+    /// Something is odd.
+    Warn,
+    /// Something failed.
+    Error,
+}
+
+/// The log of one subtask, shared by all its instances, which come and go.
+pub struct SubtaskLog {
+    receiver: Arc<dyn GuestLog>,
+    gate: Mutex<Gate>,
+}
+
+impl SubtaskLog {
+    /// Lines that pass go to `receiver`.
+    pub fn new(receiver: impl GuestLog + 'static) -> Arc<Self> {
+        Self::to(Arc::new(receiver))
+    }
+
+    /// Lines that pass go to `receiver`, which others may know too.
+    pub fn to(receiver: Arc<dyn GuestLog>) -> Arc<Self> {
+        Arc::new(Self { receiver, gate: Mutex::default() })
+    }
+
+    /// One line of the guest, if `bytes_per_second` allow it.
+    pub(crate) fn emit(&self, level: LogLevel, message: &str, bytes_per_second: u32) {
+        let line = printable(message);
+        let mut gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
+        if !gate.admits(crate::meter::now(), line.len(), bytes_per_second) {
+            return;
+        }
+        self.say_dropped(&mut gate);
+        self.receiver.emit(level, &line);
+    }
+
+    fn say_dropped(&self, gate: &mut Gate) {
+        let dropped = std::mem::take(&mut gate.dropped);
+        if dropped > 0 {
+            let limit = gate.bytes_per_second;
+            self.receiver.emit(LogLevel::Warn, &format!("{dropped} lines were dropped: the log is limited to {limit} bytes per second"));
+        }
+    }
+}
+
+impl Drop for SubtaskLog {
+    fn drop(&mut self) {
+        let mut gate = std::mem::take(self.gate.get_mut().unwrap_or_else(PoisonError::into_inner));
+        self.say_dropped(&mut gate);
+    }
+}
+
+impl fmt::Debug for SubtaskLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SubtaskLog").finish_non_exhaustive()
+    }
+}
+
+/// A bucket that fills with one second's bytes.
+#[derive(Default)]
+struct Gate {
+    bytes_per_second: u32,
+    bytes_used: f64,
+    looked_at: Option<Instant>,
+    /// Lines dropped and not yet spoken of.
+    dropped: u64,
+}
+
+impl Gate {
+    fn admits(&mut self, now: Instant, bytes: usize, bytes_per_second: u32) -> bool {
+        let since = self.looked_at.map_or(Duration::ZERO, |looked| now.saturating_duration_since(looked));
+        self.looked_at = Some(now);
+        self.bytes_per_second = bytes_per_second;
+        let rate = f64::from(bytes_per_second);
+        self.bytes_used = (self.bytes_used - since.as_secs_f64() * rate).max(0.0);
+        let cost = bytes as f64 + 32.0;
+        if self.bytes_used + cost > rate {
+            self.dropped += 1;
+            return false;
+        }
+        self.bytes_used += cost;
+        true
+    }
+}
+
+/// Control characters escaped, cut to a line's length.
+pub(crate) fn printable(message: &str) -> String {
+    let mut line = String::with_capacity(message.len().min(LINE_BYTES_MAX));
+    for character in message.trim_end().chars() {
+        if line.len() >= LINE_BYTES_MAX {
+            line.push('…');
+            break;
+        }
+        match character {
+            '\t' => line.push(' '),
+            control if control.is_control() => line.extend(control.escape_default()),
+            plain => line.push(plain),
+        }
+    }
+    line
+}
+
+/// Writes guest logs as `tracing` events with tenant, job, operator and subtask.
+#[derive(Clone, Debug)]
+pub struct TracedLog {
+    tenant: TenantId,
+    job: JobId,
+    operator: OperatorId,
+    subtask: SubtaskIndex,
+}
+
+impl TracedLog {
+    /// The log of one subtask.
+    pub fn new(tenant: TenantId, job: JobId, operator: OperatorId, subtask: SubtaskIndex) -> Self {
+        Self { tenant, job, operator, subtask }
+    }
+}
+
+impl GuestLog for TracedLog {
+    fn emit(&self, level: LogLevel, message: &str) {
+        macro_rules! event {
+            ($level:ident) => {
+                tracing::$level!(target: "guest", tenant = %self.tenant, job = %self.job, operator = %self.operator, subtask = self.subtask.0, "{message}")
+            };
+        }
+        match level {
+            LogLevel::Trace => event!(trace),
+            LogLevel::Debug => event!(debug),
+            LogLevel::Info => event!(info),
+            LogLevel::Warn => event!(warn),
+            LogLevel::Error => event!(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Default)]
+    struct Lines(Mutex<Vec<String>>);
+
+    impl GuestLog for Lines {
+        fn emit(&self, level: LogLevel, message: &str) {
+            self.0.lock().expect("no panic while held").push(format!("{level:?}: {message}"));
+        }
+    }
+
+    #[test]
+    fn a_log_line_cannot_forge_another_line() {
+        assert_eq!(printable("a\nERROR b\u{1b}[31m\n"), "a\\nERROR b\\u{1b}[31m");
+    }
+
+    #[test]
+    fn a_guest_that_talks_too_much_is_cut_and_counted() {
+        let start = crate::meter::now();
+        let mut gate = Gate::default();
+        assert!(gate.admits(start, 900, 1_000));
+        assert!(!gate.admits(start, 900, 1_000));
+        assert!(!gate.admits(start, 900, 1_000));
+        assert!(gate.admits(start + Duration::from_secs(1), 900, 1_000));
+        assert_eq!(gate.dropped, 2);
+    }
+
+    #[test]
+    fn what_was_dropped_is_said_at_the_end_at_the_latest() {
+        let lines = Arc::new(Lines::default());
+        let log = SubtaskLog::to(lines.clone());
+        // No line fits into ten bytes a second, so none will pass.
+        log.emit(LogLevel::Info, "one", 10);
+        log.emit(LogLevel::Info, "two", 10);
+        assert!(lines.0.lock().expect("not held").is_empty());
+        drop(log);
+        assert_eq!(*lines.0.lock().expect("not held"), ["Warn: 2 lines were dropped: the log is limited to 10 bytes per second"]);
+    }
+}
