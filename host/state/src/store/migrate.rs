@@ -38,6 +38,9 @@ pub struct OldValues<'a> {
     pub values: &'a ArrayRef,
 }
 
+/// The key of an entry, and its value as it shall be stored.
+pub(super) type Migrated = (Box<[u8]>, Vec<u8>);
+
 /// Entries of one state of one part on their way through the migration.
 pub(super) struct Migration {
     to: StateDescriptor,
@@ -68,7 +71,7 @@ impl Migration {
     }
 
     /// Migrates the entries that were added: keys, and values as they shall be stored.
-    pub fn take(&mut self, migrate: &mut dyn Migrate) -> Result<Vec<(Box<[u8]>, Vec<u8>)>, Error> {
+    pub fn take(&mut self, migrate: &mut dyn Migrate) -> Result<Vec<Migrated>, Error> {
         if self.entries.is_empty() {
             return Ok(Vec::new());
         }

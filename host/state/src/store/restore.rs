@@ -14,7 +14,10 @@ use millstream_model::{
     state::{Clock, StateDescriptor, TimerDescriptor},
 };
 
-use super::{KeyedStore, Migrate, State, StoreSettings, migrate::Migration};
+use super::{
+    KeyedStore, Migrate, State, StoreSettings,
+    migrate::{Migrated, Migration},
+};
 use crate::{
     Error, SnapshotPart, collections, declare,
     declare::Prefixes,
@@ -272,7 +275,7 @@ impl KeyedStore {
     }
 
     /// Takes in values of a state in their present type.
-    fn load_values(&mut self, loading: &mut Loading<'_, '_>, number: usize, entries: Vec<(Box<[u8]>, Vec<u8>)>) -> Result<(), Error> {
+    fn load_values(&mut self, loading: &mut Loading<'_, '_>, number: usize, entries: Vec<Migrated>) -> Result<(), Error> {
         entries.into_iter().try_for_each(|(key, value)| self.load_value(loading, number, &key, value))
     }
 

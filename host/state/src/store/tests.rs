@@ -3,6 +3,7 @@
 mod collections;
 mod damage;
 mod declarations;
+mod golden;
 mod larger_than_memory;
 mod limits;
 mod migration;
