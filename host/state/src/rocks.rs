@@ -26,8 +26,8 @@ use rocksdb::{
     WriteBufferManager, WriteOptions,
 };
 
-use crate::{Error, NEVER_REFRESHED, generation::StoredEntry, row::split_stored, timers::split_disk_key};
-pub(crate) use files::{PartReader, Tables, Writer, table_bytes};
+use crate::{Error, NEVER_REFRESHED, generation::StoredEntry, row::split_stored, snapshot::Entries, timers::split_disk_key};
+pub(crate) use files::{PartReader, Permit, Tables, Writer, table_bytes};
 
 /// Size of a batch of [`Disk::write_many`].
 const BATCH_BYTES: usize = 1 << 20;
@@ -162,6 +162,13 @@ pub(crate) struct Disk {
     db: Option<Arc<DB>>,
 }
 
+/// Checkpoints are the durability.
+fn without_log() -> WriteOptions {
+    let mut options = WriteOptions::default();
+    options.disable_wal(true);
+    options
+}
+
 fn failed(operation: &'static str) -> impl Fn(rocksdb::Error) -> Error {
     move |source| match source.kind() {
         // RocksDB names the file.
@@ -215,9 +222,7 @@ impl Disk {
     }
 
     fn write_batch(&mut self, batch: WriteBatch) -> Result<(), Error> {
-        let mut options = WriteOptions::default();
-        options.disable_wal(true);
-        self.open()?.write_opt(batch, &options).map_err(failed("write to"))
+        self.open()?.write_opt(batch, &without_log()).map_err(failed("write to"))
     }
 
     /// Reads many keys, in ascending order, and calls `found` for each with its number.
@@ -287,9 +292,11 @@ impl Disk {
         Ok(())
     }
 
-    /// What writes a snapshot of this database, once every entry that belongs to it was written. `known`: the tables of the snapshot before.
-    pub fn writer(&self, known: Tables) -> Option<Writer> {
-        self.db.as_ref().map(|db| Writer::new(Arc::clone(db), known))
+    /// What writes a snapshot of this database, after `owed`, entries that belong to it. `known`: the tables of the snapshot before.
+    pub fn writer(&mut self, known: Tables, owed: Entries, permit: Arc<Permit>) -> Result<Writer, Error> {
+        self.open()?;
+        let db = Arc::clone(self.db.as_ref().expect("opened above"));
+        Ok(Writer { db, options: self.options(), database: self.directory.clone(), known, owed, permit })
     }
 
     /// Begins with the database of a snapshot instead of an empty one; gives its tables.

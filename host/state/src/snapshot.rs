@@ -25,7 +25,7 @@ use std::{
 
 pub(crate) use description::snapshot_type_text;
 pub use description::{FilesForm, StateDescription, StoreDescription, TimerDescription};
-pub(crate) use entries::{Entries, EntriesReader};
+pub(crate) use entries::{Entries, EntriesReader, EntryBytes};
 
 use crate::{
     Error,
@@ -81,6 +81,7 @@ pub enum SnapshotStep {
 pub struct SnapshotCut {
     pub(crate) directory: PathBuf,
     pub(crate) description: StoreDescription,
+    /// What goes to our own file.
     pub(crate) entries: Entries,
     /// None: everything is in `entries`.
     pub(crate) disk: Option<Writer>,

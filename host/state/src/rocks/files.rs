@@ -10,18 +10,18 @@ use std::{
     io::{self, Read, Seek, SeekFrom},
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
 
-use rocksdb::{DB, Options, ReadOptions, checkpoint::Checkpoint};
+use rocksdb::{DB, IngestExternalFileOptions, Options, ReadOptions, SstFileWriter, WriteBatch, checkpoint::Checkpoint};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::failed;
 use crate::{
     Error,
-    snapshot::{SnapshotFile, link_or_copy},
+    snapshot::{Entries, EntryBytes, SnapshotFile, link_or_copy},
 };
 
 /// Bytes at the end of a table that hold its properties, and with them its identity.
@@ -30,16 +30,85 @@ const IDENTITY_BYTES: u64 = 4096;
 /// The tables of a snapshot: their names in the database, and in the snapshot.
 pub(crate) type Tables = BTreeMap<String, String>;
 
+/// Entries with fewer bytes than this go through the memtable, where RocksDB may already have some: one table instead of two.
+const TABLE_BYTES_MIN: usize = 1 << 20;
+
+/// Whether what a snapshot still owes to the database may be written there: not once it was given up, for then the store writes newer values, and
+/// an old one that came later would count as the newest.
+#[derive(Debug, Default)]
+pub(crate) struct Permit(Mutex<bool>);
+
+impl Permit {
+    /// Withdraws it. Waits for a write that has begun.
+    pub fn withdraw(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+    }
+
+    /// Writes, unless the permit was withdrawn; meanwhile it is not.
+    fn write(&self, write: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+        let is_withdrawn = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if *is_withdrawn { Err(Error::InvalidUse("the snapshot was given up".into())) } else { write() }
+    }
+}
+
 /// Writes the files of a snapshot, on any thread.
 pub(crate) struct Writer {
-    db: Arc<DB>,
+    pub db: Arc<DB>,
+    pub options: Options,
+    /// Where the database is.
+    pub database: PathBuf,
     /// The tables of the snapshot before.
-    known: Tables,
+    pub known: Tables,
+    /// Entries that belong to the snapshot and are not in the database yet.
+    pub owed: Entries,
+    pub permit: Arc<Permit>,
 }
 
 impl Writer {
-    pub fn new(db: Arc<DB>, known: Tables) -> Self {
-        Self { db, known }
+    /// Brings what is owed into the database: in the order of keys, as a table that RocksDB takes in as it is, since many entries cost a memtable
+    /// much more.
+    fn write_owed(&self) -> Result<(), Error> {
+        let entries = self.owed.sorted();
+        if entries.is_empty() {
+            return Ok(());
+        }
+        if self.owed.bytes() < TABLE_BYTES_MIN {
+            let mut batch = WriteBatch::default();
+            for (key, value) in entries {
+                match value {
+                    Some(value) => batch.put(key, value),
+                    None => batch.delete(key),
+                }
+            }
+            return self.permit.write(|| self.db.write_opt(batch, &super::without_log()).map_err(failed("write to")));
+        }
+        static TABLES: AtomicU64 = AtomicU64::new(0);
+        let table = self.database.join(format!("{}.new", TABLES.fetch_add(1, Ordering::Relaxed)));
+        let written = self.write_table(&table, &entries).map_err(failed("write to"));
+        let taken_in = written.and_then(|()| self.permit.write(|| self.take_in(&table).map_err(failed("write to"))));
+        if taken_in.is_err() {
+            // Nobody else would; it is a failure already.
+            let _ = std::fs::remove_file(&table);
+        }
+        taken_in
+    }
+
+    fn write_table(&self, path: &Path, entries: &[EntryBytes<'_>]) -> Result<(), rocksdb::Error> {
+        let mut table = SstFileWriter::create(&self.options);
+        table.open(path)?;
+        for (key, value) in entries {
+            match value {
+                Some(value) => table.put(key, value)?,
+                None => table.delete(key)?,
+            }
+        }
+        table.finish()
+    }
+
+    fn take_in(&self, table: &Path) -> Result<(), rocksdb::Error> {
+        let mut options = IngestExternalFileOptions::default();
+        options.set_move_files(true);
+        self.db.ingest_external_file_opts(&options, vec![table])
     }
 
     /// Cuts the database: everything written so far, as files in a new directory. Tables are linked, not copied.
@@ -47,6 +116,7 @@ impl Writer {
         if let Some(parent) = directory.parent() {
             std::fs::create_dir_all(parent).map_err(|source| Error::io("create", source))?;
         }
+        self.write_owed()?;
         let checkpoint = Checkpoint::new(&self.db).map_err(failed("cut"))?;
         checkpoint.create_checkpoint(directory).map_err(failed("cut"))?;
         let (mut files, mut tables) = (Vec::new(), Tables::new());

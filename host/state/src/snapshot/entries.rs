@@ -40,6 +40,7 @@ pub(crate) struct Entries {
     /// Payloads; all but the last are full.
     blocks: Vec<Vec<u8>>,
     count: u64,
+    bytes: usize,
 }
 
 impl Entries {
@@ -63,6 +64,26 @@ impl Entries {
             }
         }
         self.count += 1;
+        self.bytes += entry.len() + 2;
+    }
+
+    /// Bytes of keys and values, about.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// All entries, in the order of keys. Must have none twice.
+    pub fn sorted(&self) -> Vec<EntryBytes<'_>> {
+        let mut entries = Vec::with_capacity(usize::try_from(self.count).unwrap_or(0));
+        for mut rest in self.blocks.iter().map(|block| &block[..]) {
+            while !rest.is_empty() {
+                let place = split_entry(rest).expect("written by `push`");
+                entries.push((&rest[place.key], place.value.map(|value| &rest[value])));
+                rest = &rest[place.length..];
+            }
+        }
+        entries.sort_unstable_by_key(|(key, _)| *key);
+        entries
     }
 
     /// Writes the file, which must not exist, and gives its length.

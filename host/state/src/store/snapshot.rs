@@ -1,6 +1,6 @@
 //! Taking a snapshot. `snapshot` says what it consists of, `generation` how a barrier cuts the state.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use millstream_model::state::Clock;
 
@@ -8,6 +8,7 @@ use super::{KeyedStore, State};
 use crate::{
     Error,
     generation::{Cursor, SLICE_BYTES, StoredEntry, Target},
+    rocks::Permit,
     snapshot::{
         Entries, FilesForm, Outcome, SnapshotCut, SnapshotStep, StateDescription, StoreDescription, TimerDescription, snapshot_type_text,
     },
@@ -15,6 +16,8 @@ use crate::{
 
 /// A state that has never left memory, and takes no more of it, is written as one small file: a database has three and more.
 const SMALL_BYTES: usize = 256 << 10;
+/// The part of the memory budget that a snapshot may take beside it for what its writer will bring to disk: one of so many.
+const OWED_SHARE: usize = 8;
 /// How many times `limit` places a slice looks at, at most, while it finds nothing to hand out.
 const ROUNDS_PER_SLICE: usize = 8;
 
@@ -25,6 +28,9 @@ pub(super) struct Taking {
     description: StoreDescription,
     /// What does not go to the disk.
     entries: Entries,
+    /// What goes to the disk with the cut, on another thread.
+    owed: Entries,
+    permit: Arc<Permit>,
     outcome: Outcome,
 }
 
@@ -46,7 +52,8 @@ impl KeyedStore {
             _ => Target::Collection,
         });
         self.expiry.hold(true);
-        self.taking = Some(Taking { directory, description, entries: Entries::default(), outcome: Outcome::default() });
+        let (entries, owed) = (Entries::default(), Entries::default());
+        self.taking = Some(Taking { directory, description, entries, owed, permit: Arc::default(), outcome: Outcome::default() });
         Ok(())
     }
 
@@ -86,9 +93,12 @@ impl KeyedStore {
             return Ok(SnapshotStep::More);
         }
         self.generations.end_pass();
-        let disk = self.disk.as_ref().filter(|_| self.generations.writes_to_disk()).and_then(|disk| disk.writer(self.tables.clone()));
         let taking = self.taking.as_mut().expect("there is one as long as the pass goes on");
-        let entries = std::mem::take(&mut taking.entries);
+        let (entries, owed) = (std::mem::take(&mut taking.entries), std::mem::take(&mut taking.owed));
+        let disk = match &mut self.disk {
+            Some(disk) if self.generations.writes_to_disk() => Some(disk.writer(self.tables.clone(), owed, Arc::clone(&taking.permit))?),
+            _ => None,
+        };
         let files = if disk.is_some() { FilesForm::RocksDb } else { FilesForm::Entries };
         let description = StoreDescription { files, entries: entries.len(), ..taking.description.clone() };
         let cut = SnapshotCut { directory: taking.directory.clone(), description, entries, disk, outcome: taking.outcome.clone() };
@@ -124,13 +134,17 @@ impl KeyedStore {
         }
     }
 
-    /// Timers in memory belong beside the disk, not on it: it holds only later ones.
+    /// Timers in memory belong beside the disk, not on it: it holds only later ones. What is for the disk waits for the thread that writes the
+    /// cut, as long as it takes little memory.
     fn hand_out(&mut self, entries: Vec<StoredEntry>) -> Result<(), Error> {
         let taking = self.taking.as_mut().expect("a snapshot is under way");
         let writes_to_disk = self.generations.writes_to_disk();
         let is_for_disk = |entry: &StoredEntry| writes_to_disk && !self.timers.has_prefix(&entry.key);
-        let (for_disk, beside): (Vec<_>, Vec<_>) = entries.into_iter().partition(is_for_disk);
+        let (mut for_disk, beside): (Vec<_>, Vec<_>) = entries.into_iter().partition(is_for_disk);
         beside.iter().for_each(|entry| taking.entries.push(entry));
+        if taking.owed.bytes() < self.memory_budget_bytes / OWED_SHARE {
+            for_disk.drain(..).for_each(|entry| taking.owed.push(&entry));
+        }
         match &mut self.disk {
             Some(disk) if !for_disk.is_empty() => disk.write(&for_disk),
             _ => Ok(()),
@@ -154,7 +168,9 @@ impl KeyedStore {
     /// The snapshot under way, if there is one, is given up: whatever its directory holds is the caller's to remove. The store is as if it had
     /// not begun, and the next one takes all that this one would have.
     pub fn abandon_snapshot(&mut self) {
-        self.taking = None;
+        if let Some(taking) = self.taking.take() {
+            taking.permit.withdraw();
+        }
         self.generations.abandon();
         self.expiry.hold(false);
         if let Err(error) = self.timers.forget_read_back(self.disk.as_mut()) {

@@ -163,6 +163,31 @@ fn an_abandoned_snapshot_takes_nothing_from_the_next() {
     }
 }
 
+/// Whoever writes a cut may learn late that it was given up.
+#[test]
+fn a_cut_that_was_given_up_changes_nothing_any_more() {
+    for (kind, keys) in [Kind::RocksDb, Kind::TinyRocksDb].into_iter().flat_map(|kind| [(kind, 200), (kind, 2 * MANY)]) {
+        let mut fixture = numbers(kind);
+        fill(&mut fixture, 0..1);
+        fixture.store.flush().expect("a good disk");
+        fill(&mut fixture, 0..keys);
+        begin(&mut fixture);
+        let cut = loop {
+            if let SnapshotStep::Cut(cut) = fixture.store.continue_snapshot(100_000).expect("a good disk") {
+                break cut;
+            }
+        };
+        fixture.store.abandon_snapshot();
+        fixture.put_ints(0, &[(1, Some(-1)), (2, None)]);
+        fixture.store.flush().expect("a good disk");
+        assert!(cut.write().is_err(), "{kind:?}");
+        let part = take(&mut fixture, 1_000, |_| {});
+        assert_eq!(restore(Kind::RocksDb, 0..KEY_GROUPS, &[part]).load_ints(0, &[0, 1, 2]), [Some(0), Some(-1), None], "{kind:?}");
+        fixture.forget_keys();
+        assert_eq!(fixture.load_ints(0, &[0, 1, 2]), [Some(0), Some(-1), None], "{kind:?}");
+    }
+}
+
 #[test]
 fn values_of_the_new_generation_stay_in_memory_until_the_snapshot_is_taken() {
     let mut fixture = numbers(Kind::TinyRocksDb);
