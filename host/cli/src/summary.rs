@@ -136,7 +136,10 @@ fn metric(metric: &GuestMetricStatus) -> String {
 /// Whole numbers in groups, others with three digits behind the point.
 fn number(value: f64) -> String {
     const GROUPED_MAX: f64 = 1e15;
-    if value.fract() == 0.0 && (0.0..GROUPED_MAX).contains(&value) { grouped(value as u64) } else { format!("{value:.3}") }
+    if value.fract() != 0.0 || value.abs() >= GROUPED_MAX {
+        return format!("{value:.3}");
+    }
+    format!("{}{}", if value < 0.0 { "-" } else { "" }, grouped(value.abs() as u64))
 }
 
 #[cfg(test)]
@@ -181,7 +184,23 @@ mod tests {
             OperatorStatus { guest_metrics: many, ..empty("many") },
         ];
         let text = to_text("job", &Summary { operators, notes: vec![] }, Duration::from_secs(2));
-        insta::assert_snapshot!(anstream::adapter::strip_str(&text).to_string());
+        insta::assert_snapshot!(anstream::adapter::strip_str(&text).to_string(), @r"
+        job done in 2.0 s, 0 rows read, 0 rows/s
+          operator  few   0 in  0 out  3 metric values refused
+                    retries 12,000
+                    level 1 … 2.500 By
+                    delay 4 values, -1 … 5 ms, mean 2.500
+          operator  many  0 in  0 out
+                    m0 1
+                    m1 1
+                    m2 1
+                    m3 1
+                    m4 1
+                    m5 1
+                    m6 1
+                    m7 1
+                    and 2 more metrics (--json shows all)
+        ");
     }
 
     fn empty(id: &str) -> OperatorStatus {

@@ -1,6 +1,7 @@
 //! A durable run: the job directory is locked and found to be this job's, the job goes on from where it says, and the control socket answers.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -50,6 +51,9 @@ pub async fn run(
     Box::leak(Box::new(lock));
     let owner = owner(&place, arguments, &plan)?;
     let (start, from) = start(&place, &owner, arguments).await?;
+    if let Some(from) = &from {
+        check_places(&plan, from, &start)?;
+    }
     place.set_owner(&owner)?;
     let settings = RunSettings {
         runtime: data.clone(),
@@ -125,6 +129,20 @@ async fn start(place: &Place, owner: &Owner, arguments: &Arguments) -> Result<(S
         return Ok((StartFrom::Fresh, None));
     }
     Ok((StartFrom::Latest, Kept::last(place, owner).await?))
+}
+
+/// Nothing that is kept would be lost in silence.
+fn check_places(plan: &JobPlan, from: &Kept, start: &StartFrom) -> Result<(), Failure> {
+    let (renames, allow_dropped) = match start {
+        StartFrom::Savepoint { renames, allow_dropped, .. } => (renames.clone(), &allow_dropped[..]),
+        StartFrom::Latest | StartFrom::Fresh => (BTreeMap::new(), &[][..]),
+    };
+    let fix = if matches!(start, StartFrom::Savepoint { .. }) {
+        "say its new name: --rename OLD=NEW, or that it may be forgotten: --allow-dropped-state ID"
+    } else {
+        "give it its id back; or make a savepoint (millstream savepoint create NAME --state DIR) and start from it with --fresh --restore NAME and --rename OLD=NEW or --allow-dropped-state ID"
+    };
+    run::check_places(plan, &from.manifest, &renames, allow_dropped).map_err(|error| Failure::from_error(Exit::Invalid, &error).fix(fix))
 }
 
 /// What the run promises and where it goes on: `flights: exactly once, going on from checkpoint 18 (3.2 s old, 1.2 MiB)`.

@@ -6,14 +6,21 @@ const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
 #[test]
 fn every_test_that_the_documentation_names_exists() {
-    let page = fs::read_to_string(Path::new(ROOT).join("host/ARCHITECTURE.md")).unwrap();
-    let laws = page.split("## Laws").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap();
-    let named = laws.lines().filter_map(|line| line.split('|').nth(2)).flat_map(|cell| cell.split('`').skip(1).step_by(2));
-    let named: BTreeSet<&str> = named.collect();
-    assert!(named.len() > 10, "the table of laws was not found");
     let sources: String = ["host", "guest-sdk", "tests"].iter().map(|room| sources(&Path::new(ROOT).join(room))).collect();
-    let missing: Vec<_> = named.into_iter().filter(|name| !sources.contains(&format!("fn {name}("))).collect();
-    assert!(missing.is_empty(), "host/ARCHITECTURE.md names tests that do not exist: {missing:?}");
+    for (page, title) in [("host/ARCHITECTURE.md", "## Laws"), ("CONTRIBUTING.md", "## What fails when a guarantee goes")] {
+        let named = tests_named_below(page, title);
+        assert!(named.len() > 10, "{page}: the table below `{title}` was not found");
+        let missing: Vec<_> = named.into_iter().filter(|name| !sources.contains(&format!("fn {name}("))).collect();
+        assert!(missing.is_empty(), "{page} names tests that do not exist: {missing:?}");
+    }
+}
+
+/// What stands in backticks in the second column of the table below a title.
+fn tests_named_below(page: &str, title: &str) -> BTreeSet<String> {
+    let text = fs::read_to_string(Path::new(ROOT).join(page)).unwrap();
+    let table = text.split(&format!("\n{title}\n")).nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap_or_default();
+    let cells = table.lines().filter_map(|line| line.split('|').nth(2));
+    cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).map(str::to_owned).collect()
 }
 
 #[test]

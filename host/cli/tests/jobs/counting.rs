@@ -43,6 +43,18 @@ pub fn place(rows: Option<u64>, rate: u64) -> Place {
     Place::with(&job(rows, rate))
 }
 
+/// Takes checkpoints of the running job until one holds state.
+#[track_caller]
+pub fn until_it_has_state(place: &Place, directory: &str) {
+    for _ in 0..1_000 {
+        place.says(&["checkpoint", "create", directory]).with_code(0);
+        if place.join(directory).join("checkpoints/counting/files").exists() {
+            return;
+        }
+    }
+    panic!("a thousand checkpoints without state");
+}
+
 /// Every count that was written, by key, in order.
 pub fn written(directory: &Path) -> BTreeMap<u64, Vec<u64>> {
     let mut counts: BTreeMap<u64, Vec<u64>> = BTreeMap::new();

@@ -15,7 +15,7 @@ const RATE: u64 = 20_000;
 fn running_with_a_checkpoint(place: &Place) -> Running {
     let mut running = Running::start(&mut place.run(&["--state", "state"]));
     running.until("counting: exactly once");
-    place.says(&["checkpoint", "create", "state"]).with_code(0);
+    counting::until_it_has_state(place, "state");
     running
 }
 

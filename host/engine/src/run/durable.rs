@@ -126,6 +126,21 @@ impl Durable {
     }
 }
 
+/// Whether `plan` has a place for everything that a checkpoint or savepoint holds: what a run that starts from it will find as well, said before
+/// it begins. `renames` and `allow_dropped` as in [`StartFrom::Savepoint`].
+///
+/// # Errors
+/// Something has no place, and nobody allowed it to be forgotten.
+pub fn check_places(
+    plan: &JobPlan,
+    manifest: &Manifest,
+    renames: &BTreeMap<String, String>,
+    allow_dropped: &[String],
+) -> Result<(), OperatorError> {
+    let allow_dropped = allow_dropped.iter().cloned().collect();
+    match_nodes(plan, manifest, &Mapping { renames: renames.clone(), allow_dropped, is_fork: false }).map(drop)
+}
+
 /// Runs a job to its end, says how it ended, and goes on answering until all handles are gone.
 pub(super) async fn supervise(
     plan: Arc<JobPlan>,
@@ -318,7 +333,7 @@ impl Run {
                 let mapping = Mapping {
                     renames: renames.clone(),
                     allow_dropped: allow_dropped.iter().cloned().collect::<BTreeSet<_>>(),
-                    is_fork: manifest.job != *job || record.incarnation <= manifest.incarnation,
+                    is_fork: manifest.job != *job,
                 };
                 self.restore(&manifest, &mapping, from.as_ref(), "files", &into).await?
             }

@@ -42,7 +42,7 @@ use tokio::{
 };
 
 pub use assign::{Assigner, InTurn};
-pub use durable::{CrashPoint, CrashPoints, Durable, FileWork, StartFrom};
+pub use durable::{CrashPoint, CrashPoints, Durable, FileWork, StartFrom, check_places};
 pub use exchange::{EdgeId, Edges, Exchange, InProcess};
 pub use handle::{
     BarrierReport, CheckpointError, CheckpointOutcome, CheckpointReport, DurableStatus, JobError, JobHandle, JobOutcome, JobStatus,

@@ -77,6 +77,9 @@ pub(super) fn match_nodes<'a>(plan: &JobPlan, manifest: &'a Manifest, mapping: &
     if let Some(unknown) = mapping.renames.keys().find(|old| !manifest.operators.contains_key(&OperatorId::from(old.as_str()))) {
         return Err(OperatorError::user(format!("the checkpoint holds nothing of `{unknown}`, which is to be renamed")));
     }
+    if let Some((old, new)) = mapping.renames.iter().find(|(_, new)| plan.nodes.iter().all(|node| node.id.as_str() != *new)) {
+        return Err(OperatorError::user(format!("`{old}` is to be renamed to `{new}`, but the job has no `{new}`")));
+    }
     for (id, operator) in &manifest.operators {
         let name = mapping.renames.get(id.as_str()).map_or(id.as_str(), String::as_str);
         match plan.nodes.iter().position(|node| node.id.as_str() == name) {

@@ -28,7 +28,9 @@ async fn a_source_subtask_without_a_split_has_ended_before_any_other_starts() {
     let (settings, board) = (RunSettings::new(), board(&plan));
     let (events, mut reports) = mpsc::channel(EVENTS_WAITING);
     let (stop, publish) = (CancellationToken::new(), CancellationToken::new());
-    let built = build(&plan, &settings, &board, events.clone(), &stop, &publish).await;
+    let fresh = RestoredJob::default();
+    let attempt = Attempt { plan: &plan, settings: &settings, board: &board, restored: &fresh, directory: None };
+    let built = build(attempt, events.clone(), &stop, &publish).await;
     let built = built.unwrap_or_else(|(operator, error)| panic!("`{operator}`: {error}"));
     let supervisor = Supervisor::start(plan, settings, board, built, events, stop, publish);
     // This runtime has one thread: what was spawned runs only when this test waits.
@@ -40,7 +42,8 @@ async fn a_source_subtask_without_a_split_has_ended_before_any_other_starts() {
     let mut supervisor = supervisor;
     supervisor.on_event(1, Event::InputEnded);
     supervisor.on_event(1, Event::Ended(Ok(())));
-    let (_handle, mut commands) = mpsc::channel(1);
+    let (_handle, commands) = mpsc::channel(1);
+    let mut commands = Commands::new(commands);
     assert!(matches!(supervisor.run(reports, &mut commands).await, JobOutcome::Finished(_)));
     assert_eq!(sink.num_rows(), 3);
 }
@@ -55,7 +58,7 @@ async fn a_job_whose_runtime_shuts_down_ends_as_cancelled() {
     let settings = RunSettings { runtime: data.handle().clone(), ..RunSettings::new() };
     let (commands, commanded) = mpsc::channel(1);
     let (outcome, ended) = watch::channel(None);
-    let supervisor = tokio::spawn(async move { supervise(job.build(), settings, commanded, outcome).await });
+    let supervisor = tokio::spawn(async move { supervise(job.build(), settings, Commands::new(commanded), outcome).await });
     let (answer, status) = oneshot::channel();
     commands.send(Command::Status(answer)).await.unwrap_or_else(|_gone| panic!("the supervisor is gone"));
     assert_eq!(status.await.expect("it answers").phase, Phase::Running);
