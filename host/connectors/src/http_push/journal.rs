@@ -34,9 +34,12 @@ pub struct Entry {
     pub place: OwnedPermit<Taken>,
 }
 
+/// An entry, and who waits until it is durable.
+type Waiting = (Entry, oneshot::Sender<()>);
+
 /// The handle of the thread. Once it is closed, nothing is added to the log any more.
 pub struct Journal {
-    entries: Mutex<Option<mpsc::Sender<(Entry, oneshot::Sender<()>)>>>,
+    entries: Mutex<Option<mpsc::Sender<Waiting>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -75,7 +78,7 @@ impl Journal {
     }
 }
 
-fn run(mut log: Log, mut entries: mpsc::Receiver<(Entry, oneshot::Sender<()>)>) {
+fn run(mut log: Log, mut entries: mpsc::Receiver<Waiting>) {
     while let Some(first) = entries.blocking_recv() {
         let (mut bytes, mut group) = (first.0.body.len(), vec![first]);
         while bytes < GROUP_BYTES
@@ -94,7 +97,7 @@ fn run(mut log: Log, mut entries: mpsc::Receiver<(Entry, oneshot::Sender<()>)>) 
     }
 }
 
-fn write(log: &mut Log, group: &mut Vec<(Entry, oneshot::Sender<()>)>) -> Result<(), OperatorError> {
+fn write(log: &mut Log, group: &mut Vec<Waiting>) -> Result<(), OperatorError> {
     log.roll()?;
     let bodies: Vec<&[u8]> = group.iter().map(|(entry, _)| &*entry.body).collect();
     let logged = log.append(&bodies)?;

@@ -203,7 +203,6 @@ impl Taking {
         if self.links.iter().all(|link| matches!(link.stage, Stage::Done)) { Step::Complete(self.complete()) } else { Step::Pending }
     }
 
-    #[expect(clippy::disallowed_methods, reason = "the time is only shown")]
     fn complete(&mut self) -> SubtaskSnapshot {
         let links = self.links.drain(..).map(|link| link.snapshot).collect();
         SubtaskSnapshot { links, timings: Timings { total: self.began.elapsed(), ..self.timings } }
