@@ -21,14 +21,18 @@ use tokio::sync::watch;
 use super::{
     RunSettings,
     build::{Attempt, BuildError, board},
-    checkpointing::{Checkpointing, History},
+    checkpointing::{Found, History},
     commands::Commands,
     handle::{Command, DurableStatus, JobError, JobOutcome, Phase},
-    job::{self, Durability, job_error, lock},
+    job::{self, DurableAttempt, job_error, lock},
     restore::{Mapping, RestoredJob, match_nodes},
 };
 use crate::{
-    checkpoint::{files, manifest::Manifest},
+    checkpoint::{
+        files,
+        manifest::Manifest,
+        restart::{Decision, Restarts},
+    },
     clock::Random,
     graph::{JobPlan, NodeKind},
     operator::{Fault, OperatorError},
@@ -80,6 +84,16 @@ pub enum FileWork {
     OnThreads,
     /// Where it comes up: for simulations on one thread.
     Inline,
+}
+
+impl FileWork {
+    /// Does `work` there.
+    pub(super) async fn run<T: Send + 'static>(self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        match self {
+            Self::OnThreads => tokio::task::spawn_blocking(work).await.expect("file work does not panic"),
+            Self::Inline => work(),
+        }
+    }
 }
 
 /// A place of the protocol at which a run can be made to die.
@@ -208,8 +222,7 @@ impl From<OperatorError> for NotBegun {
 
 impl Run {
     async fn attempts(&mut self, commands: &mut Commands) -> JobOutcome {
-        let restart = self.plan.durability.restart;
-        let mut failures = 0;
+        let mut restarts = Restarts::new(self.plan.durability.restart);
         loop {
             let began_ms = self.settings.clock.now_ms();
             let outcome = self.attempt(commands).await;
@@ -217,28 +230,22 @@ impl Run {
             if error.fault == Fault::User {
                 return JobOutcome::Failed(error);
             }
-            let ran_ms = self.settings.clock.now_ms() - began_ms;
-            failures = if ran_ms >= ms(restart.healthy_after) { 1 } else { failures + 1 };
-            if failures > restart.attempts {
-                return JobOutcome::Failed(given_up(error, restart.attempts));
-            }
+            let ran_ms = self.settings.clock.now_ms().saturating_sub(began_ms);
+            let ran = Duration::from_millis(u64::try_from(ran_ms).unwrap_or(0));
+            let wait = match restarts.on_failure(ran, self.durable.random.next_u64()) {
+                Decision::GiveUp { reason } => return JobOutcome::Failed(given_up(error, reason)),
+                Decision::Again { failures, wait } => {
+                    tracing::warn!(%error, attempt = failures, wait_ms = ms(wait), "the job goes back to its last checkpoint");
+                    wait
+                }
+            };
             self.restarts += 1;
-            let wait = self.wait_before(failures);
-            tracing::warn!(%error, attempt = failures, wait_ms = ms(wait), "the job goes back to its last checkpoint");
             let wake_ms = self.settings.clock.now_ms().saturating_add(ms(wait));
             let clock = self.settings.clock.clone();
             if self.answering(clock.sleep_until(wake_ms), commands).await.is_none() {
                 return JobOutcome::Cancelled;
             }
         }
-    }
-
-    /// Doubles from try to try; spread over its upper half, so that many jobs that failed together do not come back together.
-    fn wait_before(&self, failures: u32) -> Duration {
-        let restart = self.plan.durability.restart;
-        let longest = restart.first.saturating_mul(1_u32.checked_shl(failures - 1).unwrap_or(u32::MAX)).min(restart.most);
-        let half = longest / 2;
-        half + half.mul_f64(self.durable.random.next_u64() as f64 / u64::MAX as f64)
     }
 
     /// Waits for `work` and answers meanwhile; none: the job is to stop.
@@ -287,14 +294,14 @@ impl Run {
             Some(Ok(prepared)) => prepared,
         };
         self.incarnation = prepared.record.incarnation;
-        let checkpointing = Checkpointing::new(
-            self.plan.clone(),
-            self.durable.clone(),
-            self.settings.clock.clone(),
-            prepared.record.clone(),
-            prepared.known.as_ref(),
-            self.history.clone(),
-        );
+        let checkpoints = Found {
+            plan: self.plan.clone(),
+            durable: self.durable.clone(),
+            clock: self.settings.clock.clone(),
+            record: prepared.record,
+            known: prepared.known,
+            history: self.history.clone(),
+        };
         let attempt = Attempt {
             plan: &self.plan,
             settings: &self.settings,
@@ -302,7 +309,8 @@ impl Run {
             restored: &prepared.restored,
             directory: Some(&prepared.directory),
         };
-        job::run(attempt, Some(Durability { checkpointing, restarts: self.restarts, history: self.history.clone() }), commands).await
+        let durable = DurableAttempt { checkpoints, restarts: self.restarts, history: self.history.clone() };
+        job::run(attempt, Some(durable), commands).await
     }
 
     async fn prepare(&self) -> Result<Prepared, NotBegun> {
@@ -389,9 +397,11 @@ async fn incarnation_seen(storage: &dyn CheckpointStorage, job: &str) -> Result<
 /// Removes what earlier attempts left, and makes the directory of this one.
 fn empty(work: &std::path::Path, attempt: &std::path::Path) -> Result<(), OperatorError> {
     let failed = |error: std::io::Error| OperatorError::outside(format!("cannot use the directory {}", work.display())).because(error);
-    match std::fs::remove_dir_all(work) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
-        _ => {}
+    if let Err(error) = std::fs::remove_dir_all(work)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        // Work of the attempt before that nobody waits for may still write there; every attempt has a directory of its own.
+        tracing::debug!(%error, directory = %work.display(), "not all of the last attempt could be removed");
     }
     for directory in ["snapshots", "restore", "state"] {
         std::fs::create_dir_all(attempt.join(directory)).map_err(failed)?;
@@ -417,8 +427,8 @@ fn by_kind(kind: ErrorKind, what: &str) -> OperatorError {
     }
 }
 
-fn given_up(error: JobError, attempts: u32) -> JobError {
-    let mut causes = vec![format!("it failed again after {attempts} restarts")];
+fn given_up(error: JobError, reason: String) -> JobError {
+    let mut causes = vec![reason];
     causes.extend(error.causes);
     JobError { causes, ..error }
 }

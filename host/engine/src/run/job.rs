@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     RunSettings, Stop,
     build::{Attempt, Board, BuildError, Built, BuiltSubtask, Discovery, board, build},
-    checkpointing::{Checkpointing, Done, History, Member, Order},
+    checkpointing::{Checkpointing, Done, Found, History, Member, Order},
     commands::Commands,
     durable,
     handle::{
@@ -55,14 +55,21 @@ pub(super) async fn supervise(
 }
 
 /// What a durable run adds to an attempt.
-pub(super) struct Durability {
-    pub(super) checkpointing: Checkpointing,
+pub(super) struct DurableAttempt {
+    pub(super) checkpoints: Found,
     pub(super) restarts: u32,
     pub(super) history: History,
 }
 
+/// The same while it runs.
+struct Durability {
+    checkpointing: Checkpointing,
+    restarts: u32,
+    history: History,
+}
+
 /// Runs one attempt to its end.
-pub(super) async fn run(attempt: Attempt<'_>, durability: Option<Durability>, commands: &mut Commands) -> JobOutcome {
+pub(super) async fn run(attempt: Attempt<'_>, durable: Option<DurableAttempt>, commands: &mut Commands) -> JobOutcome {
     let Attempt { plan, settings, board, .. } = attempt;
     let (events, reports) = mpsc::channel(EVENTS_WAITING);
     let (stop, publish) = (CancellationToken::new(), CancellationToken::new());
@@ -75,7 +82,7 @@ pub(super) async fn run(attempt: Attempt<'_>, durability: Option<Durability>, co
         None => return JobOutcome::Cancelled,
     };
     let mut supervisor = Supervisor::start(plan.clone(), settings.clone(), board.clone(), built, events, stop, publish);
-    supervisor.take_checkpoints(durability);
+    supervisor.take_checkpoints(durable);
     supervisor.run(reports, commands).await
 }
 
@@ -203,16 +210,17 @@ impl Supervisor {
     }
 
     /// Makes the attempt one of a durable run.
-    fn take_checkpoints(&mut self, durability: Option<Durability>) {
+    fn take_checkpoints(&mut self, durable: Option<DurableAttempt>) {
         let member = |subtask: &Record| {
             let parallelism = self.plan.nodes[subtask.nodes[0]].parallelism;
             Member { index: subtask.index, parallelism }
         };
         let members = self.subtasks.iter().map(member).collect();
-        self.durability = durability;
-        if let Some(durability) = &mut self.durability {
-            durability.checkpointing.set_members(members);
-        }
+        self.durability = durable.map(|DurableAttempt { checkpoints, restarts, history }| Durability {
+            checkpointing: Checkpointing::new(checkpoints, members),
+            restarts,
+            history,
+        });
     }
 
     async fn run(mut self, mut reports: mpsc::Receiver<(SubtaskNumber, Event)>, commands: &mut Commands) -> JobOutcome {
@@ -243,7 +251,11 @@ impl Supervisor {
             }
         }
         if let Some(durability) = &mut self.durability {
-            durability.checkpointing.abandon("the job ended or failed");
+            let error = match &self.ended {
+                Some(JobOutcome::Failed(error)) => CheckpointError::Recovering { reason: error.to_string() },
+                _ => CheckpointError::Ended,
+            };
+            durability.checkpointing.end(error).await;
         }
         self.ended.unwrap_or_else(|| JobOutcome::Finished(summary(&self.plan, &self.board)))
     }

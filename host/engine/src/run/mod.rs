@@ -31,6 +31,7 @@ mod snapshot;
 mod source;
 mod splits;
 mod subtask;
+mod upload;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
