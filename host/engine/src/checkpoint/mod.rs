@@ -9,6 +9,6 @@ pub mod coordinator;
 pub mod files;
 pub mod manifest;
 #[cfg(test)]
-// model
+mod model;
 pub mod restart;
 pub mod retention;

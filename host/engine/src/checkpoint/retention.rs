@@ -60,8 +60,7 @@ pub fn orphan_manifests<'a>(sweep: Sweep<'_>, objects: &'a [Object], kept: &BTre
 
 /// Files that no manifest names; `named`: paths of the files of every manifest that is left.
 pub fn orphan_files<'a>(sweep: Sweep<'_>, objects: &'a [Object], named: &BTreeSet<String>) -> Vec<&'a str> {
-    let is_orphan =
-        |object: &&Object| is_file(sweep.job, &object.path) && !named.contains(&object.path) && sweep.is_old(object);
+    let is_orphan = |object: &&Object| is_file(sweep.job, &object.path) && !named.contains(&object.path) && sweep.is_old(object);
     objects.iter().filter(is_orphan).map(|object| object.path.as_str()).collect()
 }
 
