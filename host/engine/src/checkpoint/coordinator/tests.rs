@@ -398,6 +398,35 @@ fn the_oldest_checkpoint_is_removed_when_there_are_too_many() {
 }
 
 #[test]
+fn what_was_removed_is_not_removed_again() {
+    let mut bench = bench_with(Settings { retained: NonZeroU32::MIN, ..settings() });
+    for checkpoint in [C1, C2] {
+        bench.request();
+        bench.complete(checkpoint);
+    }
+    bench.request();
+    let collect = Action::Collect { checkpoint: C3, garbage: vec![C2], kept: vec![C3], sweeps: false };
+    assert_eq!(bench.commit(C3)[1], collect);
+}
+
+#[test]
+fn facts_that_come_before_their_time_change_nothing() {
+    let mut bench = bench();
+    bench.request();
+    let before = bench.coordinator.clone();
+    for fact in [
+        Fact::ManifestWritten { checkpoint: C1 },
+        Fact::Committed { checkpoint: C1 },
+        Fact::CommitInDoubt { checkpoint: C1, reason: String::new() },
+        Fact::Published { checkpoint: C1, subtask: 0 },
+        Fact::Collected { checkpoint: C1, removed_all: true },
+    ] {
+        assert_eq!(bench.step(fact), []);
+        assert_eq!(bench.coordinator, before);
+    }
+}
+
+#[test]
 fn what_could_not_be_removed_is_tried_again_with_the_next_commit() {
     let mut bench = bench_with(Settings { retained: NonZeroU32::MIN, ..settings() });
     bench.request();
