@@ -43,8 +43,10 @@ pub(super) struct Chain {
     steps: Vec<Step>,
     /// Steps that the current step asks for, in order.
     asked: Vec<Step>,
-    /// The last barrier that passed the head.
+    /// The last barrier that passed the head, until that is reported.
     passed: Option<Barrier>,
+    /// The checkpoint of the last barrier that passed the head.
+    newest_barrier: Option<CheckpointId>,
     /// How snapshots are taken; none: barriers only pass.
     snapshots: Option<SnapshotSettings>,
     /// The snapshot under way.
@@ -139,6 +141,7 @@ impl Chain {
             steps: Vec::new(),
             asked: Vec::new(),
             passed: None,
+            newest_barrier: None,
             snapshots,
             taking: None,
             given_up: None,
@@ -170,13 +173,17 @@ impl Chain {
         self.snapshots.is_some()
     }
 
-    /// A barrier for a chain whose input has ended.
-    pub(super) async fn accept_at_end(&mut self, barrier: Barrier) -> Result<(), Stop> {
+    /// A barrier for a chain whose input has ended; whether it was new. One that passed before the end is sent again by a supervisor that hears of
+    /// the end before the snapshot: cut once more, the chain would count rows to the checkpoint that came behind its barrier.
+    pub(super) async fn accept_at_end(&mut self, barrier: Barrier) -> Result<bool, Stop> {
+        if self.newest_barrier >= Some(barrier.checkpoint) {
+            return Ok(false);
+        }
         for link in 0..self.links.len() {
             self.current = link;
             self.on_barrier(link, barrier).await?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// How far the splits of the source at the head were read at the barrier that was accepted just now.
@@ -535,6 +542,7 @@ impl Chain {
     /// The head is at `barrier`.
     fn begin_snapshot(&mut self, barrier: Barrier) {
         self.passed = Some(barrier);
+        self.newest_barrier = Some(barrier.checkpoint);
         let alignment = self.aligning_since.take().map_or(Duration::ZERO, |since| since.elapsed());
         let Some(settings) = self.snapshots.clone() else { return };
         if let Some(before) = self.taking.take() {
@@ -657,3 +665,6 @@ impl Chain {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -559,3 +559,6 @@ fn causes(error: &dyn std::error::Error) -> String {
 fn whole_ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

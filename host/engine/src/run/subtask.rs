@@ -195,8 +195,10 @@ impl Subtask {
     async fn on_command_at_end(&mut self, command: Command) -> Result<(), Stop> {
         match command {
             Command::Barrier(barrier) => {
-                self.chain.accept_at_end(barrier).await?;
-                if let Feed::Source(driver) = &mut self.feed {
+                let is_new = self.chain.accept_at_end(barrier).await?;
+                if let Feed::Source(driver) = &mut self.feed
+                    && is_new
+                {
                     driver.cut(&mut self.chain, barrier.checkpoint);
                 }
                 self.commanded.report_passed(&mut self.chain).await;

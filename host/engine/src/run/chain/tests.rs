@@ -1,0 +1,67 @@
+use tempfile::TempDir;
+
+use super::*;
+use crate::{clock::ManualClock, run::FileWork};
+use millstream_model::ids::SubtaskIndex;
+
+fn split(id: &str) -> SplitManifest {
+    SplitManifest {
+        id: id.into(),
+        detail: serde_json::Value::Null,
+        position: None,
+        rows: 0,
+        newest: None,
+        watermark: None,
+        progress: 0,
+        ended: false,
+    }
+}
+
+/// A source alone, which takes snapshots below a directory.
+fn source_chain() -> (Chain, TempDir) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let link = Link {
+        node: 0,
+        id: OperatorId::from("numbers"),
+        role: Role::Source,
+        aligner: Aligner::new(1),
+        entries: Vec::new(),
+        outlets: Vec::new(),
+        rejected: RejectedPolicy::Fail,
+        metrics: Arc::default(),
+        sent: None,
+        order: None,
+        cuts_at_watermarks: false,
+    };
+    let snapshots =
+        SnapshotSettings { directory: directory.path().to_owned(), subtask: SubtaskIndex(0), file_work: FileWork::Inline };
+    (Chain::new(vec![link], Arc::new(ManualClock::at(0)), Some(snapshots)), directory)
+}
+
+/// Ids of the splits that the snapshot under way holds.
+fn snapshotted_splits(chain: &mut Chain) -> Vec<String> {
+    let (_, snapshot) = chain.advance_snapshot().expect("a snapshot that is complete");
+    let snapshot = snapshot.unwrap_or_else(|failed| panic!("`{}`: {}", failed.operator, failed.error));
+    snapshot.links[0].splits.iter().map(|split| split.id.clone()).collect()
+}
+
+/// The supervisor hears of the end before it hears of the snapshot, and sends the barrier again.
+#[tokio::test]
+async fn a_barrier_that_passed_before_the_end_is_not_taken_again_at_the_end() {
+    let (mut chain, _directory) = source_chain();
+    let barrier = Barrier { checkpoint: CheckpointId(7) };
+    chain.accept(0, Element::Barrier(barrier)).await.unwrap_or_else(|_| panic!("a barrier passes"));
+    chain.set_splits(vec![split("at the barrier")], None);
+    chain.note_ended();
+    assert!(matches!(chain.accept_at_end(barrier).await, Ok(false)));
+    assert_eq!(snapshotted_splits(&mut chain), ["at the barrier"]);
+}
+
+#[tokio::test]
+async fn a_barrier_that_never_came_is_taken_at_the_end() {
+    let (mut chain, _directory) = source_chain();
+    chain.note_ended();
+    assert!(matches!(chain.accept_at_end(Barrier { checkpoint: CheckpointId(7) }).await, Ok(true)));
+    chain.set_splits(vec![split("at the end")], None);
+    assert_eq!(snapshotted_splits(&mut chain), ["at the end"]);
+}
