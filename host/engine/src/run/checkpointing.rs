@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 pub(super) use super::upload::Member;
 use super::{
     durable::{CrashPoint, Durable},
-    handle::{CheckpointError, CheckpointOutcome, CheckpointReport, OperatorKind},
+    handle::{CheckpointError, CheckpointOutcome, CheckpointReport, HeldCheckpoint, OperatorKind},
     job::lock,
     restore::kind_of,
     snapshot::{SnapshotFailed, SubtaskSnapshot, Timings},
@@ -36,7 +36,7 @@ use super::{
 use crate::{
     checkpoint::{
         collect::{Collection, Committed},
-        coordinator::{Action, Coordinator, Fact, Settings, Start},
+        coordinator::{Action, Coordinator, Fact, SavepointNumber, Settings, Start},
         files::{self, KnownFiles},
         manifest::{KeyColumn, Manifest, OperatorManifest, SubtaskManifest},
     },
@@ -74,10 +74,24 @@ pub(super) enum Order {
 
 /// Work that was done in the background.
 pub(super) enum Done {
-    Uploaded { subtask: SubtaskNumber, result: Result<Uploaded, files::Error> },
-    Written { result: Result<Written, files::Error> },
-    Committed { result: Result<(), millstream_storage::Error> },
-    Collected { removed_all: bool },
+    Uploaded {
+        subtask: SubtaskNumber,
+        result: Result<Uploaded, files::Error>,
+    },
+    Written {
+        result: Result<Written, files::Error>,
+    },
+    Committed {
+        result: Result<(), millstream_storage::Error>,
+    },
+    Collected {
+        removed_all: bool,
+    },
+    /// Whoever held the checkpoint for a savepoint has released it.
+    Released {
+        savepoint: SavepointNumber,
+        is_whole: bool,
+    },
 }
 
 /// A manifest that is in the storage.
@@ -87,6 +101,7 @@ pub(super) struct Written {
 }
 
 type Answer = oneshot::Sender<Result<CheckpointReport, CheckpointError>>;
+type HeldAnswer = oneshot::Sender<Result<HeldCheckpoint, CheckpointError>>;
 
 /// The plans that run in the place of those that the job began with.
 type Swapped = BTreeMap<NodeIndex, Arc<dyn OperatorPlan>>;
@@ -119,6 +134,10 @@ pub(super) struct Checkpointing {
     snapshots: BTreeMap<SubtaskNumber, SubtaskSnapshot>,
     /// Who waits for the next checkpoint to begin.
     asked: Vec<Answer>,
+    /// Who waits for it to make a savepoint of it.
+    asked_held: BTreeMap<SavepointNumber, HeldAnswer>,
+    /// Savepoints that were asked for so far.
+    savepoints: u64,
     /// Of the last checkpoint that was completed.
     last: Option<CheckpointReport>,
     history: History,
@@ -127,7 +146,8 @@ pub(super) struct Checkpointing {
     work: JoinSet<()>,
     /// That of it which may be cut short at any point: everything but removals.
     abortable: Vec<AbortHandle>,
-    stop_removals: CancellationToken,
+    /// Removals stop as soon as they can.
+    ending: CancellationToken,
     done: mpsc::Sender<(CheckpointId, Done)>,
     results: mpsc::Receiver<(CheckpointId, Done)>,
 }
@@ -137,6 +157,7 @@ struct Current {
     checkpoint: CheckpointId,
     began_ms: i64,
     answers: Vec<Answer>,
+    held_answers: BTreeMap<SavepointNumber, HeldAnswer>,
     parts: BTreeMap<NodeIndex, BTreeMap<SubtaskIndex, SubtaskManifest>>,
     timings: Timings,
     bytes_new: u64,
@@ -169,11 +190,13 @@ impl Checkpointing {
             current: None,
             snapshots: BTreeMap::new(),
             asked: Vec::new(),
+            asked_held: BTreeMap::new(),
+            savepoints: 0,
             last: None,
             history,
             work: JoinSet::new(),
             abortable: Vec::new(),
-            stop_removals: CancellationToken::new(),
+            ending: CancellationToken::new(),
             done,
             results,
         }
@@ -202,6 +225,14 @@ impl Checkpointing {
     pub(super) fn request(&mut self, stops: bool, answer: Answer) -> Vec<Order> {
         self.asked.push(answer);
         self.step(Fact::CheckpointRequested { stops }, &Swapped::new())
+    }
+
+    /// Somebody wants a checkpoint now that stays until it is released. `stops`: and that the job stops then.
+    pub(super) fn request_held(&mut self, stops: bool, answer: HeldAnswer) -> Vec<Order> {
+        self.savepoints += 1;
+        let savepoint = SavepointNumber(self.savepoints);
+        self.asked_held.insert(savepoint, answer);
+        self.step(Fact::SavepointRequested { savepoint, stops }, &Swapped::new())
     }
 
     /// All input of a subtask is processed.
@@ -237,6 +268,10 @@ impl Checkpointing {
     }
 
     pub(super) fn on_done(&mut self, checkpoint: CheckpointId, done: Done, swapped: &Swapped) -> Vec<Order> {
+        if let Done::Released { savepoint, is_whole } = done {
+            let fact = if is_whole { Fact::SavepointCopied { savepoint } } else { Fact::SavepointFailed { savepoint } };
+            return self.step(fact, swapped);
+        }
         // Nobody waits for what a checkpoint did that was given up.
         let members = &self.members;
         let Some(current) = self.current.as_mut().filter(|current| current.checkpoint == checkpoint) else { return Vec::new() };
@@ -255,18 +290,20 @@ impl Checkpointing {
             Done::Committed { result: Ok(()) } => Fact::Committed { checkpoint },
             Done::Committed { result: Err(error) } => Fact::CommitInDoubt { checkpoint, reason: causes(&error) },
             Done::Collected { removed_all } => Fact::Collected { checkpoint, removed_all },
+            Done::Released { .. } => return Vec::new(),
         };
         self.step(fact, swapped)
     }
 
     /// The attempt ends: whoever waits is told `error`; returns when no work of it is under way that could harm the next one.
     pub(super) async fn end(&mut self, error: CheckpointError) {
-        let waiting = self.current.take().map(|current| current.answers).unwrap_or_default();
+        let (waiting, held) = self.current.take().map(|current| (current.answers, current.held_answers)).unwrap_or_default();
+        refuse_held(held.into_iter().chain(std::mem::take(&mut self.asked_held)), &error);
         answer_all(waiting.into_iter().chain(self.asked.drain(..)), &Err(error));
         // Nobody receives results any more; who wants to send one must not wait for that.
         self.results.close();
         self.abort();
-        self.stop_removals.cancel();
+        self.ending.cancel();
         while self.work.join_next().await.is_some() {}
     }
 
@@ -304,7 +341,7 @@ impl Checkpointing {
             Action::Recover { reason } => return Some(Order::Recover { reason }),
             Action::Stop { .. } => return self.last.clone().map(Order::Stop),
             Action::Finish { .. } => return Some(Order::Finish),
-            Action::CopySavepoint { .. } => unreachable!("no savepoint is asked for here"),
+            Action::CopySavepoint { savepoint, checkpoint } => self.hold(savepoint, checkpoint),
         }
         None
     }
@@ -314,6 +351,7 @@ impl Checkpointing {
             checkpoint,
             began_ms: self.clock.now_ms(),
             answers: std::mem::take(&mut self.asked),
+            held_answers: std::mem::take(&mut self.asked_held),
             parts: BTreeMap::new(),
             timings: Timings::default(),
             bytes_new: 0,
@@ -352,7 +390,8 @@ impl Checkpointing {
     }
 
     fn commit(&mut self, checkpoint: CheckpointId, retained: &[CheckpointId]) {
-        let written = self.current.as_ref().and_then(|current| current.manifest.as_ref()).expect("the manifest is written before the commit");
+        let written =
+            self.current.as_ref().and_then(|current| current.manifest.as_ref()).expect("the manifest is written before the commit");
         let record = CommitRecord {
             incarnation: self.incarnation,
             checkpoint: Some(checkpoint),
@@ -386,10 +425,13 @@ impl Checkpointing {
         };
         // What is neither, was removed with an earlier commit.
         self.committed.retain(|checkpoint, _| garbage.contains(checkpoint) || kept.contains(checkpoint));
-        let (storage, stopped) = (self.storage.clone(), self.stop_removals.clone());
+        let (storage, stopped) = (self.storage.clone(), self.ending.clone());
         let work = async move {
             let removed_all = collection.remove(&stopped).await.unwrap_or_else(|error| {
-                tracing::warn!(error = causes(&error), "what is no longer kept could not be removed; it is tried again with the next checkpoint");
+                tracing::warn!(
+                    error = causes(&error),
+                    "what is no longer kept could not be removed; it is tried again with the next checkpoint"
+                );
                 false
             });
             if !removed_all {
@@ -408,6 +450,27 @@ impl Checkpointing {
         self.abortable.clear();
         self.last = Some(report.clone());
         answer_all(current.answers, &Ok(report));
+        // Who holds it is told next.
+        self.asked_held.extend(current.held_answers);
+    }
+
+    /// Hands the checkpoint that was just completed to whoever makes a savepoint of it.
+    fn hold(&mut self, savepoint: SavepointNumber, checkpoint: CheckpointId) {
+        let (whole, released) = oneshot::channel();
+        let ending = self.ending.clone();
+        let work = async move {
+            let is_whole = tokio::select! {
+                released = released => released.is_ok(),
+                // The next attempt holds nothing for it: a copy that is not whole by then may lack files, and says so.
+                () = ending.cancelled() => false,
+            };
+            Done::Released { savepoint, is_whole }
+        };
+        self.work.spawn(sent(self.done.clone(), checkpoint, work));
+        if let (Some(answer), Some(report)) = (self.asked_held.remove(&savepoint), self.last.clone()) {
+            // Whoever asked may have gone; then it is released at once.
+            let _ = answer.send(Ok(HeldCheckpoint { report, whole }));
+        }
     }
 
     fn give_up(&mut self, checkpoint: CheckpointId, reason: String) -> Order {
@@ -417,7 +480,9 @@ impl Checkpointing {
         self.remove_local(checkpoint);
         if let Some(current) = self.current.take() {
             self.report(&current, None, CheckpointOutcome::GivenUp { reason: reason.clone() });
-            answer_all(current.answers, &Err(CheckpointError::GivenUp { reason }));
+            let error = CheckpointError::GivenUp { reason };
+            refuse_held(current.held_answers, &error);
+            answer_all(current.answers, &Err(error));
         }
         Order::GiveUp(checkpoint)
     }
@@ -515,6 +580,13 @@ fn answer_all(waiting: impl IntoIterator<Item = Answer>, result: &Result<Checkpo
     for answer in waiting {
         // Whoever asked may have gone.
         let _ = answer.send(result.clone());
+    }
+}
+
+fn refuse_held(waiting: impl IntoIterator<Item = (SavepointNumber, HeldAnswer)>, error: &CheckpointError) {
+    for (_, answer) in waiting {
+        // Whoever asked may have gone.
+        let _ = answer.send(Err(error.clone()));
     }
 }
 

@@ -34,6 +34,7 @@ pub(super) enum Command {
     PrepareSwap { operator: OperatorId, plan: Arc<dyn OperatorPlan>, answer: oneshot::Sender<Result<SwapId, SwapError>> },
     Switch(SwapId, oneshot::Sender<Result<SwitchReport, SwapError>>),
     Checkpoint { stops: bool, answer: oneshot::Sender<Result<CheckpointReport, CheckpointError>> },
+    HoldCheckpoint { stops: bool, answer: oneshot::Sender<Result<HeldCheckpoint, CheckpointError>> },
     Checkpoints(oneshot::Sender<Vec<CheckpointReport>>),
 }
 
@@ -82,6 +83,26 @@ pub struct CheckpointReport {
     pub total_ms: u64,
     /// What became of it.
     pub outcome: CheckpointOutcome,
+}
+
+/// A committed checkpoint of which nothing is removed as long as this lives, whatever is committed after it: to make a savepoint of it.
+#[derive(Debug)]
+pub struct HeldCheckpoint {
+    pub(super) report: CheckpointReport,
+    pub(super) whole: oneshot::Sender<()>,
+}
+
+impl HeldCheckpoint {
+    /// Which it is, and where.
+    pub fn report(&self) -> &CheckpointReport {
+        &self.report
+    }
+
+    /// The savepoint is whole. If this is dropped instead, there is none: a job that was to stop behind it goes on.
+    pub fn release(self) {
+        // The job may have ended.
+        let _ = self.whole.send(());
+    }
 }
 
 /// What became of a checkpoint.
@@ -406,6 +427,22 @@ impl JobHandle {
     /// There is none, so the job was not stopped.
     pub async fn stop(&self) -> Result<CheckpointReport, CheckpointError> {
         self.ask(|answer| Command::Checkpoint { stops: true, answer }).await.unwrap_or(Err(CheckpointError::Ended))
+    }
+
+    /// Takes a checkpoint now, of which a savepoint can be made in peace.
+    ///
+    /// # Errors
+    /// There is none; the job goes on or goes back to its last checkpoint.
+    pub async fn hold_checkpoint(&self) -> Result<HeldCheckpoint, CheckpointError> {
+        self.ask(|answer| Command::HoldCheckpoint { stops: false, answer }).await.unwrap_or(Err(CheckpointError::Ended))
+    }
+
+    /// The same, and the job stops when the savepoint is whole ([`HeldCheckpoint::release`]); until then it goes on without checkpoints.
+    ///
+    /// # Errors
+    /// There is none, so the job does not stop.
+    pub async fn hold_checkpoint_and_stop(&self) -> Result<HeldCheckpoint, CheckpointError> {
+        self.ask(|answer| Command::HoldCheckpoint { stops: true, answer }).await.unwrap_or(Err(CheckpointError::Ended))
     }
 
     /// The checkpoints of this run, oldest first; only the last ones are remembered.

@@ -20,7 +20,7 @@ use super::{
     commands::Commands,
     durable,
     handle::{
-        BarrierReport, CheckpointError, CheckpointReport, Command, DurableStatus, JobError, JobOutcome, JobStatus, OperatorKind,
+        BarrierReport, CheckpointError, CheckpointReport, Command, DurableStatus, HeldCheckpoint, JobError, JobOutcome, JobStatus, OperatorKind,
         OperatorStatus, Phase, Summary, SwapError, SwapId, SwitchReport,
     },
     restore::RestoredJob,
@@ -119,6 +119,7 @@ fn answer_when_ended(command: Command, plan: &JobPlan, board: &Board) {
         | Command::PrepareSwap { .. }
         | Command::Switch(..)
         | Command::Checkpoint { .. }
+        | Command::HoldCheckpoint { .. }
         | Command::Checkpoints(_) => {}
     }
 }
@@ -282,6 +283,7 @@ impl Supervisor {
         match command {
             Command::Status(answer) => drop(answer.send(status(&self.plan, &self.board, self.phase, self.durable_status()))),
             Command::Checkpoint { stops, answer } => self.on_checkpoint(stops, answer),
+            Command::HoldCheckpoint { stops, answer } => self.on_hold_checkpoint(stops, answer),
             Command::Checkpoints(answer) => {
                 let history = self.durability.as_ref().map(|durability| lock(&durability.history).iter().cloned().collect());
                 drop(answer.send(history.unwrap_or_default()));
@@ -337,6 +339,16 @@ impl Supervisor {
         match &mut self.durability {
             Some(durability) => {
                 let orders = durability.checkpointing.request(stops, answer);
+                self.carry_out(Some(orders));
+            }
+            None => drop(answer.send(Err(CheckpointError::Ephemeral))),
+        }
+    }
+
+    fn on_hold_checkpoint(&mut self, stops: bool, answer: oneshot::Sender<Result<HeldCheckpoint, CheckpointError>>) {
+        match &mut self.durability {
+            Some(durability) => {
+                let orders = durability.checkpointing.request_held(stops, answer);
                 self.carry_out(Some(orders));
             }
             None => drop(answer.send(Err(CheckpointError::Ephemeral))),

@@ -46,8 +46,8 @@ pub use assign::{Assigner, InTurn};
 pub use durable::{CrashPoint, CrashPoints, Durable, FileWork, StartFrom, check_places};
 pub use exchange::{EdgeId, Edges, Exchange, InProcess};
 pub use handle::{
-    BarrierReport, CheckpointError, CheckpointOutcome, CheckpointReport, DurableStatus, JobError, JobHandle, JobOutcome, JobStatus,
-    OperatorKind, OperatorStatus, Phase, Summary, SwapError, SwapId, SwitchReport,
+    BarrierReport, CheckpointError, CheckpointOutcome, CheckpointReport, DurableStatus, HeldCheckpoint, JobError, JobHandle, JobOutcome,
+    JobStatus, OperatorKind, OperatorStatus, Phase, Summary, SwapError, SwapId, SwitchReport,
 };
 
 pub use queue::{Disconnected, Inbox, Sender, queues};

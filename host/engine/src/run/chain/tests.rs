@@ -33,8 +33,7 @@ fn source_chain() -> (Chain, TempDir) {
         order: None,
         cuts_at_watermarks: false,
     };
-    let snapshots =
-        SnapshotSettings { directory: directory.path().to_owned(), subtask: SubtaskIndex(0), file_work: FileWork::Inline };
+    let snapshots = SnapshotSettings { directory: directory.path().to_owned(), subtask: SubtaskIndex(0), file_work: FileWork::Inline };
     (Chain::new(vec![link], Arc::new(ManualClock::at(0)), Some(snapshots)), directory)
 }
 

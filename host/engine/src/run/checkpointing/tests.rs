@@ -239,7 +239,8 @@ async fn an_upload_that_fails_gives_the_checkpoint_up_with_its_cause() {
     let place = Place::new();
     let faults = Faults::from_write(1, WriteFault::NoSpace);
     let storage = Arc::new(FaultyStorage::new(place.storage.clone(), faults.clone()));
-    let mut attempt = Place { storage, ..place }.attempt(keeps(3)).await;
+    let place = Place { storage, ..place };
+    let mut attempt = place.attempt(keeps(3)).await;
     let (_, answered) = attempt.ask(false);
     attempt.snapshotted(C1, 0, Some(5));
     let orders = attempt.work().await;
@@ -254,12 +255,14 @@ async fn an_upload_that_fails_gives_the_checkpoint_up_with_its_cause() {
 async fn a_commit_that_fails_means_recovery() {
     let place = Place::new();
     let log = Arc::new(FaultyCommitLog::new(place.log.clone(), Faults::from_write(2, WriteFault::Device)));
-    let mut attempt = Place { log, ..place }.attempt(keeps(3)).await;
+    let place = Place { log, ..place };
+    let mut attempt = place.attempt(keeps(3)).await;
     attempt.ask(false).0.clear();
     attempt.snapshotted(C1, 0, None);
     attempt.snapshotted(C1, 1, None);
     let orders = attempt.work().await;
     assert!(matches!(orders.as_slice(), [Order::Recover { reason }] if reason.starts_with("the commit is in doubt")), "{orders:?}");
+    assert_eq!(place.record().await.checkpoint, None);
 }
 
 #[tokio::test]
@@ -472,4 +475,43 @@ async fn whoever_waits_when_the_attempt_ends_is_told() {
     for answered in [under_way, waiting] {
         assert_eq!(answered.await.expect("an answer"), Err(CheckpointError::Recovering { reason: "it failed".into() }));
     }
+}
+
+#[tokio::test]
+async fn a_checkpoint_that_is_held_for_a_savepoint_stays_until_it_is_released() {
+    let place = Place::new();
+    let mut attempt = place.attempt(keeps(1)).await;
+    let (answer, held) = oneshot::channel();
+    attempt.checkpointing.request_held(false, answer);
+    attempt.commit(C1, Some(5)).await;
+    attempt.publish(C1);
+    attempt.collected(C1).await;
+    let held = held.await.expect("an answer").expect("a checkpoint");
+    let manifest = held.report().manifest.clone().expect("a path");
+    let files = place.paths("test/files").await;
+    attempt.take(C2, None).await;
+    assert!(place.paths("test").await.contains(&manifest) && place.paths("test/files").await == files);
+    held.release();
+    let (checkpoint, done) = attempt.checkpointing.next_done().await;
+    assert!(matches!(done, Done::Released { is_whole: true, .. }));
+    attempt.checkpointing.on_done(checkpoint, done, &Swapped::new());
+    attempt.take(CheckpointId(3), None).await;
+    assert!(!place.paths("test").await.contains(&manifest) && place.paths("test/files").await.is_empty());
+}
+
+#[tokio::test]
+async fn the_job_goes_on_if_whoever_made_the_savepoint_before_the_stop_is_gone() {
+    let place = Place::new();
+    let mut attempt = place.attempt(keeps(1)).await;
+    let (answer, held) = oneshot::channel();
+    attempt.checkpointing.request_held(true, answer);
+    attempt.commit(C1, None).await;
+    attempt.publish(C1);
+    attempt.collected(C1).await;
+    drop(held);
+    let (checkpoint, done) = attempt.checkpointing.next_done().await;
+    assert!(matches!(done, Done::Released { is_whole: false, .. }));
+    let orders = attempt.checkpointing.on_done(checkpoint, done, &Swapped::new());
+    assert!(orders.is_empty(), "{orders:?}");
+    attempt.take(C2, None).await;
 }
