@@ -20,8 +20,8 @@ use super::{
     commands::Commands,
     durable,
     handle::{
-        BarrierReport, CheckpointError, CheckpointReport, Command, DurableStatus, HeldCheckpoint, JobError, JobOutcome, JobStatus, OperatorKind,
-        OperatorStatus, Phase, Summary, SwapError, SwapId, SwitchReport,
+        BarrierReport, CheckpointError, CheckpointReport, Command, DurableStatus, HeldCheckpoint, JobError, JobOutcome, JobStatus,
+        OperatorKind, OperatorStatus, Phase, Summary, SwapError, SwapId, SwitchReport,
     },
     restore::RestoredJob,
     source::sleep_until,
