@@ -77,6 +77,35 @@ fn one_becomes_two_becomes_one_and_three_become_two() {
     }
 }
 
+/// The database of one half is that of the whole again, and began as the whole: it must have forgotten the other half.
+#[test]
+fn what_another_subtask_deleted_does_not_come_back() {
+    for kind in KINDS {
+        let mut one = filled(kind);
+        let part = take(&mut one, 1_000, |_| {});
+        for deleting in [0, 1] {
+            let groups = |subtask| KeyGroup::owned_by(millstream_model::ids::SubtaskIndex(subtask), 2);
+            let mut halves = [0, 1].map(|subtask| restore(kind, groups(subtask), std::slice::from_ref(&part)));
+            let gone = &mut halves[deleting];
+            let range = gone.store.groups();
+            let mine: Vec<i64> = (0..KEYS).filter(|&key| range.contains(&keys([key]).group(0).0)).collect();
+            for chunk in mine.chunks(512) {
+                gone.put_ints(0, &chunk.iter().map(|&key| (key, None)).collect::<Vec<_>>());
+                let keys = gone.resolve(chunk.iter().copied());
+                let update = ListUpdate { state: 1, cleared: BooleanBuffer::new_set(chunk.len()), keys: vec![], values: ints([]) };
+                gone.store.update_list(&keys, &update, NOW).expect("a good disk");
+            }
+            while let Some(due) = gone.store.due(Clock::EventTime, i64::MAX, 1_000).expect("a good disk") {
+                gone.store.remove_due(&due);
+            }
+            let parts = halves.each_mut().map(|half| take(half, 1_000, |_| {}));
+            let mut whole = restore(kind, 0..KEY_GROUPS, &parts);
+            let expected: Vec<i64> = (0..KEYS).filter(|key| !range.contains(&keys([*key]).group(0).0)).collect();
+            assert_eq!(content(&mut whole), expected, "{kind:?}");
+        }
+    }
+}
+
 #[test]
 fn a_snapshot_that_does_not_cover_the_key_groups_is_refused() {
     let mut fixture = filled(Kind::Memory);
