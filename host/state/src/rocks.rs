@@ -22,13 +22,15 @@ use millstream_model::{
     state::{Clock, Ttl},
 };
 use rocksdb::{
-    BlockBasedOptions, Cache, CompactionDecision, DB, DBCompressionType, DEFAULT_COLUMN_FAMILY_NAME, Options, ReadOptions, WriteBatch,
-    WriteBufferManager, WriteOptions,
+    BlockBasedIndexType, BlockBasedOptions, Cache, CompactionDecision, DB, DBCompressionType, DEFAULT_COLUMN_FAMILY_NAME, Options,
+    ReadOptions, WriteBatch, WriteBufferManager, WriteOptions,
 };
 
 use crate::{Error, NEVER_REFRESHED, generation::StoredEntry, row::split_stored, snapshot::Entries, timers::split_disk_key};
 pub(crate) use files::{PartReader, Permit, Tables, Writer, table_bytes};
 
+/// Size of a block of an index or a filter.
+const METADATA_BLOCK_BYTES: usize = 4096;
 /// Size of a batch of [`Disk::write_many`].
 const BATCH_BYTES: usize = 1 << 20;
 
@@ -166,6 +168,8 @@ pub(crate) struct Disk {
 fn without_log() -> WriteOptions {
     let mut options = WriteOptions::default();
     options.disable_wal(true);
+    // Batches are sorted.
+    options.set_memtable_insert_hint_per_batch(true);
     options
 }
 
@@ -335,9 +339,14 @@ impl Disk {
         blocks.set_block_cache(cache);
         // Ten bits: one in a hundred reads of an absent key goes to a file.
         blocks.set_bloom_filter(10.0, false);
-        // Index and filters count against the cache: memory stays inside the budget whatever the number of files.
+        // Index and filters count against the cache: memory stays inside the budget whatever the number of files. They come in small blocks: a
+        // whole filter of a large table is larger than a shard of the cache, and would be read again for every key.
         blocks.set_cache_index_and_filter_blocks(true);
         blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
+        blocks.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+        blocks.set_partition_filters(true);
+        blocks.set_metadata_block_size(METADATA_BLOCK_BYTES);
+        blocks.set_pin_top_level_index_and_filter(true);
         blocks.set_format_version(6);
         let mut options = Options::default();
         options.create_if_missing(true);
@@ -346,6 +355,9 @@ impl Disk {
         options.set_write_buffer_manager(buffers);
         options.set_write_buffer_size((self.shared.settings.write_buffer_bytes / 2).max(1 << 20));
         options.set_max_write_buffer_number(4);
+        // Most keys that are asked for are not among those written last: ten bits or more per key say so without a search.
+        options.set_memtable_prefix_bloom_ratio(0.02);
+        options.set_memtable_whole_key_filtering(true);
         options.set_compression_type(DBCompressionType::Lz4);
         options.set_level_compaction_dynamic_level_bytes(true);
         options.set_max_open_files(256);

@@ -5,6 +5,8 @@ use crate::{Error, collections, generation::StoredEntry, values};
 
 /// Keys that leave memory at a time.
 const EVICTED_TOGETHER: usize = 1024;
+/// The part of the memory budget that is made free at a time: one of so many. More would empty memory that is in use, and hold up the stream.
+const ROOM_SHARE: usize = 64;
 /// Slots and entries looked at per batch for values that are over.
 const SWEPT_TOGETHER: usize = 64;
 
@@ -30,7 +32,7 @@ impl KeyedStore {
         if self.disk.is_none() {
             return Err(Error::OutOfBudget { needed_bytes, budget_bytes: self.memory_budget_bytes });
         }
-        let target = self.memory_budget_bytes / 8 * 7;
+        let target = self.memory_budget_bytes - self.memory_budget_bytes / ROOM_SHARE;
         // Ordered parts go first where they are large: they are written in order and read in ranges.
         if self.overlay_bytes() > self.memory_budget_bytes / 4 {
             self.flush_overlays()?;
