@@ -362,7 +362,7 @@ fn written_later(file: &Path) -> OperatorError {
     OperatorError::user(message)
 }
 
-/// A failure of the file system; names the file and the cause.
+/// A failure of the file system; names the file.
 pub(super) fn cannot(what: &str, path: &Path, error: io::Error) -> OperatorError {
-    OperatorError::outside(format!("cannot {what} {}: {error}", path.display())).because(error)
+    OperatorError::outside(format!("cannot {what} {}", path.display())).because(error)
 }

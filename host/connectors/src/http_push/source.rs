@@ -169,9 +169,8 @@ impl Source for Posted {
 
     async fn open(&self, split: &Split, position: Option<&Value>) -> Result<Box<dyn SplitReader>, OperatorError> {
         let listen = self.settings.listen;
-        let listener = TcpListener::bind(listen)
-            .await
-            .map_err(|error| OperatorError::outside(format!("cannot listen on {listen}: {error}")).because(error))?;
+        let listener =
+            TcpListener::bind(listen).await.map_err(|error| OperatorError::outside(format!("cannot listen on {listen}")).because(error))?;
         let address = listener.local_addr().unwrap_or(listen);
         let _ = self.address.set(address);
         tracing::info!(%address, "waiting for POST requests with NDJSON");

@@ -8,12 +8,13 @@ use serde::Deserialize;
 use crate::settings::AsciiCharacter;
 
 /// A format of lines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum LineFormat {
     /// Comma-separated values, with a header unless `header: false`.
     Csv,
     /// One JSON object per line.
+    #[default]
     Ndjson,
 }
 
@@ -21,7 +22,8 @@ pub enum LineFormat {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Settings {
-    /// Required.
+    /// How a line is written. Default: ndjson.
+    #[serde(default)]
     pub format: LineFormat,
     /// CSV: whether the first record names the columns. Default: true.
     pub header: Option<bool>,

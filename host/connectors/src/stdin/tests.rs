@@ -33,6 +33,8 @@ async fn ndjson_and_csv_are_read_to_their_end() {
     let expected = "| 1 | a |\n| 2 |   |\n| 3 | c |";
     let ndjson = rows("{\"n\":1,\"s\":\"a\"}\n{\"n\":2}\nbad\n{\"n\":3,\"s\":\"c\"}", json!({ "format": "ndjson" })).await;
     assert_eq!(ndjson, (expected.into(), vec![0, 1, 3], vec!["invalid JSON: expected an object at byte 0 of the record".into()]));
+    let unsaid = rows("{\"n\":1,\"s\":\"a\"}\n{\"n\":2}\n{\"n\":3,\"s\":\"c\"}", json!({})).await;
+    assert_eq!(unsaid, (expected.into(), vec![0, 1, 2], vec![]), "NDJSON, if nothing else is said");
     let csv = rows("s,other,n\na,x,1\n,x,2\nc,x,3", json!({ "format": "csv" })).await;
     assert_eq!(csv, (expected.into(), vec![0, 1, 2], vec![]));
     let bare = rows("1;a\n2;\n3;c\n", json!({ "format": "csv", "header": false, "delimiter": ";" })).await;

@@ -140,7 +140,7 @@ impl SinkWriter for Writer {
                 self.closed = true;
                 Ok(())
             }
-            written => written.map_err(|error| OperatorError::outside(format!("cannot write to standard output: {error}")).because(error)),
+            written => written.map_err(|error| OperatorError::outside("cannot write to standard output").because(error)),
         }
     }
 

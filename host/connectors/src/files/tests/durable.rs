@@ -322,7 +322,7 @@ async fn a_disk_that_is_full_at_a_barrier_is_an_error_and_what_was_staged_stays(
     std::os::unix::fs::symlink("/dev/full", next).expect("linked");
     run.write(0, 2).await;
     let error = run.writers[0].on_barrier(C2).await.expect_err("the disk is full").to_string();
-    assert!(error.ends_with("out/part-00000-00001.ndjson: No space left on device (os error 28)"), "{error}");
+    assert!(error.ends_with("out/part-00000-00001.ndjson"), "{error}");
     run.writers.remove(0).abort().await;
     assert_eq!(job.names(), ["out/.part-00000-00000.ndjson.staged"]);
     job.run(&committed, 1).await;

@@ -136,8 +136,10 @@ async fn a_full_disk_is_an_error_that_names_the_file() {
             Ok(()) => writer.finish().await.expect_err("the disk is full"),
             Err(error) => error,
         };
-        let expected = format!("out/part-00000-00000.{format}: No space left on device (os error 28)");
-        assert!(error.to_string().starts_with("cannot write ") && error.to_string().ends_with(&expected), "{error}");
+        let file = format!("out/part-00000-00000.{format}");
+        assert!(error.to_string().starts_with("cannot write ") && error.to_string().ends_with(&file), "{error}");
+        let cause = std::error::Error::source(&error).expect("a cause").to_string();
+        assert_eq!(cause, "No space left on device (os error 28)", "said once, in the chain of causes");
         assert_eq!(names(directory.path()), [] as [String; 0], "nothing is left behind");
     }
 }
