@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use arrow_array::Int64Array;
 use arrow_schema::DataType;
-use millstream_wasm::{Call, Error, Failure, Limit, LimitExceeded, Limits};
+use millstream_wasm::{Call, Error, Failure, InputSchema, InstanceContext, Limit, LimitExceeded, Limits, OperatorInstance};
 use wasm_encoder::Instruction;
 
 use crate::{
@@ -379,7 +379,9 @@ async fn a_loop_for_ever_in_any_other_call_is_stopped_too() {
 #[tokio::test]
 async fn a_call_that_loops_lets_other_tasks_run() {
     let puppet = Puppet { process: puppet::loop_for_ever(), ..Puppet::silent() };
-    let (mut instance, _) = opened(puppet.component(), input(&[])).await;
+    // On a busy machine the first pause may come late, so the limit is far behind it.
+    let limits = Limits { cpu_per_call: Duration::from_secs(2), ..crate::limits() };
+    let mut instance = opened_with(limits, puppet.component(), input(&[])).await;
     // One thread runs both tasks: the second runs while the guest loops, or only after it.
     let (sent, mut received) = tokio::sync::oneshot::channel();
     let looping = tokio::spawn(async move {
@@ -417,10 +419,30 @@ async fn a_trap_in_describe_is_an_error_of_the_guest() {
     assert_eq!(error.kind(), millstream_model::ErrorKind::Guest);
 }
 
+/// As when a component is planned or inspected.
+#[tokio::test]
+async fn a_failure_outside_of_any_operator_names_the_component_alone() {
+    let bytes = Puppet { describe: puppet::trap(), ..Puppet::silent() }.component();
+    let component = load(bytes).await.expect("loads");
+    let mut instance = component.operator(InstanceContext::unheard(None)).await.expect("starts");
+    let error = instance.describe().await.expect_err("traps").to_string();
+    assert!(error.contains("component `puppet.wasm`"), "{error}");
+    assert!(!error.contains("operator `"), "{error}");
+}
+
 #[tokio::test]
 async fn an_address_out_of_memory_as_answer_is_refused() {
     let failure = process_with(Act::Answer(0xffff_fff0)).await;
     assert!(matches!(failure, Failure::Refused { .. } | Failure::Trap { .. }), "{failure}");
+}
+
+/// An instance that is planned and opened for `input`, under these limits.
+async fn opened_with(limits: Limits, bytes: std::sync::Arc<[u8]>, input: InputSchema) -> OperatorInstance {
+    let component = runtime_with(limits).load(bytes, "puppet.wasm").await.expect("loads");
+    let mut instance = component.operator(crate::context()).await.expect("starts");
+    let plan = instance.plan(&serde_json::json!({}), std::slice::from_ref(&input)).await.expect("plans");
+    instance.open(&serde_json::json!({}), &[input], std::sync::Arc::new(plan)).await.expect("opens");
+    instance
 }
 
 #[tokio::test]
@@ -428,11 +450,8 @@ async fn more_bytes_than_a_call_may_take_are_a_limit_of_the_way_in() {
     let mut plan = planned();
     plan.inputs[0].reads = vec![field("n", "Int64")];
     let limits = Limits { bytes_into_call: 1000, ..crate::limits() };
-    let component = runtime_with(limits).load(Puppet::new(plan, Turn::default()).component(), "puppet.wasm").await.expect("loads");
-    let mut instance = component.operator(crate::context()).await.expect("starts");
-    let schema = [input(&[("n", DataType::Int64)])];
-    let plan = std::sync::Arc::new(instance.plan(&serde_json::json!({}), &schema).await.expect("plans"));
-    instance.open(&serde_json::json!({}), &schema, plan).await.expect("opens");
+    let schema = input(&[("n", DataType::Int64)]);
+    let mut instance = opened_with(limits, Puppet::new(plan, Turn::default()).component(), schema).await;
     let mut large = rows(126);
     large.columns = vec![std::sync::Arc::new(Int64Array::from(vec![1; 126]))];
     let failure = process(&mut instance, large.clone()).await.expect_err("1008 bytes");
@@ -465,7 +484,9 @@ async fn a_guest_that_gives_up_spends_its_instance() {
 #[tokio::test]
 async fn a_call_that_is_dropped_midway_spends_the_instance() {
     let puppet = Puppet { process: puppet::loop_for_ever(), ..Puppet::silent() };
-    let (mut instance, _) = opened(puppet.component(), input(&[])).await;
+    // On a busy machine a call may use a long time before it first lets others run, and must not meet its limit there.
+    let limits = Limits { cpu_per_call: Duration::from_secs(600), ..crate::limits() };
+    let mut instance = opened_with(limits, puppet.component(), input(&[])).await;
     {
         let mut call = std::pin::pin!(process(&mut instance, rows(ROWS)));
         std::future::poll_fn(|context| {
