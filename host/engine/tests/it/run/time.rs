@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use millstream_engine::{
     clock::ManualClock,
+    connector::Source,
     graph::{Batching, EventTimePlan, Exchange, OperatorNode, RowOrder},
     operator::OutputPort,
     run::{RunSettings, start},
@@ -101,6 +102,55 @@ async fn assigned_watermarks_stand_behind_every_1024th_row_inside_a_batch_too() 
 async fn assigned_watermarks_cut_nothing_where_nobody_looks_at_them() {
     let told = told_behind_assigned(counting(3_000, 3_000), "0ms", false).await.told_exactly();
     assert_eq!(told[..2], [Told::Rows(0, 3_000), Told::Watermark(Watermark(2_047))]);
+}
+
+/// `source` into a window of 100 ms, and what it writes.
+async fn windows_over(source: impl Source + 'static) -> (Arc<millstream_engine::graph::JobPlan>, CollectSink) {
+    let mut job = JobBuilder::new();
+    let from = job.source("rows", source, event_time(500), 1);
+    let settings = json!({ "tumbling": "100ms", "aggregates": { "rows": { "count": "*" }, "sum": { "sum": "number" } } });
+    let window = built_in("window", settings, job.output(from, OutputPort::Port(0))).await;
+    let operator = job.operator("window", window, 1, vec![edge(from, Exchange::Forward)]);
+    let sink = CollectSink::default();
+    job.sink("out", sink.clone(), operator, OutputPort::Port(0), 1);
+    (job.build(), sink)
+}
+
+/// Watermarks stand at other rows then, so windows fire at other times.
+#[tokio::test]
+async fn a_source_without_an_end_gives_the_same_final_rows_as_one_with_an_end() {
+    let row = |n: i64| (n % 5, n, n + (n * 7_919) % 400);
+    let all: Vec<(i64, i64, i64)> = (0..5_000).map(row).collect();
+    let batches = || all.chunks(300).map(anonymous).collect::<Vec<_>>();
+    let (plan, bounded) = windows_over(MemorySource::new(vec![batches()])).await;
+    run_to_end(plan).await;
+
+    let fed = FedSource::new(schema(&["key", "number", "at"]));
+    let (plan, unbounded) = windows_over(fed.clone()).await;
+    let handle = start(plan, RunSettings::new());
+    for batch in batches() {
+        fed.feed(batch);
+    }
+    unbounded.wait_for_rows(40).await;
+    while !fed.is_drained() {
+        tokio::task::yield_now().await;
+    }
+    handle.drain().await;
+    finished(&handle).await;
+    assert_eq!(bounded.num_rows(), 54, "windows");
+    assert_eq!(texts(&unbounded.batches()), texts(&bounded.batches()));
+}
+
+/// All rows as text, sorted.
+fn texts(batches: &[Batch]) -> Vec<String> {
+    let text = |batch: &Batch, row: usize| {
+        let columns = batch.columns().columns().iter();
+        columns.map(|column| arrow_cast::display::array_value_to_string(column, row).expect("it prints")).collect::<Vec<_>>().join(" ")
+    };
+    let mut texts: Vec<String> =
+        batches.iter().flat_map(|batch| (0..batch.num_rows()).map(|row| text(batch, row)).collect::<Vec<_>>()).collect();
+    texts.sort();
+    texts
 }
 
 /// Two unbounded sources into one operator: fed source, its twin, the recorder, the plan.
