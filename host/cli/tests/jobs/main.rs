@@ -5,6 +5,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a failure is the test's; clippy excuses the tests themselves, but not their helpers")]
 
+#![expect(clippy::print_stdout, reason = "seeds and figures are read by people")]
+
 mod accounting;
 mod binary;
 mod counting;
