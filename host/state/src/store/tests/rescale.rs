@@ -118,6 +118,21 @@ fn a_snapshot_that_does_not_cover_the_key_groups_is_refused() {
     }
 }
 
+#[test]
+fn what_is_appended_after_a_restore_comes_last() {
+    for (kind, target) in KINDS.into_iter().flat_map(|kind| KINDS.map(|target| (kind, target))) {
+        let mut fixture = filled(kind);
+        let part = take(&mut fixture, 1_000, |_| {});
+        let mut restored = restore(target, 0..KEY_GROUPS, &[part]);
+        let keys = restored.resolve([0]);
+        let update = ListUpdate { state: 1, cleared: BooleanBuffer::new_unset(0), keys: vec![0], values: ints([99]) };
+        restored.store.update_list(&keys, &update, NOW).expect("a good disk");
+        let span = Span { key: 0, after: None, before: None, newest_first: false, limit: 9 };
+        let found = restored.store.scan(1, &keys, &[span], usize::MAX, NOW).expect("a good disk");
+        assert_eq!(&found.values, &ints([0, 1, 99]), "{kind:?} to {target:?}");
+    }
+}
+
 /// A window's end, shared by all keys: a snapshot cuts its timers in slices, while they fire.
 #[test]
 fn timers_of_one_time_that_fire_after_the_barrier_are_in_the_snapshot() {
