@@ -52,8 +52,13 @@ impl Kept {
 
     /// One committed checkpoint of a job.
     pub async fn committed(place: &Place, owner: &Owner, committed: &Retained) -> Result<Self, Failure> {
+        Self::with_manifest(place, owner, &committed.manifest, Some(&committed.manifest_sha256)).await
+    }
+
+    /// The checkpoint whose manifest lies there; `sha256`: what the commit log says of it.
+    pub async fn with_manifest(place: &Place, owner: &Owner, manifest: &str, sha256: Option<&str>) -> Result<Self, Failure> {
         let storage = place.storage(owner)?;
-        let manifest = read_manifest(&*storage, &committed.manifest, Some(&committed.manifest_sha256)).await;
+        let manifest = read_manifest(&*storage, manifest, sha256).await;
         let manifest = manifest.map_err(|error| {
             Failure::from_error(Exit::of(error.kind()), &error)
                 .fix("`millstream checkpoint list` shows older checkpoints that are still kept, `millstream savepoint list` the savepoints")

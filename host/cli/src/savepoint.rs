@@ -173,7 +173,12 @@ pub async fn made(place: &Place, owner: &Owner, name: &str) -> Result<Facts, Fai
             format!("job `{}` has committed no checkpoint yet, so there is nothing to make a savepoint of", owner.job),
         )
     })?;
-    Ok(copy::copy(&last, &place.savepoints().join(name), name).await?.facts())
+    copied_from(&last, place, name).await
+}
+
+/// Makes a savepoint of this checkpoint.
+pub async fn copied_from(checkpoint: &Kept, place: &Place, name: &str) -> Result<Facts, Failure> {
+    Ok(copy::copy(checkpoint, &place.savepoints().join(name), name).await?.facts())
 }
 
 async fn list(of: &OfJob) -> Result<Exit, Failure> {

@@ -12,10 +12,9 @@ use arrow_array::{
 use arrow_buffer::BooleanBuffer;
 use arrow_schema::{DataType, Field};
 use arrow_select::{filter::FilterBuilder, take::take};
-use millstream_model::ids::{JobId, OperatorId, SubtaskIndex, TenantId};
+use millstream_model::ids::OperatorId;
 use millstream_wasm::{
-    CallKeys, Component, From, InputSchema, InstanceContext, Moment, OperatorInstance, OperatorPlan, Rows, Runtime, RuntimeSettings,
-    Silent, Turn,
+    CallKeys, Component, From, InputSchema, InstanceContext, Moment, OperatorInstance, OperatorPlan, Rows, Runtime, RuntimeSettings, Turn,
 };
 
 use crate::{
@@ -50,14 +49,7 @@ pub async fn measure(guests: &Guests) -> anyhow::Result<Vec<Figure>> {
 
 /// Whose an instance is.
 pub fn context() -> InstanceContext {
-    InstanceContext {
-        tenant: TenantId::local(),
-        job: JobId::from("bench"),
-        operator: OperatorId::from("operator"),
-        subtask: SubtaskIndex(0),
-        log: Arc::new(Silent),
-        metrics: Arc::new(Silent),
-    }
+    InstanceContext::unheard(Some(OperatorId::from("operator")))
 }
 
 fn input(columns: &[(&str, DataType)], keys: &[u32]) -> InputSchema {

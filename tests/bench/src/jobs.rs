@@ -28,7 +28,7 @@ pub async fn planned(
     let changes = [("parallelism".to_owned(), parallelism.get().into())];
     let spec = JobSpec::parse_with("job", text, &changes, connectors).map_err(|problems| anyhow::anyhow!("{problems}"))?;
     let environment = Environment { base_directory: directory, components, clock: Arc::new(SystemClock) };
-    let options = PlanOptions { tenant: TenantId::local(), parallelism };
+    let options = PlanOptions { tenant: TenantId::local(), parallelism, state_directory: None };
     let plan = plan::plan(&spec, connectors, &environment, &options).await.map_err(|problems| anyhow::anyhow!("{problems}"))?;
     Ok(Arc::new(plan))
 }

@@ -11,7 +11,7 @@ use millstream_engine::{
 use crate::{
     kept::Kept,
     place::{Owner, Place},
-    report::Failure,
+    report::{Exit, Failure},
     savepoint, terminal,
 };
 
@@ -51,12 +51,12 @@ async fn newest_ms(place: &Place) -> Option<i64> {
 }
 
 async fn back_up(place: &Place, owner: &Owner, handle: &JobHandle, retained: usize) -> Result<String, Failure> {
-    // Without a new one it is a backup of the last checkpoint that there is.
-    if let Err(error) = handle.checkpoint().await {
-        tracing::warn!(%error, "a backup is made of the checkpoint before");
-    }
+    // Held, so that nothing of it is removed while it is copied.
+    let held = handle.hold_checkpoint().await.map_err(|error| Failure::from_error(Exit::Failed, &error))?;
     let name = format!("{PREFIX}{}", terminal::time(SystemClock.now_ms()).replace(':', "-"));
-    savepoint::made(place, owner, &name).await?;
+    let manifest = held.report().manifest.as_deref().expect("a checkpoint that is held is committed");
+    savepoint::copied_from(&Kept::with_manifest(place, owner, manifest, None).await?, place, &name).await?;
+    held.release();
     for old in surplus(&savepoint::names(place)?, retained) {
         savepoint::remove(place, old)?;
     }

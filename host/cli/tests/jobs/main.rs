@@ -4,13 +4,13 @@
 //! again, `MILLSTREAM_SOAK=1` runs long.
 
 #![expect(clippy::unwrap_used, reason = "a failure is the test's; clippy excuses the tests themselves, but not their helpers")]
-
 #![expect(clippy::print_stdout, reason = "seeds and figures are read by people")]
 
 mod accounting;
 mod binary;
 mod counting;
 mod directories;
+mod following;
 mod kills;
 mod running;
 mod savepoints;

@@ -223,6 +223,15 @@ impl Chain {
         }
     }
 
+    /// `node` is about to be replaced: a store keeps its declarations while it is cut, so the snapshot under way is given up.
+    pub(super) fn give_up_for(&mut self, node: NodeIndex) -> Option<(CheckpointId, SnapshotFailed)> {
+        let operator = self.links.iter().find(|link| link.node == node)?.id.clone();
+        let taking = self.taking.take()?;
+        let checkpoint = taking.checkpoint;
+        taking.abandon(&mut self.links);
+        Some((checkpoint, SnapshotFailed { operator, error: OperatorError::outside("it is being replaced by another version") }))
+    }
+
     /// `checkpoint` is committed: the sinks publish what they staged for it.
     pub(super) async fn on_committed(&mut self, checkpoint: CheckpointId) -> Result<(), Stop> {
         for link in &mut self.links {

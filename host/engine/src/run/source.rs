@@ -95,7 +95,7 @@ impl SourceDriver {
                     subtask::on_committed(chain, commanded, checkpoint).await?;
                 }
                 Woken::Commanded(Some(Command::GiveUp(checkpoint))) => chain.give_up(checkpoint),
-                Woken::Commanded(Some(Command::Switch(switch))) => switch.perform(chain).await,
+                Woken::Commanded(Some(Command::Switch(switch))) => commanded.switch(switch, chain).await,
                 Woken::Read(number, read) => {
                     let read = read.map_err(|error| self.failed(error))?;
                     self.on_read(chain, number, read).await?;

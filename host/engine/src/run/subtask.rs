@@ -62,7 +62,7 @@ pub(super) struct Switch {
 
 impl Switch {
     #[expect(clippy::disallowed_methods, reason = "the time is only shown")]
-    pub(super) async fn perform(self, chain: &mut Chain) {
+    async fn perform(self, chain: &mut Chain) {
         let began = Instant::now();
         let switched = chain.on_control(self.node, Control::Switch(self.replacement)).await;
         // Whoever asked may have gone.
@@ -105,6 +105,15 @@ impl Commanded {
         if let Some((checkpoint, snapshot)) = chain.advance_snapshot() {
             self.report(Event::Snapshotted { checkpoint, snapshot }).await;
         }
+    }
+
+    /// Replaces an operator. A snapshot under way is given up for it: a checkpoint is soon taken again, and a swap that only some subtasks carry out
+    /// would leave two versions running.
+    pub(super) async fn switch(&self, switch: Switch, chain: &mut Chain) {
+        if let Some((checkpoint, failed)) = chain.give_up_for(switch.node) {
+            self.report(Event::Snapshotted { checkpoint, snapshot: Err(failed) }).await;
+        }
+        switch.perform(chain).await;
     }
 
     pub(super) async fn report(&self, event: Event) {
@@ -210,7 +219,7 @@ impl Subtask {
                 on_committed(&mut self.chain, &self.commanded, checkpoint).await?;
             }
             Command::GiveUp(checkpoint) => self.chain.give_up(checkpoint),
-            Command::Switch(switch) => switch.perform(&mut self.chain).await,
+            Command::Switch(switch) => self.commanded.switch(switch, &mut self.chain).await,
             Command::Drain | Command::Assign(_) => {}
         }
         Ok(())
@@ -246,7 +255,7 @@ impl QueueDriver {
             tokio::select! {
                 biased;
                 command = commands.recv() => match command {
-                    Some(Command::Switch(switch)) => switch.perform(chain).await,
+                    Some(Command::Switch(switch)) => commanded.switch(switch, chain).await,
                     Some(Command::Committed(checkpoint)) => on_committed(chain, commanded, checkpoint).await?,
                     Some(Command::GiveUp(checkpoint)) => chain.give_up(checkpoint),
                     Some(Command::Drain | Command::Assign(_) | Command::Barrier(_)) => {}

@@ -1,8 +1,28 @@
+use async_trait::async_trait;
+use millstream_model::ids::SubtaskIndex;
+use millstream_state::{Backend, KeyedStore, StoreSettings};
 use tempfile::TempDir;
 
 use super::*;
-use crate::{clock::ManualClock, run::FileWork};
-use millstream_model::ids::SubtaskIndex;
+use crate::{clock::ManualClock, operators::state_error, run::FileWork};
+
+/// Keeps keyed state; another version of it declares its states anew.
+struct Keeper(KeyedStore);
+
+#[async_trait]
+impl Operator for Keeper {
+    async fn on_batch(&mut self, _input: usize, _batch: Batch, _now: Moment, _out: &mut Output) -> Result<(), OperatorError> {
+        Ok(())
+    }
+
+    fn with_store(&mut self, work: &mut dyn FnMut(&mut KeyedStore)) {
+        work(&mut self.0);
+    }
+
+    async fn on_control(&mut self, _control: Control) -> Result<(), OperatorError> {
+        self.0.redeclare(Vec::new(), Vec::new()).map_err(state_error)
+    }
+}
 
 fn split(id: &str) -> SplitManifest {
     SplitManifest {
@@ -19,11 +39,15 @@ fn split(id: &str) -> SplitManifest {
 
 /// A source alone, which takes snapshots below a directory.
 fn source_chain() -> (Chain, TempDir) {
+    chain_of(Role::Source)
+}
+
+fn chain_of(role: Role) -> (Chain, TempDir) {
     let directory = tempfile::tempdir().expect("a directory");
     let link = Link {
         node: 0,
         id: OperatorId::from("numbers"),
-        role: Role::Source,
+        role,
         aligner: Aligner::new(1),
         entries: Vec::new(),
         outlets: Vec::new(),
@@ -63,4 +87,20 @@ async fn a_barrier_that_never_came_is_taken_at_the_end() {
     assert!(matches!(chain.accept_at_end(Barrier { checkpoint: CheckpointId(7) }).await, Ok(true)));
     chain.set_splits(vec![split("at the end")], None);
     assert_eq!(snapshotted_splits(&mut chain), ["at the end"]);
+}
+
+/// In some subtasks the snapshot is complete when the swap comes, in others it is not: all of them switch.
+#[tokio::test]
+async fn a_swap_in_the_middle_of_a_snapshot_gives_the_snapshot_up() {
+    let settings = StoreSettings { backend: Backend::Memory, memory_budget_bytes: 1 << 20 };
+    let store = KeyedStore::open(&settings, 0..4096, Vec::new(), Vec::new()).expect("an empty store");
+    let (mut chain, _directory) = chain_of(Role::Operator(Box::new(Keeper(store))));
+    let barrier = Barrier { checkpoint: CheckpointId(7) };
+    chain.accept(0, Element::Barrier(barrier)).await.unwrap_or_else(|_| panic!("a barrier passes"));
+    let switch = || Control::Switch(Box::new(()));
+    assert!(chain.on_control(0, switch()).await.is_err(), "a store that is being cut keeps its declarations");
+    let (checkpoint, failed) = chain.give_up_for(0).expect("a snapshot is under way");
+    assert_eq!((checkpoint, failed.operator.as_str()), (CheckpointId(7), "numbers"));
+    assert!(chain.on_control(0, switch()).await.is_ok());
+    assert!(chain.advance_snapshot().is_none());
 }
