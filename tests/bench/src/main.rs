@@ -6,6 +6,7 @@
 //! distinct events of Nexmark (default: 50 million).
 
 mod boundary;
+mod checkpoints;
 mod child;
 mod disk;
 mod figures;
@@ -27,7 +28,7 @@ use figures::{Figure, Report};
 use guests::Guests;
 
 /// The groups of figures, in the order in which they are measured.
-const GROUPS: [&str; 6] = ["boundary", "keyed", "process", "disk", "parallel", "nexmark"];
+const GROUPS: [&str; 7] = ["boundary", "keyed", "process", "disk", "parallel", "checkpoints", "nexmark"];
 
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -110,6 +111,7 @@ impl Step {
             Self::Group("process") => process::measure(guests).await,
             Self::Group("disk") => disk::measure(guests),
             Self::Group("parallel") => parallel::measure(guests).await,
+            Self::Group("checkpoints") => checkpoints::measure(guests).await,
             Self::Group(name) => bail!("there is no group {name}"),
             Self::Query(query, bound) => nexmark::measure(guests, query, bound, events).await,
         }

@@ -73,7 +73,8 @@ pub async fn replayed(guests: &Guests, query: &str, events: u64, parallelism: No
     let text = text.replace("events: 6000, event-rate: 50", &format!("events: {events}"));
     let (before, sink) = text.split_once("    files:").context("the job ends with its sink")?;
     let path = sink.split_once('\n').map_or("", |(_, rest)| rest);
-    let text = format!("{before}    blackhole: {{}}\n{path}");
+    // Only a durable run looks at the last line.
+    let text = format!("{before}    blackhole: {{}}\n{path}\ncheckpoints: {{ interval: 1s }}\n");
     let recorder = Recorder::default();
     let connectors = millstream_connectors::all().with_source(ReplayConnector::new(Box::new(Nexmark), recorder.clone(), ROWS_PER_BATCH));
     let plan = jobs::planned(&text, &directory, &connectors, guests, parallelism).await?;

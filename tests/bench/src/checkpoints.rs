@@ -1,0 +1,85 @@
+//! What checkpoints cost: the same query on the same events with a checkpoint every second and without any, both with their state on disk, by the
+//! clock on the wall. Of several tries the best counts, since others can only take time away.
+
+use std::{
+    num::NonZeroU32,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use millstream_engine::{
+    clock::Random,
+    run::{Durable, FileWork, RunSettings, StartFrom, StateDirectory},
+};
+use millstream_state::{RocksShared, RocksSharedSettings};
+use millstream_storage::{LocalCheckpointStorage, LocalCommitLog};
+
+use crate::{
+    figures::{Figure, now},
+    guests::Guests,
+    jobs,
+    nexmark::{Replayed, replayed},
+};
+
+const TRIES: usize = 3;
+/// Some seconds, so that several checkpoints are taken.
+const EVENTS: u64 = 50_000_000;
+const QUERIES: [&str; 2] = ["q5", "q11"];
+
+/// All figures of this group.
+///
+/// # Errors
+/// A query does not run.
+pub async fn measure(guests: &Guests) -> anyhow::Result<Vec<Figure>> {
+    let mut figures = Vec::new();
+    for query in QUERIES {
+        figures.push(measure_query(guests, query).await?);
+    }
+    Ok(figures)
+}
+
+async fn measure_query(guests: &Guests, query: &str) -> anyhow::Result<Figure> {
+    let replayed = replayed(guests, query, EVENTS, NonZeroU32::MIN).await?;
+    let (mut without, mut with) = (f64::INFINITY, f64::INFINITY);
+    for _ in 0..TRIES {
+        without = without.min(seconds(&replayed, false).await?);
+        with = with.min(seconds(&replayed, true).await?);
+    }
+    let how = format!(
+        "{EVENTS} events replayed from memory, state on RocksDB, {without:.1} s without and {with:.1} s with a checkpoint every second, best of {TRIES} in turn"
+    );
+    Ok(Figure::at_least(format!("throughput with checkpoints against none, {query}"), without / with, "times", 0.9, how))
+}
+
+async fn seconds(replayed: &Replayed, is_durable: bool) -> anyhow::Result<f64> {
+    let directory = tempfile::tempdir()?;
+    let place = directory.path();
+    let state = StateDirectory { path: place.join("state"), shared: Arc::new(RocksShared::new(RocksSharedSettings::default())) };
+    let durable = is_durable.then(|| -> anyhow::Result<Durable> {
+        Ok(Durable {
+            storage: Arc::new(LocalCheckpointStorage::open(&place.join("checkpoints"))?),
+            log: Arc::new(LocalCommitLog::open(&place.join("commit.log"))?),
+            work: place.join("work"),
+            random: Arc::new(Counted::default()),
+            start: StartFrom::Latest,
+            file_work: FileWork::OnThreads,
+            crash: None,
+        })
+    });
+    let settings = RunSettings { state: Some(state), durable: durable.transpose()?, ..RunSettings::new() };
+    let began = now();
+    jobs::finished(&replayed.plan, settings).await?;
+    Ok(began.elapsed().as_secs_f64())
+}
+
+/// Names need to differ, and nobody waits.
+#[derive(Default)]
+struct Counted(AtomicU64);
+
+impl Random for Counted {
+    fn next_u64(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed)
+    }
+}
