@@ -12,7 +12,7 @@ use millstream_engine::{graph::JobPlan, run::RunSettings};
 use millstream_model::Batch;
 
 use crate::{
-    figures::{Figure, median, process_cpu_seconds},
+    figures::{Figure, median, now, process_cpu_seconds},
     guests::Guests,
     jobs, native,
     replay::{Recorder, ReplayConnector},
@@ -60,6 +60,18 @@ pub struct Replayed {
     pub plan: Arc<JobPlan>,
     /// Batches of each source, in the order of the sources.
     pub batches: Vec<Vec<Batch>>,
+}
+
+impl Replayed {
+    /// Seconds by the clock on the wall for one run.
+    ///
+    /// # Errors
+    /// It does not get to its end.
+    pub async fn seconds(&self, settings: RunSettings) -> anyhow::Result<f64> {
+        let began = now();
+        jobs::finished(&self.plan, settings).await?;
+        Ok(began.elapsed().as_secs_f64())
+    }
 }
 
 /// The job of the example with more events, from memory, into a sink that counts.

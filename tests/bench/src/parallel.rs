@@ -5,12 +5,7 @@ use std::num::NonZeroU32;
 
 use millstream_engine::run::RunSettings;
 
-use crate::{
-    figures::{Figure, now},
-    guests::Guests,
-    jobs,
-    nexmark::{Replayed, replayed},
-};
+use crate::{figures::Figure, guests::Guests, nexmark::replayed};
 
 const TRIES: usize = 5;
 const EVENTS: u64 = 30_000_000;
@@ -34,15 +29,9 @@ async fn measure_query(guests: &Guests, query: &str) -> anyhow::Result<Figure> {
     let (alone, together) = (replayed(guests, query, EVENTS, NonZeroU32::MIN).await?, replayed(guests, query, EVENTS, two).await?);
     let (mut one, mut both) = (f64::INFINITY, f64::INFINITY);
     for _ in 0..TRIES {
-        one = one.min(seconds(&alone).await?);
-        both = both.min(seconds(&together).await?);
+        one = one.min(alone.seconds(RunSettings::new()).await?);
+        both = both.min(together.seconds(RunSettings::new()).await?);
     }
     let how = format!("{EVENTS} events replayed from memory, as many splits as subtasks, wall clock, best of {TRIES} in turn");
     Ok(Figure::at_least(format!("parallelism 2 against 1, {query}"), one / both, "times", 1.7, how))
-}
-
-async fn seconds(replayed: &Replayed) -> anyhow::Result<f64> {
-    let began = now();
-    jobs::finished(&replayed.plan, RunSettings::new()).await?;
-    Ok(began.elapsed().as_secs_f64())
 }
