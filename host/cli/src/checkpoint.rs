@@ -79,15 +79,20 @@ pub fn execute(arguments: Arguments) -> Result<Exit, Failure> {
 async fn list(directory: &Path, json: bool) -> Result<Exit, Failure> {
     let (place, owner) = Place::existing(directory)?;
     let record = kept::record(&place, &owner).await?.unwrap_or_default();
-    let mut found = Vec::new();
+    let mut found: Vec<(u64, Result<Facts, Failure>)> = Vec::new();
     for committed in kept::all(&record) {
-        found.push(Kept::committed(&place, &owner, &committed).await?.facts());
+        // One that is damaged is why somebody looks for the others.
+        let read = Kept::committed(&place, &owner, &committed).await;
+        found.push((committed.checkpoint.0, read.map(|kept| kept.facts())));
     }
     let last = record.checkpoint.map(|checkpoint| checkpoint.0);
     if json {
-        let with_decision = |facts: &Facts| {
-            let mut value = serde_json::to_value(facts).expect("facts have string keys only");
-            value["committed"] = (Some(facts.number) == last).into();
+        let with_decision = |(number, facts): &(u64, Result<Facts, Failure>)| {
+            let mut value = match facts {
+                Ok(facts) => serde_json::to_value(facts).expect("facts have string keys only"),
+                Err(failure) => serde_json::json!({ "number": number, "problems": failure.problems }),
+            };
+            value["committed"] = (Some(*number) == last).into();
             value
         };
         terminal::print(&serde_json::Value::from(found.iter().map(with_decision).collect::<Vec<_>>()).to_string());
@@ -97,7 +102,14 @@ async fn list(directory: &Path, json: bool) -> Result<Exit, Failure> {
         terminal::note("no checkpoint is committed yet");
         return Ok(Exit::Done);
     }
-    let row = |facts: &Facts| {
+    let row = |(number, facts): &(u64, Result<Facts, Failure>)| {
+        let facts = match facts {
+            Ok(facts) => facts,
+            Err(failure) => {
+                let problem = failure.problems.first().map_or("", |problem| problem.message.as_str());
+                return [number.to_string(), String::new(), String::new(), String::new(), problem.to_owned()];
+            }
+        };
         let note = match (Some(facts.number) == last, facts.finished) {
             (true, true) => "the job has finished",
             (true, false) => "goes on from here",

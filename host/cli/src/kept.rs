@@ -61,7 +61,7 @@ impl Kept {
         let manifest = read_manifest(&*storage, manifest, sha256).await;
         let manifest = manifest.map_err(|error| {
             Failure::from_error(Exit::of(error.kind()), &error)
-                .fix("`millstream checkpoint list` shows older checkpoints that are still kept, `millstream savepoint list` the savepoints")
+                .fix("`millstream checkpoint list DIR` shows older checkpoints that are kept; make one a savepoint (`millstream savepoint create NAME --checkpoint NUMBER --state DIR`), or take one from `millstream savepoint list --state DIR`, and start from it with --fresh --restore NAME")
         })?;
         Ok(Self { manifest, storage, files_prefix: format!("{}/files", owner.job) })
     }

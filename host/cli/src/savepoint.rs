@@ -54,6 +54,9 @@ enum Command {
     Create {
         /// Its name [default: the time, as 2013-01-05T03-00-00Z].
         name: Option<String>,
+        /// Of this checkpoint, which is still kept, instead: `millstream checkpoint list DIR` shows them.
+        #[arg(long, value_name = "NUMBER")]
+        checkpoint: Option<u64>,
         #[command(flatten)]
         of: OfJob,
     },
@@ -128,7 +131,7 @@ impl Arguments {
 pub fn execute(arguments: Arguments) -> Result<Exit, Failure> {
     machine::block_on(async {
         match arguments.command {
-            Command::Create { name, of } => create(name, &of).await,
+            Command::Create { name, checkpoint, of } => create(name, checkpoint, &of).await,
             Command::List(of) => list(&of).await,
             Command::Inspect { savepoint, state, json } => inspect(&savepoint, state.as_deref(), json).await,
             Command::Delete { name, of } => delete(&name, &of).await,
@@ -150,19 +153,35 @@ pub fn check_name(name: &str) -> Result<(), Failure> {
 }
 
 /// A savepoint is a copy of a committed checkpoint: of one that the running job takes now, or of the last one.
-async fn create(name: Option<String>, of: &OfJob) -> Result<Exit, Failure> {
+async fn create(name: Option<String>, checkpoint: Option<u64>, of: &OfJob) -> Result<Exit, Failure> {
     let (place, owner) = Place::existing(&of.state)?;
     let name = name.unwrap_or_else(|| terminal::time(SystemClock.now_ms()).replace(':', "-"));
     check_name(&name)?;
-    let running: Option<CheckpointReport> = client::ask(&place, &Request::Checkpoint {})?;
-    let facts = made(&place, &owner, &name).await?;
+    let (facts, when) = match checkpoint {
+        Some(number) => (copied_from(&kept_as(&place, &owner, number).await?, &place, &name).await?, String::new()),
+        None => {
+            let running: Option<CheckpointReport> = client::ask(&place, &Request::Checkpoint {})?;
+            let when = if running.is_some() { " now" } else { " of the last checkpoint, as the job does not run" };
+            (made(&place, &owner, &name).await?, when.to_owned())
+        }
+    };
     terminal::print(&if of.json {
         serde_json::to_string(&facts).expect("facts have string keys only")
     } else {
-        let when = if running.is_some() { "now" } else { "of the last checkpoint, as the job does not run" };
-        format!("savepoint `{name}` {when}: {}, in {}", facts.shown(SystemClock.now_ms()), place.savepoints().join(&name).display())
+        format!("savepoint `{name}`{when}: {}, in {}", facts.shown(SystemClock.now_ms()), place.savepoints().join(&name).display())
     });
     Ok(Exit::Done)
+}
+
+/// The kept checkpoint with this number.
+async fn kept_as(place: &Place, owner: &Owner, number: u64) -> Result<Kept, Failure> {
+    let record = kept::record(place, owner).await?;
+    let all = record.as_ref().map(kept::all).into_iter().flatten();
+    let committed = all.into_iter().find(|committed| committed.checkpoint.0 == number).ok_or_else(|| {
+        Failure::new(Exit::Invalid, format!("checkpoint {number} of job `{}` is not kept", owner.job))
+            .fix("`millstream checkpoint list DIR` shows those that are")
+    })?;
+    Kept::committed(place, owner, &committed).await
 }
 
 /// Makes a savepoint of the last checkpoint.

@@ -69,6 +69,28 @@ fn a_flipped_bit_in_a_manifest_is_found() {
 }
 
 #[test]
+fn an_older_checkpoint_helps_when_the_last_one_is_damaged() {
+    let place = killed();
+    let kept = place.says(&["checkpoint", "list", "state", "--json"]).with_code(0).stdout;
+    let kept: serde_json::Value = serde_json::from_str(&kept).unwrap();
+    let numbers: Vec<u64> = kept.as_array().unwrap().iter().map(|one| one["number"].as_u64().unwrap()).collect();
+    let [.., older, last] = numbers.as_slice() else { panic!("two are kept: {numbers:?}") };
+    let manifest = files(&place.join("state/checkpoints"), ".manifest").pop().unwrap();
+    flip(&manifest);
+    ended(&mut place.run(&["--state", "state"])).with_code(1).saying(&["damaged", "--checkpoint NUMBER"]);
+    let listed = place.says(&["checkpoint", "list", "state"]).with_code(0).stdout;
+    assert!(listed.contains("damaged") && listed.contains(&older.to_string()) && listed.contains(&last.to_string()), "{listed}");
+    let older = older.to_string();
+    place.says(&["savepoint", "create", "rescue", "--checkpoint", "99999", "--state", "state"]).with_code(2).saying(&["99999"]);
+    place.says(&["savepoint", "create", "rescue", "--checkpoint", &older, "--state", "state"]).with_code(0);
+    let again = place.set("sinks.out.files.path=again");
+    ended(&mut again.run(&["--state", "state", "--restore", "rescue", "--fresh"])).with_code(0).saying(&["from savepoint `rescue`"]);
+    // What was written before the checkpoint stays where it was.
+    let counts = counting::written(&again.join("again"));
+    assert!(counts.iter().all(|(key, counts)| counts.last() == Some(&counting::times(*key, ROWS))), "{counts:?}");
+}
+
+#[test]
 fn a_flipped_bit_in_a_file_of_state_is_found() {
     let place = killed();
     let state = files(&place.join("state/checkpoints/counting/files"), "");
