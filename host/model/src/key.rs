@@ -195,16 +195,24 @@ pub fn encode_keys(columns: &[ArrayRef], rows: usize) -> Result<EncodedKeys, Not
 
 /// The common case, a single 8-byte integer column without nulls, in one tight loop.
 fn encode_one_fixed(column: &ArrayRef) -> Option<EncodedKeys> {
+    let flip = flip_of_words(column)?;
+    let data = column.to_data();
+    Some(encode_words(&data.buffers()[0].typed_data::<u64>()[data.offset()..data.offset() + data.len()], flip))
+}
+
+/// What is flipped in the values of an 8-byte integer column so that they sort as bytes; none: it is another column, or has nulls.
+fn flip_of_words(column: &ArrayRef) -> Option<u64> {
     if column.null_count() != 0 {
         return None;
     }
-    let flip: u64 = match column.data_type() {
-        DataType::Int64 | DataType::Timestamp(_, _) | DataType::Date64 | DataType::Duration(_) | DataType::Time64(_) => 1 << 63,
-        DataType::UInt64 => 0,
-        _ => return None,
-    };
-    let data = column.to_data();
-    let values: &[u64] = &data.buffers()[0].typed_data::<u64>()[data.offset()..data.offset() + data.len()];
+    match column.data_type() {
+        DataType::Int64 | DataType::Timestamp(_, _) | DataType::Date64 | DataType::Duration(_) | DataType::Time64(_) => Some(1 << 63),
+        DataType::UInt64 => Some(0),
+        _ => None,
+    }
+}
+
+fn encode_words(values: &[u64], flip: u64) -> EncodedKeys {
     let mut bytes = vec![0_u8; values.len() * 9];
     let mut hashes = Vec::with_capacity(values.len());
     for (key, value) in bytes.chunks_exact_mut(9).zip(values) {
@@ -214,8 +222,60 @@ fn encode_one_fixed(column: &ArrayRef) -> Option<EncodedKeys> {
         hashes.push(hash_of_word(encoded));
     }
     let ends = (1..=values.len() as u32).map(|count| count * 9).collect();
-    Some(EncodedKeys { bytes, ends, hashes, groups: None })
+    EncodedKeys { bytes, ends, hashes, groups: None }
 }
+
+/// The distinct keys of a batch, in the order of their first rows.
+pub struct DistinctKeys {
+    /// One per distinct key.
+    pub keys: EncodedKeys,
+    /// For each row the number of its key.
+    pub of_row: Vec<u32>,
+}
+
+/// As [`encode_keys`], each key once: for batches in which few keys come again and again, where encoding and hashing every row is most of the
+/// work. None: the key is not a single 8-byte integer column without nulls, or it has more than `distinct_max` values.
+///
+/// The values are found by open addressing under one multiplication (Knuth 6.4). Whoever chooses values that collide makes it give up: it probes
+/// no more than [`PROBES_PER_ROW`] places for a row on average.
+pub fn encode_few_keys(columns: &[ArrayRef], distinct_max: usize) -> Option<DistinctKeys> {
+    let [column] = columns else { return None };
+    let flip = flip_of_words(column)?;
+    let data = column.to_data();
+    let values: &[u64] = &data.buffers()[0].typed_data::<u64>()[data.offset()..data.offset() + data.len()];
+    let places = (4 * distinct_max).next_power_of_two().max(64);
+    let shift = 64 - places.trailing_zeros();
+    let mut table = vec![(0_u64, NO_KEY); places];
+    let (mut distinct, mut of_row) = (Vec::with_capacity(distinct_max), vec![0_u32; values.len()]);
+    let mut probes_left = PROBES_PER_ROW * values.len();
+    for (&value, number) in values.iter().zip(&mut of_row) {
+        let mut place = (value.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> shift) as usize;
+        loop {
+            let entry = &mut table[place & (places - 1)];
+            if entry.0 == value && entry.1 != NO_KEY {
+                *number = entry.1;
+                break;
+            }
+            if entry.1 == NO_KEY {
+                if distinct.len() == distinct_max {
+                    return None;
+                }
+                *number = distinct.len() as u32;
+                *entry = (value, *number);
+                distinct.push(value);
+                break;
+            }
+            probes_left = probes_left.checked_sub(1)?;
+            place += 1;
+        }
+    }
+    Some(DistinctKeys { keys: encode_words(&distinct, flip), of_row })
+}
+
+/// Further places that [`encode_few_keys`] looks at for a row, on average, before it gives up.
+const PROBES_PER_ROW: usize = 4;
+/// No number of a key in the table of [`encode_few_keys`].
+const NO_KEY: u32 = u32::MAX;
 
 /// XXH3-64 of the tag 01 and 8 bytes: the library's steps for keys of 9 to 16 bytes, on registers. Reading back the bytes just written would
 /// wait for the memory (a third of the time of encoding and finding an integer key).

@@ -16,6 +16,7 @@ pub struct Slot(pub(crate) u32);
 pub struct KeySet {
     pub(crate) slots: Vec<Slot>,
     pub(crate) of_row: Option<ScalarBuffer<u32>>,
+    /// Where each key stands in `keys`.
     pub(crate) first_row: Vec<u32>,
     pub(crate) keys: Arc<EncodedKeys>,
     pub(crate) stamp: u32,
@@ -35,11 +36,6 @@ impl KeySet {
     /// The key number of each row; none: row i is key i.
     pub fn of_row(&self) -> Option<&ScalarBuffer<u32>> {
         self.of_row.as_ref()
-    }
-
-    /// The first row of each key; ascending.
-    pub fn first_rows(&self) -> &[u32] {
-        &self.first_row
     }
 
     /// The hash of key `number`.

@@ -7,7 +7,7 @@ use arrow_buffer::BooleanBuffer;
 use arrow_schema::DataType;
 use millstream_model::{
     Watermark,
-    key::EncodedKeys,
+    key::{EncodedKeys, encode_few_keys, encode_keys},
     state::{Clock, StateDescriptor, StateKind, TimerDescriptor},
 };
 
@@ -53,7 +53,12 @@ pub struct KeyedStore {
     tables: Tables,
     /// The types of the columns of a key; empty: not told.
     key_types: Vec<DataType>,
+    /// Whether the last batch of [`Self::resolve_columns`] had few keys.
+    expects_few_keys: bool,
 }
+
+/// A batch with at least so many rows for a key has few keys.
+const ROWS_PER_FEW_KEYS: usize = 8;
 
 enum State {
     Value(ValueState),
@@ -114,6 +119,7 @@ impl KeyedStore {
             taking: None,
             tables: Tables::default(),
             key_types: Vec::new(),
+            expects_few_keys: false,
         }
     }
 
@@ -252,6 +258,20 @@ impl KeyedStore {
             keys,
             stamp: resolved.stamp,
         })
+    }
+
+    /// As [`Self::resolve`], of key columns. When the last batch had few keys, they are looked for before they are encoded.
+    ///
+    /// # Errors
+    /// As [`Self::resolve`]; [`Error::InvalidUse`]: a column's type cannot be part of a key.
+    pub fn resolve_columns(&mut self, columns: &[ArrayRef], rows: usize) -> Result<KeySet, Error> {
+        let few = if self.expects_few_keys { encode_few_keys(columns, rows / ROWS_PER_FEW_KEYS) } else { None };
+        let set = match few {
+            Some(few) => KeySet { of_row: Some(few.of_row.into()), ..self.resolve(few.keys)? },
+            None => self.resolve(encode_keys(columns, rows).map_err(|error| Error::InvalidUse(error.to_string()))?)?,
+        };
+        self.expects_few_keys = set.len() * ROWS_PER_FEW_KEYS <= rows;
+        Ok(set)
     }
 
     /// The values of a value state, one per key; null is absence (never written, deleted, or its time to live is over).

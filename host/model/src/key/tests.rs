@@ -65,6 +65,36 @@ fn the_fast_path_writes_the_same_bytes() {
     assert_eq!(sliced.key(0), fast.key(2));
 }
 
+/// Few keys, met once each, are those that all rows have, in the order of their first rows.
+#[test]
+fn few_keys_are_those_of_the_rows() {
+    let values: Vec<i64> = (0..1_000_i64).map(|row| row * row % 37 - 18).collect();
+    let column: ArrayRef = Arc::new(Int64Array::from(values.clone()));
+    let all = keys_of(&[column.clone()]);
+    let few = encode_few_keys(&[column.clone()], 37).expect("it is one integer column of few values");
+    let mut first_seen: Vec<i64> = Vec::new();
+    for (row, value) in values.iter().enumerate() {
+        let number = first_seen.iter().position(|seen| seen == value).unwrap_or_else(|| {
+            first_seen.push(*value);
+            first_seen.len() - 1
+        });
+        assert_eq!(few.of_row[row] as usize, number);
+        assert_eq!((few.keys.key(number), few.keys.hashes()[number]), (all.key(row), all.hashes()[row]));
+    }
+    assert_eq!(few.keys.len(), first_seen.len());
+    assert!(encode_few_keys(&[column], first_seen.len() - 1).is_none(), "more keys than were asked for");
+}
+
+/// Values made to fall on one place cost a bounded number of steps.
+#[test]
+fn keys_that_collide_on_purpose_are_left_to_the_other_way() {
+    // Multiples of the inverse of the multiplier by small numbers: their products are small, so all of them begin at place 0.
+    let inverse = 0xf1de_83e1_9937_733d_u64;
+    assert_eq!(inverse.wrapping_mul(0x9e37_79b9_7f4a_7c15), 1);
+    let values: ArrayRef = Arc::new(UInt64Array::from_iter_values((0..4_096_u64).map(|row| inverse.wrapping_mul(row % 512))));
+    assert!(encode_few_keys(&[values], 512).is_none());
+}
+
 #[test]
 fn without_key_columns_every_row_has_the_empty_key() {
     let keys = encode_keys(&[], 3).expect("no column, no type to refuse");

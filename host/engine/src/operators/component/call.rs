@@ -163,9 +163,7 @@ impl ComponentOperator {
     fn resolve(&self, batch: &Batch, columns: &[usize]) -> Result<Option<KeySet>, Failed> {
         let Some(store) = &self.store else { return Ok(None) };
         let columns: Vec<ArrayRef> = columns.iter().map(|&column| batch.column(column).clone()).collect();
-        let keys = encode_keys(&columns, batch.num_rows())
-            .map_err(|error| Failed::Host(OperatorError::internal("a key column cannot be a key").because(error)))?;
-        store.lock().resolve(keys).map(Some).map_err(guest_or_host)
+        store.lock().resolve_columns(&columns, batch.num_rows()).map(Some).map_err(guest_or_host)
     }
 
     fn call_keys(&self, keys: &KeySet, now: Moment) -> Result<CallKeys, Failed> {

@@ -11,7 +11,24 @@ fn equal_keys_of_a_batch_are_one_key() {
     let keys = memory.resolve([7, 8, 7, 7, 9, 8]);
     assert_eq!(keys.len(), 3);
     assert_eq!(keys.of_row().expect("rows share keys").to_vec(), [0, 1, 0, 0, 2, 1]);
-    assert_eq!(keys.first_rows(), [0, 1, 4]);
+}
+
+/// Batches of few keys go another way from the second on; the keys, their order and what is stored under them are the same.
+#[test]
+fn a_batch_of_few_keys_finds_the_keys_of_any_other() {
+    let few: ArrayRef = Arc::new(Int64Array::from_iter_values((0..64).map(|row| [7, 8, 9, 7][row % 4])));
+    let mut fixture = open(Kind::Memory, vec![value_state("n", DataType::Int64)], vec![]);
+    fixture.put_ints(0, &[(9, Some(90)), (7, Some(70))]);
+    for _ in 0..3 {
+        let keys = fixture.store.resolve_columns(&[few.clone()], 64).expect("these are keys");
+        assert_eq!(keys.of_row().expect("rows share keys")[..6], [0, 1, 2, 0, 0, 1]);
+        let bytes = |number: usize| *keys.key_bytes(number).last().expect("a key has bytes");
+        assert_eq!([bytes(0), bytes(1), bytes(2)], [7, 8, 9]);
+        let values = fixture.store.load(0, &keys, Moment { watermark: None, processing_time: 0 }).expect("it is a value state");
+        assert_eq!(values.as_primitive::<Int64Type>().iter().collect::<Vec<_>>(), [Some(70), None, Some(90)]);
+    }
+    let many: ArrayRef = Arc::new(Int64Array::from_iter_values(0..64));
+    assert_eq!(fixture.store.resolve_columns(&[many], 64).expect("these are keys").len(), 64);
 }
 
 #[test]
