@@ -270,8 +270,16 @@ impl Disk {
 
     /// Bytes of files and of buffers not yet in files.
     pub fn bytes(&self) -> u64 {
-        let property = |name: &str| self.db.as_ref().and_then(|db| db.property_int_value(name).ok().flatten()).unwrap_or(0);
-        property("rocksdb.live-sst-files-size") + property("rocksdb.cur-size-all-mem-tables")
+        self.property("rocksdb.live-sst-files-size") + self.property("rocksdb.cur-size-all-mem-tables")
+    }
+
+    /// About how many entries there are.
+    pub fn estimated_entries(&self) -> usize {
+        usize::try_from(self.property("rocksdb.estimate-num-keys")).unwrap_or(usize::MAX)
+    }
+
+    fn property(&self, name: &str) -> u64 {
+        self.db.as_ref().and_then(|db| db.property_int_value(name).ok().flatten()).unwrap_or(0)
     }
 
     fn open(&mut self) -> Result<&DB, Error> {

@@ -28,6 +28,7 @@ mod read;
 mod restore;
 mod room;
 mod snapshot;
+mod warm;
 
 pub use migrate::{Migrate, OldValues};
 pub(crate) use read::PAGE;
@@ -55,6 +56,9 @@ pub struct KeyedStore {
     key_types: Vec<DataType>,
     /// Whether the last batch of [`Self::resolve_columns`] had few keys.
     expects_few_keys: bool,
+    /// Every value on disk is in memory too, so the disk is not asked for a key that the table does not have: snapshots write to the disk, but
+    /// as long as memory suffices nothing is read from it. A store that had to make room asks from then on.
+    is_covered: bool,
 }
 
 /// A batch with at least so many rows for a key has few keys.
@@ -120,7 +124,13 @@ impl KeyedStore {
             tables: Tables::default(),
             key_types: Vec::new(),
             expects_few_keys: false,
+            is_covered: true,
         }
+    }
+
+    /// Whether a key that comes new into the table may have values on disk.
+    fn asks_disk(&self) -> bool {
+        !self.is_covered && self.disk.as_ref().is_some_and(Disk::is_open)
     }
 
     /// The declared states.
@@ -236,7 +246,7 @@ impl KeyedStore {
     pub fn resolve(&mut self, keys: impl Into<Arc<EncodedKeys>>) -> Result<KeySet, Error> {
         let keys = keys.into();
         self.make_room()?;
-        let asks_disk = self.disk.as_ref().is_some_and(Disk::is_open);
+        let asks_disk = self.asks_disk();
         let states = &self.states;
         let resolved = self.table.resolve(&keys, |row| {
             for state in states {

@@ -99,6 +99,11 @@ impl KeyTable {
         self.index.bytes() + self.live * self.rows.stride() * 8 + self.long_keys.used_bytes()
     }
 
+    /// Memory that one more key takes, a key outside its row aside.
+    pub fn row_bytes(&self) -> usize {
+        self.rows.stride() * 8 + Index::BYTES_PER_KEY
+    }
+
     /// The stamp of the newest key set.
     pub fn stamp(&self) -> u32 {
         self.stamp

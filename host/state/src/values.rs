@@ -443,6 +443,21 @@ impl ValueState {
         (entries, (next < slots).then_some(Cursor { part: self.part, key: Vec::new(), slot: next }))
     }
 
+    /// Takes in values of the disk below this store for slots of which memory knows nothing.
+    pub fn take_in_unknown(&mut self, mut found: Vec<(Slot, Vec<u8>)>, table: &mut KeyTable) -> Result<(), Error> {
+        found.retain(|(slot, _)| self.head(table, *slot) & KNOWN == 0);
+        self.take_in(&found, table)
+    }
+
+    /// The disk has nothing that memory does not know.
+    pub fn know_all(&self, table: &mut KeyTable) {
+        for slot in (0..table.slots() as u32).map(Slot).filter(|slot| table.rows.row(slot.0)[self.offset] & KNOWN == 0).collect::<Vec<_>>() {
+            if table.is_used(slot.0) {
+                self.record_mut(table, slot)[0] |= KNOWN;
+            }
+        }
+    }
+
     /// Takes in values of a snapshot, as they stood on disk: the disk below this store does not have them.
     pub fn take_in_changed(&mut self, found: &[(Slot, Vec<u8>)], context: &mut Context<'_>) -> Result<(), Error> {
         self.take_in(found, context.table)?;

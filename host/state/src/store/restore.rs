@@ -98,6 +98,8 @@ impl KeyedStore {
         }
         store.redeclare(states, timers)?;
         store.restore_positions(&parts);
+        // What is brought to disk now is not in memory; `warm` changes that, if it can.
+        store.is_covered = parts.iter().all(|part| part.description.files == FilesForm::Entries);
         if let Some(base) = base {
             store.link(parts[base], &migrating.names)?;
         }
@@ -112,6 +114,7 @@ impl KeyedStore {
         for part in parts.iter().filter(|part| part.description.entries > 0) {
             store.load_entries(part, &mut migrating)?;
         }
+        store.warm()?;
         store.make_room()?;
         Ok(store)
     }
@@ -441,6 +444,6 @@ fn join_prefixes(parts: &[&SnapshotPart], base: Option<usize>) -> Result<Prefixe
 }
 
 /// Where the entries of a state begin that belong to a key group; behind the last group: where they all end.
-fn group_key(prefix: u16, group: u16) -> Vec<u8> {
+pub(super) fn group_key(prefix: u16, group: u16) -> Vec<u8> {
     [prefix.to_be_bytes(), group.to_be_bytes()].concat()
 }

@@ -94,6 +94,7 @@ impl KeyedStore {
                 rounds_left -= 1;
             }
             self.save(&victims)?;
+            self.is_covered = false;
             for &victim in &victims {
                 for state in &mut self.states {
                     if let State::Value(value) = state {

@@ -13,6 +13,7 @@ mod snapshots;
 mod time_to_live;
 mod timers;
 mod values;
+mod warm;
 
 use std::{ops::ControlFlow, sync::Arc};
 
