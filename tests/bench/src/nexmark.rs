@@ -67,10 +67,35 @@ impl Replayed {
     ///
     /// # Errors
     /// It does not get to its end.
-    pub async fn seconds(&self, settings: RunSettings) -> anyhow::Result<f64> {
-        let began = now();
+    pub async fn time(&self, settings: RunSettings) -> anyhow::Result<Took> {
+        let (began, cpu) = (now(), process_cpu_seconds());
         jobs::finished(&self.plan, settings).await?;
-        Ok(began.elapsed().as_secs_f64())
+        Ok(Took { seconds: began.elapsed().as_secs_f64(), cpu_seconds: process_cpu_seconds() - cpu })
+    }
+}
+
+/// What a run took.
+#[derive(Clone, Copy)]
+pub struct Took {
+    /// By the clock on the wall.
+    pub seconds: f64,
+    /// Of all threads: it tells waiting from work where the ratio of two runs is not what it should be.
+    pub cpu_seconds: f64,
+}
+
+impl Took {
+    /// Longer than any run.
+    pub const LONGEST: Self = Self { seconds: f64::INFINITY, cpu_seconds: f64::INFINITY };
+
+    /// The shorter of two runs.
+    pub fn min(self, other: Self) -> Self {
+        if self.seconds < other.seconds { self } else { other }
+    }
+}
+
+impl std::fmt::Display for Took {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:.1} s ({:.1} of CPU)", self.seconds, self.cpu_seconds)
     }
 }
 
