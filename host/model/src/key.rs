@@ -53,6 +53,7 @@ impl KeyGroup {
     }
 
     /// The subtask that owns this group among `parallelism` subtasks.
+    #[inline]
     pub fn owner(self, parallelism: u32) -> SubtaskIndex {
         SubtaskIndex(u32::from(self.0) * parallelism / u32::from(KEY_GROUPS))
     }
@@ -191,6 +192,21 @@ pub fn encode_keys(columns: &[ArrayRef], rows: usize) -> Result<EncodedKeys, Not
         keys.hashes.push(hash);
     }
     Ok(keys)
+}
+
+/// The hash of the key of every row, which leads to its key group; where the bytes of the key are not needed this is the shorter way.
+///
+/// # Errors
+/// A column's type cannot be part of a key.
+pub fn hash_keys(columns: &[ArrayRef], rows: usize) -> Result<Vec<u64>, NotAKey> {
+    if let [column] = columns
+        && let Some(flip) = flip_of_words(column)
+    {
+        let data = column.to_data();
+        let values = &data.buffers()[0].typed_data::<u64>()[data.offset()..data.offset() + data.len()];
+        return Ok(values.iter().map(|value| hash_of_word((value ^ flip).to_be_bytes())).collect());
+    }
+    encode_keys(columns, rows).map(|keys| keys.hashes)
 }
 
 /// The common case, a single 8-byte integer column without nulls, in one tight loop.

@@ -273,11 +273,6 @@ impl Disk {
         self.property("rocksdb.live-sst-files-size") + self.property("rocksdb.cur-size-all-mem-tables")
     }
 
-    /// About how many entries there are.
-    pub fn estimated_entries(&self) -> usize {
-        usize::try_from(self.property("rocksdb.estimate-num-keys")).unwrap_or(usize::MAX)
-    }
-
     fn property(&self, name: &str) -> u64 {
         self.db.as_ref().and_then(|db| db.property_int_value(name).ok().flatten()).unwrap_or(0)
     }

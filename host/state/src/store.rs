@@ -34,6 +34,7 @@ pub use migrate::{Migrate, OldValues};
 pub(crate) use read::PAGE;
 pub use read::{StatePage, TimerPage};
 use snapshot::Taking;
+use warm::Warming;
 
 /// Keyed state and timers of one operator in one subtask. States and timers are known by their numbers in the declaration.
 pub struct KeyedStore {
@@ -59,6 +60,8 @@ pub struct KeyedStore {
     /// Every value on disk is in memory too, so the disk is not asked for a key that the table does not have: snapshots write to the disk, but
     /// as long as memory suffices nothing is read from it. A store that had to make room asks from then on.
     is_covered: bool,
+    /// What is still to be read from disk after a restore.
+    warming: Option<Warming>,
 }
 
 /// A batch with at least so many rows for a key has few keys.
@@ -125,6 +128,7 @@ impl KeyedStore {
             key_types: Vec::new(),
             expects_few_keys: false,
             is_covered: true,
+            warming: None,
         }
     }
 
@@ -193,6 +197,10 @@ impl KeyedStore {
         self.declared = states;
         for prefix in gone {
             self.delete_prefix(prefix)?;
+        }
+        if self.warming.is_some() {
+            // The states may have other numbers now.
+            self.begin_warming();
         }
         Ok(())
     }

@@ -99,9 +99,14 @@ impl KeyTable {
         self.index.bytes() + self.live * self.rows.stride() * 8 + self.long_keys.used_bytes()
     }
 
-    /// Memory that one more key takes, a key outside its row aside.
-    pub fn row_bytes(&self) -> usize {
-        self.rows.stride() * 8 + Index::BYTES_PER_KEY
+    /// The slots of these keys, which are not used by that: those that are new may leave again soon. Nothing is known of their values.
+    pub fn take_in(&mut self, keys: &EncodedKeys) -> Result<Vec<Slot>, Error> {
+        self.index.reserve(keys.len());
+        let slot = |row: usize| {
+            let (key, hash) = (keys.key(row), keys.hashes()[row]);
+            self.find_or_insert(hash, key_words(key, keys.group(row), hash), key, &mut |row| row[ROW_HEAD_WORDS..].fill(0)).map(Slot)
+        };
+        (0..keys.len()).map(slot).collect()
     }
 
     /// The stamp of the newest key set.

@@ -17,6 +17,7 @@ mod native;
 mod nexmark;
 mod parallel;
 mod process;
+mod recovery;
 mod replay;
 mod uniform;
 
@@ -28,7 +29,7 @@ use figures::{Figure, Report};
 use guests::Guests;
 
 /// The groups of figures, in the order in which they are measured.
-const GROUPS: [&str; 7] = ["boundary", "keyed", "process", "disk", "parallel", "checkpoints", "nexmark"];
+const GROUPS: [&str; 8] = ["boundary", "keyed", "process", "disk", "parallel", "checkpoints", "recovery", "nexmark"];
 
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -112,6 +113,7 @@ impl Step {
             Self::Group("disk") => disk::measure(guests),
             Self::Group("parallel") => parallel::measure(guests).await,
             Self::Group("checkpoints") => checkpoints::measure(guests).await,
+            Self::Group("recovery") => recovery::measure(guests),
             Self::Group(name) => bail!("there is no group {name}"),
             Self::Query(query, bound) => nexmark::measure(guests, query, bound, events).await,
         }

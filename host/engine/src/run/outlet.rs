@@ -3,7 +3,7 @@
 use arrow_array::ArrayRef;
 use millstream_model::{
     Batch,
-    key::{EncodedKeys, KeyGroup, encode_keys},
+    key::{EncodedKeys, KeyGroup, encode_keys, hash_keys},
 };
 
 use super::queue::{Disconnected, Sender};
@@ -60,29 +60,58 @@ impl Router {
 }
 
 async fn send_by_key(keys: &[usize], senders: &[Sender], batch: Batch, waited_ns: &Counter) -> Result<(), Disconnected> {
-    let rows_of = rows_by_owner(&keys_of(&batch, keys), senders.len());
-    for (sender, rows) in senders.iter().zip(rows_of) {
-        match rows.len() {
-            0 => {}
-            all if all == batch.num_rows() => return send(sender, Element::Batch(batch), waited_ns).await,
-            _ => send(sender, Element::Batch(batch.take(&rows)), waited_ns).await?,
+    let columns = key_columns(&batch, keys);
+    let hashes = hash_keys(&columns, batch.num_rows()).expect("the planner checks that key columns can be keys");
+    let owned = Owned::new(&hashes, senders.len());
+    for (number, sender) in senders.iter().enumerate() {
+        match owned.rows(number) {
+            [] => {}
+            rows if rows.len() == batch.num_rows() => return send(sender, Element::Batch(batch), waited_ns).await,
+            rows => send(sender, Element::Batch(batch.take(rows)), waited_ns).await?,
         }
     }
     Ok(())
 }
 
-/// The encoded key of each row.
-pub(super) fn keys_of(batch: &Batch, columns: &[usize]) -> EncodedKeys {
-    let columns: Vec<ArrayRef> = columns.iter().map(|&column| batch.column(column).clone()).collect();
-    encode_keys(&columns, batch.num_rows()).expect("the planner checks that key columns can be keys")
+fn key_columns(batch: &Batch, columns: &[usize]) -> Vec<ArrayRef> {
+    columns.iter().map(|&column| batch.column(column).clone()).collect()
 }
 
-fn rows_by_owner(keys: &EncodedKeys, parallelism: usize) -> Vec<Vec<u32>> {
-    let mut rows_of = vec![Vec::with_capacity(keys.len() / parallelism + keys.len() / 8); parallelism];
-    for (row, &hash) in (0_u32..).zip(keys.hashes()) {
-        rows_of[KeyGroup::of_hash(hash).owner(parallelism as u32).0 as usize].push(row);
+/// The encoded key of each row.
+pub(super) fn keys_of(batch: &Batch, columns: &[usize]) -> EncodedKeys {
+    encode_keys(&key_columns(batch, columns), batch.num_rows()).expect("the planner checks that key columns can be keys")
+}
+
+/// The rows of a batch by the subtask that owns their keys, in the order of the batch: a counting sort.
+struct Owned {
+    rows: Vec<u32>,
+    /// Where the rows of each subtask end.
+    ends: Vec<usize>,
+}
+
+impl Owned {
+    fn new(hashes: &[u64], parallelism: usize) -> Self {
+        let owner = |hash: u64| KeyGroup::of_hash(hash).owner(parallelism as u32).0 as usize;
+        let mut ends = vec![0_usize; parallelism];
+        hashes.iter().for_each(|&hash| ends[owner(hash)] += 1);
+        let mut before = 0;
+        for end in &mut ends {
+            // For now where the next row of the subtask goes; at last its end.
+            before += std::mem::replace(end, before);
+        }
+        let mut rows = vec![0_u32; hashes.len()];
+        for (row, &hash) in (0_u32..).zip(hashes) {
+            let next = &mut ends[owner(hash)];
+            rows[*next] = row;
+            *next += 1;
+        }
+        Self { rows, ends }
     }
-    rows_of
+
+    fn rows(&self, subtask: usize) -> &[u32] {
+        let start = subtask.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.rows[start..self.ends[subtask]]
+    }
 }
 
 async fn send(sender: &Sender, element: Element, waited_ns: &Counter) -> Result<(), Disconnected> {

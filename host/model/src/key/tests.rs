@@ -73,6 +73,7 @@ fn few_keys_are_those_of_the_rows() {
     let all = keys_of(&[column.clone()]);
     let few = encode_few_keys(&[column.clone()], 37).expect("it is one integer column of few values");
     let mut first_seen: Vec<i64> = Vec::new();
+    assert_eq!(hash_keys(&[column.clone()], 1_000).expect("an integer can be a key"), all.hashes());
     for (row, value) in values.iter().enumerate() {
         let number = first_seen.iter().position(|seen| seen == value).unwrap_or_else(|| {
             first_seen.push(*value);

@@ -98,7 +98,7 @@ impl KeyedStore {
         }
         store.redeclare(states, timers)?;
         store.restore_positions(&parts);
-        // What is brought to disk now is not in memory; `warm` changes that, if it can.
+        // What is brought to disk now is not in memory; warming changes that, if it can.
         store.is_covered = parts.iter().all(|part| part.description.files == FilesForm::Entries);
         if let Some(base) = base {
             store.link(parts[base], &migrating.names)?;
@@ -114,7 +114,9 @@ impl KeyedStore {
         for part in parts.iter().filter(|part| part.description.entries > 0) {
             store.load_entries(part, &mut migrating)?;
         }
-        store.warm()?;
+        if !store.is_covered {
+            store.begin_warming();
+        }
         store.make_room()?;
         Ok(store)
     }

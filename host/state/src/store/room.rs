@@ -20,8 +20,9 @@ impl KeyedStore {
         self.states.iter().filter(|state| matches!(state, State::Collection(_))).map(State::bytes).sum()
     }
 
-    /// Lets go of what needs no memory any more, then of what has not been used for long.
+    /// Reads what is still to be read after a restore, lets go of what needs no memory any more, then of what has not been used for long.
     pub(super) fn make_room(&mut self) -> Result<(), Error> {
+        self.warm()?;
         let (states, generations) = (&self.states, &self.generations);
         self.table.free_idle(|row| states.iter().any(|state| state.has_state(row, generations)));
         self.sweep();
@@ -94,7 +95,7 @@ impl KeyedStore {
                 rounds_left -= 1;
             }
             self.save(&victims)?;
-            self.is_covered = false;
+            (self.is_covered, self.warming) = (false, None);
             for &victim in &victims {
                 for state in &mut self.states {
                     if let State::Value(value) = state {

@@ -1,7 +1,9 @@
-//! After a restore: values that lie on disk are read into the key table in their order there, if memory takes all of them easily.
+//! After a restore: the values that lie on disk are read into the key table in their order there, some with every batch, as long as memory takes
+//! them easily.
 //!
-//! Else every key would be looked up on disk, one by one in the order of the stream, when it is met again: at a million keys that takes seconds
-//! longer than reading them once, and as long the job is behind. A state that is larger stays on disk and comes as it is asked for.
+//! Else every key would be looked up on disk, one by one in the order of the stream, when it is met again: for a million keys that takes many
+//! times as long as reading them once, just when the job is behind. The first batch does not wait for it, and a state that is larger than
+//! memory comes as it is asked for.
 
 use std::ops::ControlFlow;
 
@@ -10,12 +12,18 @@ use millstream_model::key::{EncodedKeys, KeyGroup};
 use super::{KeyedStore, State, restore::group_key};
 use crate::{Error, Slot};
 
-/// Values that are read together.
+/// Values that are read with a batch: less than a millisecond.
 const PAGE: usize = 4096;
-/// Rows of more memory than this are not read ahead: that would hold up the start of the job for more than about a second.
-const BYTES_MAX: usize = 128 << 20;
 /// The part of the memory budget that may be taken: one of so many.
 const SHARE: usize = 2;
+
+/// How far it is.
+pub(super) struct Warming {
+    /// The state.
+    number: usize,
+    /// The key on disk to go on from.
+    from: Vec<u8>,
+}
 
 /// Some values of a state in the order of their keys, and the key to go on from; none: that was all.
 struct Page {
@@ -25,51 +33,68 @@ struct Page {
 }
 
 impl KeyedStore {
-    /// Reads all values of value states into memory, unless they are too many. Then the disk is not asked any more (`is_covered`).
+    /// What lies on disk is read from now on.
+    pub(super) fn begin_warming(&mut self) {
+        self.warming = self.next_warming(0);
+        if self.warming.is_none() {
+            // No value state: nothing is asked for.
+            self.is_covered = true;
+        }
+    }
+
+    fn next_warming(&self, from: usize) -> Option<Warming> {
+        (from..self.states.len()).find_map(|number| match &self.states[number] {
+            State::Value(value) => Some(Warming { number, from: group_key(value.prefix, self.groups.start) }),
+            State::Collection(_) => None,
+        })
+    }
+
+    /// Reads some values. Once all are read, and no key has left memory meanwhile, the disk is not asked any more (`is_covered`): what was written
+    /// to it since then is of keys that are in the table.
     ///
     /// # Errors
     /// [`Error::Corrupt`], [`Error::Backend`].
     pub(super) fn warm(&mut self) -> Result<(), Error> {
-        let Some(disk) = self.disk.as_ref().filter(|disk| !self.is_covered && disk.is_open()) else { return Ok(()) };
-        let bytes_max = BYTES_MAX.min(self.memory_budget_bytes / SHARE);
-        let row_bytes = self.table.row_bytes();
-        if disk.estimated_entries().saturating_mul(row_bytes) > bytes_max {
+        let Some(Warming { number, from }) = self.warming.take() else { return Ok(()) };
+        if self.memory_bytes() > self.memory_budget_bytes / SHARE {
             return Ok(());
         }
-        for number in 0..self.states.len() {
-            let State::Value(value) = &self.states[number] else { continue };
-            let (mut from, to) = (group_key(value.prefix, self.groups.start), group_key(value.prefix, self.groups.end));
-            while let Some(next) = self.warm_page(number, &from, &to)? {
-                if self.memory_bytes() > bytes_max {
-                    return Ok(());
-                }
-                from = next;
+        let page = self.read_page(number, &from)?;
+        let slots = self.table.take_in(&page.keys)?;
+        let found: Vec<(Slot, Vec<u8>)> = slots.into_iter().zip(page.values).collect();
+        for state in &mut self.states {
+            if let State::Value(value) = state {
+                value.reserve(self.table.slots());
             }
         }
+        if let State::Value(value) = &mut self.states[number] {
+            value.take_in_unknown(found, &mut self.table)?;
+        }
+        self.warming = match page.next {
+            Some(from) => Some(Warming { number, from }),
+            None => self.next_warming(number + 1),
+        };
+        if self.warming.is_none() {
+            self.know_all();
+        }
+        Ok(())
+    }
+
+    fn know_all(&mut self) {
         for state in &self.states {
             if let State::Value(value) = state {
                 value.know_all(&mut self.table);
             }
         }
         self.is_covered = true;
-        Ok(())
     }
 
-    fn warm_page(&mut self, number: usize, from: &[u8], to: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-        let page = self.read_page(number, from, to)?;
-        let set = self.resolve(page.keys)?;
-        let found: Vec<(Slot, Vec<u8>)> = set.slots.iter().copied().zip(page.values).collect();
-        if let State::Value(value) = &mut self.states[number] {
-            value.take_in_unknown(found, &mut self.table)?;
-        }
-        Ok(page.next)
-    }
-
-    fn read_page(&self, number: usize, from: &[u8], to: &[u8]) -> Result<Page, Error> {
+    fn read_page(&self, number: usize, from: &[u8]) -> Result<Page, Error> {
         let mut page = Page { keys: EncodedKeys::default(), values: Vec::new(), next: None };
         let Some(disk) = &self.disk else { return Ok(page) };
+        let to = group_key(self.states[number].prefix(), self.groups.end);
         let mut is_good = true;
-        disk.scan(from, to, false, |key, value| {
+        disk.scan(from, &to, false, |key, value| {
             if page.values.len() == PAGE {
                 page.next = Some(key.to_vec());
                 return ControlFlow::Break(());

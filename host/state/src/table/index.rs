@@ -59,9 +59,6 @@ pub(super) struct Index {
 }
 
 impl Index {
-    /// About what a key takes here, on average between two growths.
-    pub const BYTES_PER_KEY: usize = 2 * size_of::<Bucket>() / PLACES;
-
     pub fn new() -> Self {
         Self { buckets: vec![EMPTY; BUCKETS_MIN], home_shift: 32 - BUCKETS_MIN.trailing_zeros(), len: 0 }
     }

@@ -17,14 +17,27 @@ fn numbered(kind: Kind) -> Fixture {
     fixture
 }
 
-/// Keys come back before rows ask for them, so the first rows after a restore do not wait for the disk.
+/// Batches until everything has been read.
+fn warm_up(fixture: &mut Fixture) {
+    for _ in 0..10 {
+        fixture.resolve([KEYS + 1_000]);
+    }
+    assert!(fixture.store.is_covered && fixture.store.warming.is_none(), "the disk is not asked any more");
+}
+
+/// Keys come back before rows ask for them, so that few rows after a restore wait for the disk.
 #[test]
-fn a_restored_store_that_fits_into_memory_has_its_values_there() {
+fn a_restored_store_that_fits_into_memory_soon_has_its_values_there() {
     let mut before = numbered(Kind::RocksDb);
     let part = take(&mut before, 1_000, |_| {});
     let mut fixture = restore(Kind::RocksDb, 0..KEY_GROUPS, &[part]);
-    assert!(fixture.store.is_covered, "the disk is not asked");
-    assert_eq!(fixture.store.stats().keys_in_table as i64, KEYS + 10 - 1);
+    assert!(fixture.store.warming.is_some(), "the first batch does not wait");
+    // What changes meanwhile is not overwritten by what is read.
+    fixture.put_ints(0, &[(4, Some(-4)), (5, None)]);
+    warm_up(&mut fixture);
+    assert_eq!(fixture.load_ints(0, &[4, 5, 6]), [Some(-4), None, Some(18)]);
+    fixture.put_ints(0, &[(4, Some(12)), (5, Some(15))]);
+    assert!(fixture.store.stats().keys_in_table as i64 >= KEYS + 10 - 1);
     assert_eq!(fixture.load_ints(0, &[0, 1, 17, KEYS - 1, KEYS, KEYS + 50]), [Some(0), Some(3), None, Some(3 * KEYS - 3), None, None]);
     assert_eq!(fixture.load_ints(1, &[0, KEYS, KEYS + 9]), [None, Some(-KEYS), Some(-KEYS - 9)]);
     // A value that came from the disk is deleted there, too.
@@ -32,6 +45,21 @@ fn a_restored_store_that_fits_into_memory_has_its_values_there() {
     let part = take(&mut fixture, 1_000, |_| {});
     let mut again = restore(Kind::RocksDb, 0..KEY_GROUPS, &[part]);
     assert_eq!(again.load_ints(0, &[1, 2, 3]), [None, Some(5), Some(9)]);
+}
+
+/// A new version of the operator may come while values are still being read.
+#[test]
+fn a_new_declaration_while_values_are_read_keeps_them() {
+    let mut before = numbered(Kind::RocksDb);
+    let part = take(&mut before, 1_000, |_| {});
+    let mut fixture = restore(Kind::RocksDb, 0..KEY_GROUPS, &[part]);
+    fixture.resolve([KEYS + 1_000]);
+    let states = vec![value_state("m", DataType::Int64), value_state("new", DataType::Int64), value_state("n", DataType::Int64)];
+    fixture.store.redeclare(states, vec![]).expect("states may move");
+    warm_up(&mut fixture);
+    assert_eq!(fixture.load_ints(0, &[0, KEYS]), [None, Some(-KEYS)]);
+    assert_eq!(fixture.load_ints(1, &[0, KEYS]), [None, None]);
+    assert_eq!(fixture.load_ints(2, &[0, 17, KEYS - 1]), [Some(0), None, Some(3 * KEYS - 3)]);
 }
 
 /// Snapshots write every value to the disk; nothing is read back as long as no key had to leave memory.
@@ -42,6 +70,7 @@ fn the_disk_is_asked_only_after_keys_had_to_leave() {
     assert!(roomy.store.is_covered && roomy.store.disk.as_ref().is_some_and(Disk::is_open));
     roomy.put_ints(0, &[(KEYS + 99, Some(1))]);
     assert_eq!(roomy.load_ints(0, &[KEYS + 99, KEYS + 98]), [Some(1), None]);
+    // Keys of before a restore that leave memory while others are read from disk are looked up there again.
     let mut tiny = numbered(Kind::TinyRocksDb);
     tiny.forget_keys();
     assert!(!tiny.store.is_covered);
