@@ -7,13 +7,14 @@ use wasmtime::component::{InstancePre, Linker, types::ComponentItem};
 use crate::{
     aggregate::AggregateInstance,
     bindings::{
-        exports::millstream::operator::{aggregate, operator},
+        exports::millstream::operator::{aggregate, migration, operator},
         millstream::operator::{collections, columns, log, metrics},
     },
     error::Error,
     guest::InstanceContext,
     host::Host,
     inspect::{self, Inspection},
+    migration::MigrationInstance,
     operator::OperatorInstance,
     runtime::Inner,
     wasi,
@@ -50,6 +51,7 @@ pub(crate) struct Shared {
     inspection: Inspection,
     operator: Option<operator::GuestIndices>,
     aggregate: Option<aggregate::GuestIndices>,
+    migration: Option<migration::GuestIndices>,
 }
 
 impl fmt::Debug for Component {
@@ -72,7 +74,8 @@ impl Component {
         let exports = |interface: &str| inspect::check_export(&inspection, interface, &name).is_ok();
         let operator = exports("operator").then(|| operator::GuestIndices::new(&pre)).transpose().map_err(mismatch)?;
         let aggregate = exports("aggregate").then(|| aggregate::GuestIndices::new(&pre)).transpose().map_err(mismatch)?;
-        Ok(Self { shared: Arc::new(Shared { runtime, name, pre, digest, inspection, operator, aggregate }) })
+        let migration = exports("migration").then(|| migration::GuestIndices::new(&pre)).transpose().map_err(mismatch)?;
+        Ok(Self { shared: Arc::new(Shared { runtime, name, pre, digest, inspection, operator, aggregate, migration }) })
     }
 
     /// How the user names it.
@@ -115,6 +118,22 @@ impl Component {
             return Err(self.misses("aggregate"));
         };
         AggregateInstance::new(self.shared.clone(), indices, context).await
+    }
+
+    /// Whether it can migrate state that an older version wrote.
+    pub fn migrates(&self) -> bool {
+        self.shared.migration.is_some()
+    }
+
+    /// A new instance that migrates state.
+    ///
+    /// # Errors
+    /// It exports no `migration`, or its start function fails.
+    pub async fn migration(&self, context: InstanceContext) -> Result<MigrationInstance, Error> {
+        let Some(indices) = &self.shared.migration else {
+            return Err(self.misses("migration"));
+        };
+        MigrationInstance::new(self.shared.clone(), indices, context).await
     }
 
     fn misses(&self, interface: &str) -> Error {

@@ -7,7 +7,7 @@
 //! A guest is hostile until proven otherwise: every number in an answer is checked before it leaves this crate, every limit of
 //! [`Limits`] is on, and a guest sees no clock, no randomness, no file and no network but what is given here.
 //!
-//! Inside: `inspect` → `cache` → `component` (linking) → `instance` (one guarded call) → `operator` and `aggregate`; `agree` checks
+//! Inside: `inspect` → `cache` → `component` (linking) → `instance` (one guarded call) → `operator`, `aggregate` and `migration`; `agree` checks
 //! plans, `lower` and `lift` carry columns, `verify` checks answers; `host` and `wasi` answer imports; `meter` counts time.
 
 #![deny(unsafe_code)]
@@ -28,6 +28,7 @@ mod limits;
 mod log;
 mod lower;
 mod meter;
+mod migration;
 mod operator;
 mod plan;
 mod runtime;
@@ -42,6 +43,7 @@ pub use guest::{GuestMetric, GuestMetrics, InstanceContext, MetricKind, Silent};
 pub use inspect::{Inspection, World, inspect};
 pub use limits::{Call, Limit, LimitExceeded, Limits, Site};
 pub use log::{GuestLog, LogLevel, SubtaskLog, TracedLog};
+pub use migration::{MigrationInstance, OldState};
 pub use operator::OperatorInstance;
 pub use plan::{AggregateDescriptor, AggregatePlan, Descriptor, InputPlan, InputSchema, OperatorPlan, OutputPlan};
 pub use runtime::{Runtime, RuntimeSettings};

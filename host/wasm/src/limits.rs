@@ -128,6 +128,8 @@ pub enum Call {
     Merge,
     /// `finish` of an aggregate.
     Finish,
+    /// `migrate`.
+    Migrate,
 }
 
 impl fmt::Display for Call {
@@ -143,6 +145,7 @@ impl fmt::Display for Call {
             Self::Accumulate => "accumulate",
             Self::Merge => "merge",
             Self::Finish => "finish",
+            Self::Migrate => "migrate",
         })
     }
 }

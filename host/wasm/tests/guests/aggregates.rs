@@ -5,13 +5,12 @@ use std::sync::Arc;
 use arrow_array::{Array as _, ArrayRef, Int64Array, cast::AsArray as _, types::Int64Type};
 use arrow_schema::{DataType, Fields};
 use millstream_wasm::{AggregateInstance, Failure, GroupedRows};
-use wasm_encoder::Instruction;
 
 use crate::{
     context,
     contract::{Column, Signature, field, int64},
     load, nullable,
-    puppet::{Act, AggregatePuppet},
+    puppet::{self, Act, AggregatePuppet},
 };
 
 fn signature() -> Signature {
@@ -48,13 +47,7 @@ fn give_back(puppet: &mut AggregatePuppet, first: u32) -> Act {
     let Act::Answer(answer) = puppet.answer::<Result<Column, String>>(&Ok(int64(&[]))) else {
         unreachable!("answers lie at an address");
     };
-    let mut instructions = Vec::new();
-    for word in 0..3 {
-        let to = wasm_encoder::MemArg { offset: u64::from(4 + 4 * word), align: 2, memory_index: 0 };
-        instructions.extend([Instruction::I32Const(answer as i32), Instruction::LocalGet(first + word), Instruction::I32Store(to)]);
-    }
-    instructions.push(Instruction::I32Const(answer as i32));
-    Act::Run(instructions)
+    puppet::give_back(answer, first)
 }
 
 #[tokio::test]

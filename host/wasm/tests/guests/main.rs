@@ -18,6 +18,7 @@ mod columns;
 mod contract;
 mod hostile;
 mod loading;
+mod migration;
 mod puppet;
 mod toolchain;
 

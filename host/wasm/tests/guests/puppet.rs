@@ -32,6 +32,8 @@ pub struct Puppet {
     pub open: Act,
     pub process: Act,
     pub on_timers: Act,
+    /// What it does with state of an older version; none: it does not export `migration`.
+    pub migrate: Option<Act>,
 }
 
 /// An `Act` that loops for ever.
@@ -61,6 +63,17 @@ pub fn grow_for_ever() -> Act {
 /// An `Act` that calls itself for ever (it is the puppet's function `recurse`).
 pub fn recurse_for_ever() -> Act {
     Act::Run(vec![Instruction::Call(RECURSE)])
+}
+
+/// An `Act` that answers with the column that is the function's parameter number `first` and the two behind it. `answer`: where any good column lies.
+pub fn give_back(answer: u32, first: u32) -> Act {
+    let mut instructions = Vec::new();
+    for word in 0..3 {
+        let to = MemArg { offset: u64::from(4 + 4 * word), align: 2, memory_index: 0 };
+        instructions.extend([Instruction::I32Const(answer as i32), Instruction::LocalGet(first + word), Instruction::I32Store(to)]);
+    }
+    instructions.push(Instruction::I32Const(answer as i32));
+    Act::Run(instructions)
 }
 
 /// Stores the number at an address of the argument record to an address of the answer.
@@ -93,6 +106,7 @@ impl Puppet {
             open: answer(open),
             process: answer(process),
             on_timers: answer(process),
+            migrate: None,
             memory,
         }
     }
@@ -112,18 +126,19 @@ impl Puppet {
         let mut extras = Extras::default();
         change(&mut extras);
         let mut module = self.module(&extras);
-        encode(&mut module, "stream-operator")
+        encode(&mut module, if self.migrate.is_some() { "migrating-operator" } else { "stream-operator" })
     }
 
     fn module(&self, extras: &Extras) -> Vec<u8> {
-        let functions = [
-            ("describe", 0, &self.describe),
-            ("plan", 4, &self.plan),
-            ("open", 4, &self.open),
-            ("process", 1, &self.process),
-            ("on-timers", 1, &self.on_timers),
+        let mut functions = vec![
+            ("operator", "describe", 0, &self.describe),
+            ("operator", "plan", 4, &self.plan),
+            ("operator", "open", 4, &self.open),
+            ("operator", "process", 1, &self.process),
+            ("operator", "on-timers", 1, &self.on_timers),
         ];
-        core_module("millstream:operator/operator@0.1.0", &functions, &self.memory, extras)
+        functions.extend(self.migrate.as_ref().map(|migrate| ("migration", "migrate", 8, migrate)));
+        core_module(&functions, &self.memory, extras)
     }
 }
 
@@ -166,14 +181,14 @@ impl AggregatePuppet {
         let describe = self.answer(&AggregateDescriptor::example());
         let open = self.answer::<Result<(), String>>(&Ok(()));
         let functions = [
-            ("describe", 0, &describe),
-            ("plan", 4, &self.plan),
-            ("open", 4, &open),
-            ("accumulate", 9, &self.accumulate),
-            ("merge", 8, &self.merge),
-            ("finish", 3, &self.finish),
+            ("aggregate", "describe", 0, &describe),
+            ("aggregate", "plan", 4, &self.plan),
+            ("aggregate", "open", 4, &open),
+            ("aggregate", "accumulate", 9, &self.accumulate),
+            ("aggregate", "merge", 8, &self.merge),
+            ("aggregate", "finish", 3, &self.finish),
         ];
-        let mut module = core_module("millstream:operator/aggregate@0.1.0", &functions, &self.memory, &Extras::default());
+        let mut module = core_module(&functions, &self.memory, &Extras::default());
         encode(&mut module, "window-aggregate")
     }
 }
@@ -207,8 +222,9 @@ const REALLOC: u32 = 0;
 const RECURSE: u32 = 1;
 const OWN_FUNCTIONS: u32 = 2;
 
-/// A core module that exports `functions` (name, number of i32 parameters, act) of `interface`, all answering one address.
-fn core_module(interface: &str, functions: &[(&str, u32, &Act)], memory: &Memory, extras: &Extras) -> Vec<u8> {
+/// A core module that exports `functions` (interface, name, number of i32 parameters, act), all answering one address.
+fn core_module(functions: &[(&str, &str, u32, &Act)], memory: &Memory, extras: &Extras) -> Vec<u8> {
+    let exported = |interface: &str, name: &str| format!("millstream:operator/{interface}@0.1.0#{name}");
     let mut types = TypeSection::new();
     let mut declared = FunctionSection::new();
     let mut exports = ExportSection::new();
@@ -220,10 +236,10 @@ fn core_module(interface: &str, functions: &[(&str, u32, &Act)], memory: &Memory
     types.ty().function([], [ValType::I32]);
     declared.function(1);
     code.function(&function(&[Instruction::Call(RECURSE), Instruction::I32Const(1), Instruction::I32Add]));
-    for (index, (name, parameters, act)) in (0_u32..).zip(functions) {
+    for (index, (interface, name, parameters, act)) in (0_u32..).zip(functions) {
         types.ty().function(vec![ValType::I32; *parameters as usize], [ValType::I32]);
         declared.function(2 + index);
-        exports.export(&format!("{interface}#{name}"), ExportKind::Func, OWN_FUNCTIONS + index);
+        exports.export(&exported(interface, name), ExportKind::Func, OWN_FUNCTIONS + index);
         match act {
             Act::Answer(at) => code.function(&function(&[Instruction::I32Const(*at as i32)])),
             Act::Run(instructions) => code.function(&function(instructions)),
@@ -237,8 +253,8 @@ fn core_module(interface: &str, functions: &[(&str, u32, &Act)], memory: &Memory
     types.ty().function([ValType::I32], []);
     declared.function(free);
     code.function(&function(&[Instruction::I32Const(heap(memory)), Instruction::GlobalSet(0)]));
-    for (name, _, _) in functions {
-        exports.export(&format!("cabi_post_{interface}#{name}"), ExportKind::Func, OWN_FUNCTIONS + functions.len() as u32);
+    for (interface, name, _, _) in functions {
+        exports.export(&format!("cabi_post_{}", exported(interface, name)), ExportKind::Func, OWN_FUNCTIONS + functions.len() as u32);
     }
 
     let mut start = None;
