@@ -9,6 +9,7 @@ use crate::{
         aggregate::exports::millstream::operator::aggregate::{Batch, Descriptor, Signature},
     },
     call::Call,
+    migration,
     operator::About,
     panics,
     part::State,
@@ -86,6 +87,14 @@ pub fn plan<A: Aggregate>(settings: &str, fields: &[Field]) -> Result<Signature,
         merges: A::MERGES,
         hints: Vec::new(),
     })
+}
+
+/// The answer to `migrate`: the accumulator is the only state of an aggregate, whatever its job calls it.
+///
+/// # Errors
+/// There is no way from these accumulators to the present type, or one of them is impossible.
+pub fn migrate<A: Aggregate>(state: &str, from: (u32, &str), accumulators: &Column) -> Result<Column, String> {
+    migration::migrate(state, A::MIGRATIONS, from, accumulators)
 }
 
 /// One opened aggregate.

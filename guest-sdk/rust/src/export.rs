@@ -8,6 +8,7 @@ use crate::{
         Column, Field, Input, Moment,
         aggregate::exports::millstream::operator::aggregate as aggregate_exports,
         exports::{Descriptor, DueTimers, Failure, Guest, Planned, Rows, Turn},
+        migration::exports::millstream::operator::migration as migration_exports,
     },
     operator::{self, Instance, Operator},
 };
@@ -55,6 +56,13 @@ impl<O: Operator + Opened<Instance = Instance<O>>> Guest for Exported<O> {
     }
 }
 
+impl<O: Operator> migration_exports::Guest for Exported<O> {
+    fn migrate(state: String, from_version: u32, from_type: String, values: Column) -> Result<Column, String> {
+        log_panics();
+        operator::migrate::<O>(&state, (from_version, &from_type), &values)
+    }
+}
+
 /// The exports of aggregate `A`.
 pub struct ExportedAggregate<A>(PhantomData<A>);
 
@@ -90,6 +98,13 @@ impl<A: Aggregate + Opened<Instance = aggregate::Instance<A>>> aggregate_exports
 
     fn finish(accumulators: Column) -> Result<Column, String> {
         Self::with(|instance| instance.finish(&accumulators))
+    }
+}
+
+impl<A: Aggregate> migration_exports::Guest for ExportedAggregate<A> {
+    fn migrate(state: String, from_version: u32, from_type: String, values: Column) -> Result<Column, String> {
+        log_panics();
+        aggregate::migrate::<A>(&state, (from_version, &from_type), &values)
     }
 }
 

@@ -49,6 +49,7 @@ mod forms;
 mod host;
 pub mod log;
 pub mod metrics;
+pub mod migration;
 pub mod operator;
 #[doc(hidden)]
 pub mod panics;
@@ -74,6 +75,7 @@ pub mod __rt {
         call::{Answer, At, Call, Outcome, Reject},
         export::{Exported, ExportedAggregate, Opened, Slot},
         forms::{Mapped, Verdict, filter, map},
+        migration::Migration,
         operator::{About, Declaration, Instance, Layout, Operator},
         panics,
         part::{Part, PartOptions, State, Ttl},

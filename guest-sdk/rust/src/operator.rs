@@ -7,10 +7,11 @@
 use crate::{
     argument::Reads,
     bindings::{
-        Field, Input, Moment,
+        Column, Field, Input, Moment,
         exports::{self, Clock, Descriptor, DueTimers, Failure, InputPlan, OutputPlan, Planned, Rows, StateScope, TtlRefresh, Turn},
     },
     call::{Answer, Call},
+    migration::{self, Migration},
     part::{PartOptions, State, Ttl},
     value::Malformed,
 };
@@ -83,6 +84,8 @@ pub struct Declaration {
     pub pass_changes: bool,
     outputs: Vec<(String, OutputPlan)>,
     states: Vec<exports::State>,
+    /// By state.
+    migrations: Vec<&'static [Migration]>,
     timers: Vec<exports::Timer>,
     /// Index of each part among its kind, in order of declaration.
     parts: Vec<usize>,
@@ -125,6 +128,7 @@ impl Declaration {
             version: options.version.unwrap_or(V::VERSION),
             ttl: options.ttl.or(V::TTL).map(ttl),
         });
+        self.migrations.push(V::MIGRATIONS);
         self.states.len() - 1
     }
 
@@ -235,6 +239,17 @@ pub fn describe<O: Operator>() -> Descriptor {
 pub fn plan<O: Operator>(settings: &str, inputs: &[Input]) -> Result<Planned, String> {
     O::open(settings)?;
     Declaration::of::<O>().plan(inputs)
+}
+
+/// The answer to `migrate`.
+///
+/// # Errors
+/// There is no way from these values to the present type of the state, or one of them is impossible.
+pub fn migrate<O: Operator>(state: &str, from: (u32, &str), values: &Column) -> Result<Column, String> {
+    let declaration = Declaration::of::<O>();
+    let number = declaration.states.iter().position(|declared| declared.name == state);
+    let number = number.ok_or_else(|| format!("this operator has no state `{state}`"))?;
+    migration::migrate(state, declaration.migrations[number], from, values)
 }
 
 /// One opened operator.

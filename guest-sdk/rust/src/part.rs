@@ -77,6 +77,8 @@ pub trait Part: Sized {
     const IS_TIMER: bool = false;
     /// Whether it is kept per key, and so needs a keyed stream.
     const NEEDS_KEY: bool = true;
+    /// Whether it is state that migrates values of older versions.
+    const MIGRATES: bool = false;
     /// Declares it and gives its index among its kind.
     fn declare(name: &str, options: PartOptions, to: &mut Declaration) -> usize;
     /// The slots for one call.

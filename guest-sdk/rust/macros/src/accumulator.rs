@@ -1,15 +1,13 @@
 //! `#[millstream::aggregate]`: the `impl` block of an accumulator.
 
-use proc_macro2::{Ident, TokenStream};
+use proc_macro2::{Ident, Span, TokenStream};
 use quote::{quote, quote_spanned};
-use syn::{Error, FnArg, ImplItem, ImplItemFn, ItemImpl, Result, ReturnType, Signature, Type, spanned::Spanned};
+use syn::{Error, FnArg, ImplItem, ImplItemFn, ItemImpl, Result, ReturnType, Signature, Type, parse::Parser, spanned::Spanned};
 
 use crate::{attributes::summary, export, handler::Handler};
 
 pub fn expand(options: TokenStream, item: TokenStream) -> Result<TokenStream> {
-    if !options.is_empty() {
-        return Err(Error::new_spanned(options, "#[millstream::aggregate] takes no options"));
-    }
+    let migrates = parse_options(options)?;
     let mut block: ItemImpl =
         syn::parse2(item).map_err(|error| Error::new(error.span(), "put this on the `impl` block of an accumulator"))?;
     let Type::Path(path) = &*block.self_ty else {
@@ -32,7 +30,8 @@ pub fn expand(options: TokenStream, item: TokenStream) -> Result<TokenStream> {
     let (schema, parse) = export::settings(settings.as_ref());
     let settings_type = settings.map_or(quote!(()), |of| quote!(#of));
     let (reads, accumulate) = (handler.declare_arguments(), accumulate_all(&handler));
-    let exports = export::aggregate(&ident);
+    let migrations = check_migrations(&ident, migrates);
+    let exports = export::aggregate(&ident, migrates.is_some());
     Ok(quote! {
         #block
 
@@ -68,8 +67,38 @@ pub fn expand(options: TokenStream, item: TokenStream) -> Result<TokenStream> {
             }
         }
 
+        #migrations
         #exports
     })
+}
+
+/// Where it says that it migrates accumulators of older versions.
+fn parse_options(options: TokenStream) -> Result<Option<Span>> {
+    let mut migrates = None;
+    let parser = syn::meta::parser(|meta| {
+        if !meta.path.is_ident("migrates") {
+            return Err(meta.error("an aggregate has the option `migrates`: it migrates accumulators of older versions"));
+        }
+        migrates = Some(meta.path.span());
+        Ok(())
+    });
+    parser.parse2(options)?;
+    Ok(migrates)
+}
+
+/// What the aggregate says, and what its type says, are the same.
+fn check_migrations(ident: &Ident, migrates: Option<Span>) -> TokenStream {
+    let has_none = quote!(<#ident as ::millstream::__rt::State>::MIGRATIONS.is_empty());
+    match migrates {
+        Some(span) => {
+            let message = "this accumulator migrates nothing: say at the type what it does, #[state(version = 2, migrates(MeanV1))]";
+            quote_spanned!(span=> const _: () = ::core::assert!(!#has_none, #message);)
+        }
+        None => {
+            let message = "this accumulator migrates values of older versions: write #[millstream::aggregate(migrates)]";
+            quote_spanned!(ident.span()=> const _: () = ::core::assert!(#has_none, #message);)
+        }
+    }
 }
 
 fn method<'b>(block: &'b ItemImpl, name: &str) -> Option<&'b ImplItemFn> {

@@ -2,7 +2,9 @@
 
 use proc_macro2::{TokenStream, TokenTree};
 use quote::quote;
-use syn::{Attribute, Error, Expr, Ident, Lit, LitBool, LitInt, LitStr, Meta, Result, meta::ParseNestedMeta};
+use syn::{
+    Attribute, Error, Expr, Ident, Lit, LitBool, LitInt, LitStr, Meta, Result, Token, Type, meta::ParseNestedMeta, punctuated::Punctuated,
+};
 
 /// `worst_delay` → `worst-delay`; leading underscores and `r#` are dropped.
 pub fn kebab(ident: &Ident) -> String {
@@ -43,6 +45,8 @@ pub struct Options {
     pub name: Option<String>,
     pub keep: bool,
     pub version: Option<u32>,
+    /// The types of older versions that are migrated.
+    pub migrates: Vec<Type>,
     ttl_ms: Option<u64>,
     processing_time: bool,
     on_read: bool,
@@ -77,6 +81,13 @@ impl Options {
             self.name = Some(text(meta)?.value());
         } else if meta.path.is_ident("version") {
             self.version = Some(meta.value()?.parse::<LitInt>()?.base10_parse()?);
+        } else if meta.path.is_ident("migrates") {
+            let types;
+            syn::parenthesized!(types in meta.input);
+            self.migrates.extend(Punctuated::<Type, Token![,]>::parse_terminated(&types)?);
+            if self.migrates.is_empty() {
+                return Err(meta.error("name the types that older versions had: `migrates(SeenV1)`"));
+            }
         } else if meta.path.is_ident("ttl") {
             self.ttl_ms = Some(duration_ms(&text(meta)?)?);
         } else if meta.path.is_ident("clock") {
@@ -84,7 +95,7 @@ impl Options {
         } else if meta.path.is_ident("refresh") {
             self.on_read = one_of(&text(meta)?, "on-write", "on-read")?;
         } else {
-            return Err(meta.error("a state has `name`, `version`, `ttl`, `clock` and `refresh`"));
+            return Err(meta.error("a state has `name`, `version`, `migrates`, `ttl`, `clock` and `refresh`"));
         }
         Ok(())
     }

@@ -3,26 +3,36 @@
 use proc_macro2::{Ident, TokenStream};
 use quote::quote;
 
-/// Exports an operator.
-pub fn operator(ident: &Ident) -> TokenStream {
+/// Exports an operator. `migrates`: and `migration`.
+pub fn operator(ident: &Ident, migrates: bool) -> TokenStream {
     let instance = quote!(::millstream::__rt::Instance<#ident>);
+    let migration = migration(migrates);
     let exports = quote! {
         type __Component = ::millstream::__rt::Exported<#ident>;
         ::millstream::bindings::operator::__export_operator!(__Component with_types_in ::millstream::bindings::operator);
+        #migration
     };
     let used = quote!(const _: fn(&str) -> ::core::result::Result<#ident, ::std::string::String> = <#ident as ::millstream::operator::Operator>::open;);
     component(ident, &instance, &exports, &used)
 }
 
-/// Exports an aggregate.
-pub fn aggregate(ident: &Ident) -> TokenStream {
+/// Exports an aggregate. `migrates`: and `migration`.
+pub fn aggregate(ident: &Ident, migrates: bool) -> TokenStream {
     let instance = quote!(::millstream::aggregate::Instance<#ident>);
+    let migration = migration(migrates);
     let exports = quote! {
         type __Component = ::millstream::__rt::ExportedAggregate<#ident>;
         ::millstream::bindings::aggregate::__export_aggregate!(__Component with_types_in ::millstream::bindings::aggregate);
+        #migration
     };
     let used = quote!(const _: fn(&mut ::millstream::__rt::Reads) = <#ident as ::millstream::aggregate::Aggregate>::declare;);
     component(ident, &instance, &exports, &used)
+}
+
+fn migration(migrates: bool) -> Option<TokenStream> {
+    migrates.then(
+        || quote!(::millstream::bindings::migration::__export_migration!(__Component with_types_in ::millstream::bindings::migration);),
+    )
 }
 
 /// `used` keeps the compiler from calling an operator unused where nothing exports it.

@@ -7,20 +7,18 @@ use syn::{Error, ItemFn, LitBool, Result, parse::Parser, spanned::Spanned};
 use crate::{
     attributes::summary,
     export,
-    handler::{Handler, Loop, declare_parts},
+    handler::{Handler, Loop, Options, declare_parts},
     parameters::Part,
 };
 
 /// Which macro was used.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub enum Form {
     Filter,
     Map,
     FlatMap,
     /// `#[millstream::operator]` on a function.
-    Operator {
-        keyed: bool,
-    },
+    Operator(Options),
 }
 
 pub fn expand(options: TokenStream, item: TokenStream, form: Form) -> Result<TokenStream> {
@@ -34,7 +32,8 @@ pub fn expand(options: TokenStream, item: TokenStream, form: Form) -> Result<Tok
     let (schema, parse) = export::settings(handler.parameters.settings.as_ref());
     let field = handler.parameters.settings.as_ref().map(|of| quote!(settings: #of,));
     let open = if field.is_some() { quote!(Ok(Self { settings: #parse })) } else { quote!({ #parse; Ok(Self {}) }) };
-    let exports = export::operator(ident);
+    let migrates = matches!(form, Form::Operator(Options { migrates: Some(_), .. }));
+    let exports = export::operator(ident, migrates);
     Ok(quote! {
         #function
 
@@ -104,10 +103,10 @@ fn check(handler: &Handler, function: &ItemFn, form: Form) -> Result<()> {
             ))
         }
         Form::Filter | Form::Map if matches!(signature.output, syn::ReturnType::Default) => {
-            let what = if form == Form::Filter { "`-> bool`" } else { "the row with the new columns" };
+            let what = if matches!(form, Form::Filter) { "`-> bool`" } else { "the row with the new columns" };
             Err(Error::new(signature.ident.span(), format!("this function must return {what}")))
         }
-        Form::FlatMap | Form::Operator { .. } if output.is_none() => {
+        Form::FlatMap | Form::Operator(_) if output.is_none() => {
             Err(Error::new(signature.ident.span(), "this operator has no output: take `out: &mut Out<T>`, where T has #[derive(Row)]"))
         }
         _ => Ok(()),
@@ -144,14 +143,15 @@ fn bodies(handler: &Handler, form: Form, keep: bool) -> (TokenStream, TokenStrea
                 quote_spanned!(returns.span()=> #readers ::millstream::__rt::map::<#row, #returns>(call, answer, #per_row);),
             )
         }
-        Form::FlatMap => of_parts(handler, false, true),
-        Form::Operator { keyed } => of_parts(handler, keyed, false),
+        Form::FlatMap => of_parts(handler, Options::STATELESS, true),
+        Form::Operator(options) => of_parts(handler, options, false),
     }
 }
 
-fn of_parts(handler: &Handler, keyed: bool, pass_changes: bool) -> (TokenStream, TokenStream) {
+fn of_parts(handler: &Handler, options: Options, pass_changes: bool) -> (TokenStream, TokenStream) {
     let parts: Vec<&Part> = handler.parameters.parts.iter().collect();
-    let (reads, declared) = (handler.declare_arguments(), declare_parts(&parts, keyed));
+    let (reads, declared) = (handler.declare_arguments(), declare_parts(&parts, options));
+    let keyed = options.keyed;
     let ident = &handler.ident;
     let outcome = handler.outcome(&quote!(#ident), "argument", false);
     let rows = Loop { all: &parts, used: parts.clone(), undoable: handler.may_reject() }.tokens(&outcome);

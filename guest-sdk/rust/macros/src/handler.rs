@@ -1,6 +1,6 @@
 //! What functions and `impl` blocks share: declaring parameters, and the loop of a handler over the rows of a call.
 
-use proc_macro2::{Ident, TokenStream, TokenTree};
+use proc_macro2::{Ident, Span, TokenStream, TokenTree};
 use quote::{format_ident, quote, quote_spanned};
 use syn::{ReturnType, Signature, spanned::Spanned};
 
@@ -8,6 +8,20 @@ use crate::{
     attributes::{kebab, with_lifetimes},
     parameters::{Parameter, Parameters, Part},
 };
+
+/// What stands in `#[millstream::operator(…)]`.
+#[derive(Clone, Copy)]
+pub struct Options {
+    /// It has state or timers per key.
+    pub keyed: bool,
+    /// It migrates state of older versions; where that is said.
+    pub migrates: Option<Span>,
+}
+
+impl Options {
+    /// Those of an operator without state.
+    pub const STATELESS: Self = Self { keyed: false, migrates: None };
+}
 
 /// One handler: a function or method, and its parameters.
 pub struct Handler {
@@ -96,18 +110,28 @@ pub fn part_slots(ident: &Ident) -> Ident {
 }
 
 /// Statements that declare `parts`, on `to`.
-pub fn declare_parts(parts: &[&Part], keyed: bool) -> TokenStream {
+pub fn declare_parts(parts: &[&Part], options: Options) -> TokenStream {
+    let Options { keyed, migrates } = options;
     let one = |part: &&Part| {
         let (of, name, options) = (&part.of, kebab(&part.ident), part.options.tokens());
         let message = "state and timers are kept per key: write #[millstream::operator(keyed)]";
         let key = (!keyed).then(|| refuse(of, &quote!(<#of as ::millstream::__rt::Part>::NEEDS_KEY), message));
+        let message = "this state migrates values of older versions: write #[millstream::operator(keyed, migrates)]";
+        let migration = migrates.is_none().then(|| refuse(of, &quote!(<#of as ::millstream::__rt::Part>::MIGRATES), message));
         quote_spanned! {of.span()=>
             #key
+            #migration
             let index = <#of as ::millstream::__rt::Part>::declare(#name, #options, to);
             to.part(index);
         }
     };
-    parts.iter().map(one).collect()
+    let declared: TokenStream = parts.iter().map(one).collect();
+    let nothing = migrates.map(|span| {
+        let types = parts.iter().map(|part| &part.of);
+        let message = "no state of this operator migrates anything: say at its type what it does, #[state(version = 2, migrates(SeenV1))]";
+        quote_spanned!(span=> const _: () = ::core::assert!(false #(|| <#types as ::millstream::__rt::Part>::MIGRATES)*, #message);)
+    });
+    quote!(#declared #nothing)
 }
 
 /// A compile error, at the type `of`, if `wrong` is true of it.

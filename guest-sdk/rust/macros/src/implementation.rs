@@ -8,7 +8,7 @@ use crate::{
     attributes::{kebab, plain, summary, take},
     export,
     function::{self, Form},
-    handler::{Handler, Loop, declare_parts, refuse},
+    handler::{Handler, Loop, Options, declare_parts, refuse},
     parameters::{Parameter, Part},
 };
 
@@ -34,28 +34,35 @@ struct Implementation {
 }
 
 pub fn expand(options: TokenStream, item: TokenStream) -> Result<TokenStream> {
-    let keyed = parse_options(options)?;
+    let options = parse_options(options)?;
     match syn::parse2::<Item>(item.clone())? {
-        Item::Fn(_) => function::expand(TokenStream::new(), item, Form::Operator { keyed }),
-        Item::Impl(block) => expand_impl(block, keyed),
+        Item::Fn(_) => function::expand(TokenStream::new(), item, Form::Operator(options)),
+        Item::Impl(block) => expand_impl(block, options),
         other => Err(Error::new(other.span(), "put #[millstream::operator] on a function, or on an `impl` block with its handlers")),
     }
 }
 
-fn parse_options(options: TokenStream) -> Result<bool> {
-    let mut keyed = false;
+fn parse_options(options: TokenStream) -> Result<Options> {
+    let mut found = Options::STATELESS;
     let parser = syn::meta::parser(|meta| {
-        if !meta.path.is_ident("keyed") {
-            return Err(meta.error("an operator has the option `keyed`: it has state or timers per key"));
+        if meta.path.is_ident("keyed") {
+            found.keyed = true;
+        } else if meta.path.is_ident("migrates") {
+            found.migrates = Some(meta.path.span());
+        } else {
+            let message = "an operator has the options `keyed` (it has state or timers per key) and `migrates` (state of older versions)";
+            return Err(meta.error(message));
         }
-        keyed = true;
         Ok(())
     });
     parser.parse2(options)?;
-    Ok(keyed)
+    match found.migrates {
+        Some(span) if !found.keyed => Err(Error::new(span, "only state is migrated, and state is kept per key: write `keyed, migrates`")),
+        _ => Ok(found),
+    }
 }
 
-fn expand_impl(mut block: ItemImpl, keyed: bool) -> Result<TokenStream> {
+fn expand_impl(mut block: ItemImpl, options: Options) -> Result<TokenStream> {
     let Type::Path(path) = &*block.self_ty else {
         return Err(Error::new(block.self_ty.span(), "an operator is a struct"));
     };
@@ -68,7 +75,7 @@ fn expand_impl(mut block: ItemImpl, keyed: bool) -> Result<TokenStream> {
     let found = read(&mut block)?;
     let parts = all_parts(&found);
     check(&found, &parts, &ident)?;
-    let declare = declare(&found, &parts, keyed);
+    let declare = declare(&found, &parts, options);
     let process = process(&found, &parts);
     let on_timers = on_timers(&found, &parts);
     let (schema, parse) = export::settings(found.open.as_ref().and_then(Option::as_ref));
@@ -77,7 +84,7 @@ fn expand_impl(mut block: ItemImpl, keyed: bool) -> Result<TokenStream> {
         Some(None) => quote!({ #parse; Self::open() }),
         None => quote!({ #parse; ::core::result::Result::Ok(<Self as ::core::default::Default>::default()) }),
     };
-    let exports = export::operator(&ident);
+    let exports = export::operator(&ident, options.migrates.is_some());
     Ok(quote! {
         #block
 
@@ -195,7 +202,8 @@ fn check(found: &Implementation, parts: &[&Part], ident: &Ident) -> Result<()> {
     Ok(())
 }
 
-fn declare(found: &Implementation, parts: &[&Part], keyed: bool) -> TokenStream {
+fn declare(found: &Implementation, parts: &[&Part], options: Options) -> TokenStream {
+    let keyed = options.keyed;
     let inputs = found.inputs.iter().map(|Input { name, handler }| {
         let reads = handler.declare_arguments();
         quote!(to.input(#name, #keyed, false, |reads| { #reads });)
@@ -210,7 +218,7 @@ fn declare(found: &Implementation, parts: &[&Part], keyed: bool) -> TokenStream 
         refuse(of, &quote!(<#of as ::millstream::__rt::Part>::IS_TIMER), &message)
     });
     let unhandled: TokenStream = unhandled.collect();
-    let declared = declare_parts(parts, keyed);
+    let declared = declare_parts(parts, options);
     quote! { #(#inputs)* #(#timers)* #unhandled #declared }
 }
 

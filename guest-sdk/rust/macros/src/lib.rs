@@ -37,7 +37,8 @@ pub fn derive_row(input: TokenStream) -> TokenStream {
 
 /// Makes a struct a state: a value kept per key by the host. `&mut` parameters need `Default` too.
 ///
-/// `#[state(version = 2)]` names the version of the type; `#[state(ttl = "24h")]` forgets values that were not written for so long, with
+/// `#[state(version = 2)]` names the version of the type, `migrates(SeenV1)` after it the types of older versions that the host cannot read as
+/// this one (each with `impl From<SeenV1> for Seen`, or `TryFrom`); `#[state(ttl = "24h")]` forgets values that were not written for so long, with
 /// `clock = "processing-time"` by the host's clock instead of the watermark, with `refresh = "on-read"` counted from the last read too.
 #[proc_macro_derive(State, attributes(state))]
 pub fn derive_state(input: TokenStream) -> TokenStream {
@@ -64,7 +65,8 @@ pub fn flat_map(options: TokenStream, item: TokenStream) -> TokenStream {
     tokens(function::expand(options.into(), item.into(), function::Form::FlatMap))
 }
 
-/// Makes a function, or an `impl` block with several handlers, an operator. `operator(keyed)` has state and timers.
+/// Makes a function, or an `impl` block with several handlers, an operator. `operator(keyed)` has state and timers; `operator(keyed, migrates)` has
+/// state that migrates values of older versions.
 ///
 /// In an `impl`, `fn process` is the handler of the only input; methods with `#[input]` are those of several, named like the method;
 /// a method with `#[on_timer(name)]` handles the timer that others take as `name: &mut EventTimer` (or `ProcessingTimer`);
@@ -74,7 +76,8 @@ pub fn operator(options: TokenStream, item: TokenStream) -> TokenStream {
     tokens(implementation::expand(options.into(), item.into()))
 }
 
-/// Makes a state with methods `accumulate`, `finish` and, if it can, `merge` an aggregate for windows.
+/// Makes a state with methods `accumulate`, `finish` and, if it can, `merge` an aggregate for windows. `aggregate(migrates)`: one whose state
+/// migrates values of older versions.
 #[proc_macro_attribute]
 pub fn aggregate(options: TokenStream, item: TokenStream) -> TokenStream {
     tokens(accumulator::expand(options.into(), item.into()))

@@ -67,7 +67,11 @@ impl Parameters {
             Type::Reference(reference) if reference.mutability.is_some() => {
                 let of = with_lifetimes(reference.elem.to_token_stream(), "_");
                 self.all.push(Parameter::Part(ident.clone()));
-                self.parts.push(Part { ident, of, options: Options::parse(&ours)? });
+                let options = Options::parse(&ours)?;
+                if let Some(old) = options.migrates.first() {
+                    return Err(Error::new(old.span(), "what a state migrates stands at its type, beside #[derive(State)]"));
+                }
+                self.parts.push(Part { ident, of, options });
                 return Ok(());
             }
             _ if !ours.is_empty() => {

@@ -270,11 +270,19 @@ fn state_impl(input: &DeriveInput, target: &TokenStream) -> Result<TokenStream> 
     if options.name.is_some() {
         return Err(Error::new(Span::call_site(), "a state is named by its parameter: `#[state(name = \"…\")] seen: &mut Seen`"));
     }
+    if let Some(first) = options.migrates.first().filter(|_| options.version.unwrap_or(1) == 1) {
+        return Err(Error::new(
+            first.span(),
+            "the first version of a state has nothing to migrate: raise it, `#[state(version = 2, migrates(…))]`",
+        ));
+    }
     let (version, ttl) = (options.version.unwrap_or(1), options.ttl_tokens());
+    let migrations = options.migrates.iter().map(|old| quote_spanned!(old.span()=> ::millstream::__rt::Migration::of::<#old, #target>()));
     Ok(quote! {
         impl ::millstream::__rt::State for #target {
             const VERSION: u32 = #version;
             const TTL: ::core::option::Option<::millstream::__rt::Ttl> = #ttl;
+            const MIGRATIONS: &'static [::millstream::__rt::Migration] = &[#(#migrations),*];
         }
     })
 }

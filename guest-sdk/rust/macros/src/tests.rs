@@ -66,7 +66,7 @@ fn an_operator_without_input_is_told_to_write_process() {
 #[test]
 fn an_unknown_option_is_refused_with_the_known_ones() {
     let message = error(implementation::expand(tokens("keyd"), tokens("fn f(out: &mut Out<T>) {}")));
-    assert_eq!(message, "an operator has the option `keyed`: it has state or timers per key");
+    assert_eq!(message, "an operator has the options `keyed` (it has state or timers per key) and `migrates` (state of older versions)");
 }
 
 #[test]
@@ -99,4 +99,15 @@ fn an_aggregate_without_accumulate_is_told_to_write_it() {
     let source = "impl P { fn finish(&self) -> f64 { 0.0 } }";
     let message = error(accumulator::expand(TokenStream::new(), tokens(source)));
     assert_eq!(message, "an aggregate takes in rows: write `fn accumulate(&mut self, value: f64)`");
+}
+
+#[test]
+fn a_migration_without_a_new_version_or_beside_a_parameter_is_refused() {
+    let message = of_row("#[state(migrates(Old))]\nstruct S { a: i64 }", rows::Purpose::State);
+    assert!(message.contains("`#[state(version = 2, migrates(…))]`"), "{message}");
+    assert!(of_row("#[state(version = 2, migrates())]\nstruct S { a: i64 }", rows::Purpose::State).contains("migrates(SeenV1)"));
+    let message = of_operator("keyed, migrates", "fn f(#[state(version = 2, migrates(Old))] seen: &mut Seen, out: &mut Out<T>) {}");
+    assert_eq!(message, "what a state migrates stands at its type, beside #[derive(State)]");
+    let message = of_operator("migrates", "fn f(out: &mut Out<T>) {}");
+    assert_eq!(message, "only state is migrated, and state is kept per key: write `keyed, migrates`");
 }

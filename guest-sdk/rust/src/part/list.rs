@@ -66,6 +66,7 @@ impl<V: State> ListState<V> {
 
 impl<V: State> Part for ListState<V> {
     type Slots = Self;
+    const MIGRATES: bool = !V::MIGRATIONS.is_empty();
 
     fn declare(name: &str, options: PartOptions, to: &mut Declaration) -> usize {
         to.state::<V>(name, StateKind::AppendedList, None, options)

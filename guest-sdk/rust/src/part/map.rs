@@ -150,6 +150,7 @@ fn is_empty<K: Ord>(start: Bound<&K>, end: Bound<&K>) -> bool {
 
 impl<K: State + Ord, V: State> Part for MapState<K, V> {
     type Slots = Self;
+    const MIGRATES: bool = !V::MIGRATIONS.is_empty();
 
     fn declare(name: &str, options: PartOptions, to: &mut Declaration) -> usize {
         to.state::<V>(name, StateKind::OrderedMap, Some(K::data_type()), options)

@@ -8,6 +8,7 @@ use crate::{
     argument::Row,
     bindings::exports::ValueUpdate,
     call::{Answer, At, Call},
+    migration::Migration,
     operator::{Declaration, StateKind},
     value::{self, BitBuilder, ColumnBuilder, Malformed, ReadValue, Value, column_of_one, read_column},
 };
@@ -23,6 +24,8 @@ pub trait State: for<'a> ReadValue<'a> {
     const VERSION: u32 = 1;
     /// When values are forgotten; none: never.
     const TTL: Option<Ttl> = None;
+    /// The ways from older types that no rule of the host can read as this one.
+    const MIGRATIONS: &'static [Migration] = &[];
 }
 
 impl<T: Row + for<'a> ReadValue<'a>> State for T {}
@@ -50,6 +53,7 @@ pub struct ValueSlots<S> {
 /// `&mut T`: a key that has no value starts with the default.
 impl<S: State + Default> Part for S {
     type Slots = ValueSlots<S>;
+    const MIGRATES: bool = !S::MIGRATIONS.is_empty();
 
     fn declare(name: &str, options: PartOptions, to: &mut Declaration) -> usize {
         to.state::<S>(name, StateKind::Value, None, options)
@@ -106,6 +110,7 @@ pub struct OptionSlots<S> {
 /// `&mut Option<T>`: absent is `None`, and setting it to `None` deletes the value.
 impl<S: State> Part for Option<S> {
     type Slots = OptionSlots<S>;
+    const MIGRATES: bool = !S::MIGRATIONS.is_empty();
 
     fn declare(name: &str, options: PartOptions, to: &mut Declaration) -> usize {
         to.state::<S>(name, StateKind::Value, None, options)

@@ -1,5 +1,7 @@
 //! [`Harness`]: an operator with a host around it, in memory.
 
+mod upgrade;
+
 use std::{cell::RefCell, collections::BTreeMap, marker::PhantomData, rc::Rc};
 
 use serde_json::{Map, Value};
