@@ -222,6 +222,7 @@ mod tests {
             progress: 0,
             progress_total: None,
             watermark: None,
+            versions: Vec::new(),
         }
     }
 }

@@ -22,6 +22,7 @@ use millstream_model::{
     ids::{JobId, OperatorId, SubtaskIndex, TenantId},
     key::KEY_GROUPS,
 };
+use millstream_wasm::{Silent, SubtaskLog};
 use serde_json::{Value, json};
 
 const ROWS: usize = 8_000_000;
@@ -125,6 +126,7 @@ fn operator(runtime: &tokio::runtime::Runtime, key: Option<&str>, settings: &Val
         parallelism: 1,
         key_groups: 0..KEY_GROUPS,
         state: StateContext { directory: None, shared: None, memory_budget_bytes: 1 << 30 },
+        log: SubtaskLog::new(Silent),
         restored: None,
         metrics: Arc::default(),
         clock,

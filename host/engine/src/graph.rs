@@ -8,7 +8,7 @@ mod durability;
 pub use chains::{Chain, chains, stays_in_subtask};
 pub use durability::{Backups, Checkpoints, Durability, Restart};
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use millstream_model::{
     StreamType,
@@ -22,6 +22,7 @@ use crate::{
 };
 
 /// A job that can run: everything is checked, typed and placed.
+#[derive(Clone)]
 pub struct JobPlan {
     /// The owner.
     pub tenant: TenantId,
@@ -60,6 +61,7 @@ impl Default for Batching {
 pub type NodeIndex = usize;
 
 /// One source, operator or sink.
+#[derive(Clone)]
 pub struct Node {
     /// Its id in the job file.
     pub id: OperatorId,
@@ -74,6 +76,7 @@ pub struct Node {
 }
 
 /// What a node does.
+#[derive(Clone)]
 pub enum NodeKind {
     /// Reads a source and assigns event times.
     Source(SourceNode),
@@ -84,6 +87,7 @@ pub enum NodeKind {
 }
 
 /// A source and how its event times are found.
+#[derive(Clone)]
 pub struct SourceNode {
     /// The source, producing only the columns that the job reads (and those that event time needs).
     pub source: Arc<dyn Source>,
@@ -96,6 +100,7 @@ pub struct SourceNode {
 }
 
 /// Event times and watermarks of a source.
+#[derive(Clone)]
 pub struct EventTimePlan {
     /// Where the event time of a row comes from.
     pub from: EventTimeFrom,
@@ -119,6 +124,7 @@ pub enum EventTimeFrom {
 }
 
 /// An operator with what the engine does around it.
+#[derive(Clone)]
 pub struct OperatorNode {
     /// The operator itself.
     pub plan: Arc<dyn OperatorPlan>,
@@ -190,6 +196,19 @@ pub enum Exchange {
     Broadcast,
     /// Batches in turn to every subtask.
     Rebalance,
+}
+
+impl JobPlan {
+    /// The same job with other versions of some operators, each planned for the same inputs.
+    pub(crate) fn with_versions(&self, versions: &BTreeMap<NodeIndex, Arc<dyn OperatorPlan>>) -> Self {
+        let mut plan = self.clone();
+        for (&node, version) in versions {
+            if let NodeKind::Operator(operator) = &mut plan.nodes[node].kind {
+                operator.plan = version.clone();
+            }
+        }
+        plan
+    }
 }
 
 impl Node {

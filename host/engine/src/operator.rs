@@ -6,6 +6,7 @@
 use std::{any::Any, collections::BTreeSet, hash::BuildHasherDefault, ops::Range, path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use millstream_model::{
     Batch, ErrorKind, StreamType, Watermark,
     ids::{JobId, OperatorId, SubtaskIndex, TenantId},
@@ -15,7 +16,12 @@ use millstream_state::{KeyedStore, SnapshotPart};
 use millstream_wasm::{InstanceContext, SubtaskLog, TracedLog};
 use serde_json::Value;
 
-use crate::{element::Barrier, rejected::Rejection};
+use crate::{
+    element::Barrier,
+    operators::upgrade::Declared,
+    rejected::Rejection,
+    run::{Comparison, OperatorVersion},
+};
 
 /// The clocks of one call. A repeated call gets the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -194,6 +200,11 @@ pub trait Operator: Send {
     async fn on_control(&mut self, _control: Control) -> Result<(), OperatorError> {
         Err(OperatorError::internal("this operator takes no control message"))
     }
+
+    /// Takes why a version on probation was put back by itself since this was asked before.
+    fn take_rolled_back(&mut self) -> Option<String> {
+        None
+    }
 }
 
 /// The event time of the next row of each key that has rows waiting, by the key's encoded bytes.
@@ -229,7 +240,25 @@ impl NextRows {
 /// A message from the job handle to the operator of one subtask, delivered at a batch boundary.
 pub enum Control {
     /// Replaces the component instance by one that was prepared beside it: same ports, types and state.
-    Switch(Box<dyn Any + Send>),
+    Switch {
+        /// What [`OperatorPlan::create_replacement`] made.
+        replacement: Box<dyn Any + Send>,
+        /// Keep the old one, and put it back at the first failure of the new one, or when told.
+        on_probation: bool,
+    },
+    /// The probation is over: the old instance goes.
+    Settle,
+    /// Put the old instance back, if it is still there.
+    RollBack,
+}
+
+/// A version of an operator that is to be planned; what is none stays as it is.
+#[derive(Clone, Debug, Default)]
+pub struct Version {
+    /// The component.
+    pub component: Option<millstream_wasm::Component>,
+    /// Its settings.
+    pub settings: Option<Value>,
 }
 
 /// A planned operator: everything decided and typed; creates one [`Operator`] per subtask.
@@ -269,12 +298,31 @@ pub trait OperatorPlan: Send + Sync {
         true
     }
 
-    /// Whether a running instance of this plan can be replaced by one of `new` between two batches: same ports, same types, compatible state.
+    /// Which version it is; none: a built-in, which is part of the host.
+    fn version(&self) -> Option<OperatorVersion> {
+        None
+    }
+
+    /// What would change if a running instance of this plan were replaced by one of `new`, and what stands against it: ports and types stay as they
+    /// are, and state can be read.
+    fn compare(&self, _new: &dyn OperatorPlan) -> Comparison {
+        Comparison { refusals: vec!["a built-in operator is part of the host and cannot be replaced".into()], ..Comparison::default() }
+    }
+
+    /// Another version, planned for the same inputs.
     ///
     /// # Errors
-    /// The differences that stand against it, one clause each.
-    fn check_replacement(&self, _new: &dyn OperatorPlan) -> Result<(), Vec<String>> {
+    /// It does not suit them, one clause each.
+    async fn plan_version(&self, _operator: &OperatorId, _version: Version) -> Result<Arc<dyn OperatorPlan>, Vec<String>> {
         Err(vec!["a built-in operator is part of the host and cannot be replaced".into()])
+    }
+
+    /// A component for [`Self::plan_version`], from the bytes that a run has kept.
+    ///
+    /// # Errors
+    /// They are no component.
+    async fn load(&self, _name: &str, _bytes: Bytes) -> Result<millstream_wasm::Component, OperatorError> {
+        Err(OperatorError::internal("only a component is loaded"))
     }
 
     /// What [`Control::Switch`] carries to an instance of an older plan: an instance of this one, opened beside it.
@@ -283,6 +331,11 @@ pub trait OperatorPlan: Send + Sync {
     /// As [`Self::create`].
     async fn create_replacement(self: Arc<Self>, _context: OperatorContext) -> Result<Box<dyn Any + Send>, OperatorError> {
         Err(OperatorError::internal("this operator cannot be replaced"))
+    }
+
+    /// What it keeps, and how it reads what another version kept; none: it keeps nothing, or only its instance knows.
+    fn declared(&self) -> Option<Declared> {
+        None
     }
 
     /// SHA-256 of the component that it runs, for the manifest of a checkpoint; none: a built-in.
@@ -321,15 +374,21 @@ pub struct OperatorContext {
     pub metrics: Arc<crate::metrics::OperatorMetrics>,
     /// The clock of the job, for what must be waited for; the time itself comes with each call.
     pub clock: Arc<dyn crate::clock::Clock>,
+    /// Where its guests log.
+    pub log: Arc<SubtaskLog>,
     /// What the checkpoint holds that this run goes on from; none: it starts fresh.
     pub restored: Option<Arc<Restored>>,
 }
 
 impl OperatorContext {
-    /// For the guests that the instance calls: one log for all that follow each other, so that a new one does not say more than the old.
+    /// Where the guests of a subtask log: all that follow each other have one log, so that a new one does not say more than the old.
+    pub fn guest_log(tenant: &TenantId, job: &JobId, operator: &OperatorId, subtask: SubtaskIndex) -> Arc<SubtaskLog> {
+        SubtaskLog::new(TracedLog::new(tenant.clone(), job.clone(), operator.clone(), subtask))
+    }
+
+    /// For the guests that the instance calls.
     pub(crate) fn guest(&self) -> InstanceContext {
-        let Self { tenant, job, operator, subtask, .. } = self.clone();
-        let log = SubtaskLog::new(TracedLog::new(tenant.clone(), job.clone(), operator.clone(), subtask));
+        let Self { tenant, job, operator, subtask, log, .. } = self.clone();
         InstanceContext { tenant, job, operator: Some(operator), subtask, log, metrics: self.metrics.of_guest(subtask) }
     }
 }
@@ -345,6 +404,13 @@ pub struct Restored {
     pub values: Vec<Value>,
     /// What the user allows to be forgotten: an operator's id, or `<id>.<state or timer>`.
     pub may_drop: Arc<BTreeSet<String>>,
+}
+
+impl Restored {
+    /// Whether the user allows that state or timer `name` of `operator` is forgotten.
+    pub fn may_forget(&self, operator: &OperatorId, name: &str) -> bool {
+        self.may_drop.contains(operator.as_str()) || self.may_drop.contains(&format!("{operator}.{name}"))
+    }
 }
 
 /// Where the state of one operator instance lives.

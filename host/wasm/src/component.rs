@@ -16,7 +16,7 @@ use crate::{
     inspect::{self, Inspection},
     migration::MigrationInstance,
     operator::OperatorInstance,
-    runtime::Inner,
+    runtime::{Inner, Runtime},
     wasi,
 };
 
@@ -118,6 +118,14 @@ impl Component {
             return Err(self.misses("aggregate"));
         };
         AggregateInstance::new(self.shared.clone(), indices, context).await
+    }
+
+    /// Another component, with the same runtime.
+    ///
+    /// # Errors
+    /// As [`crate::Runtime::load`].
+    pub async fn load_beside(&self, bytes: Arc<[u8]>, name: &str) -> Result<Self, Error> {
+        Runtime::of(self.shared.runtime.clone()).load(bytes, name).await
     }
 
     /// Whether it can migrate state that an older version wrote.

@@ -67,6 +67,11 @@ impl Runtime {
         Ok(Self { inner: Arc::new(Inner { engine, ticker, limits: Arc::new(limits), pooled_instances, random_seed, cache }) })
     }
 
+    /// The runtime that has made something.
+    pub(crate) fn of(inner: Arc<Inner>) -> Self {
+        Self { inner }
+    }
+
     /// The limits of every guest.
     pub fn limits(&self) -> &Limits {
         &self.inner.limits

@@ -9,7 +9,7 @@ use std::{
 use millstream_engine::{
     clock::{Clock, SystemClock},
     graph::JobPlan,
-    run::{self, Durable, FileWork, RunSettings, StartFrom},
+    run::{self, Durable, FileWork, Misfit, RunSettings, StartFrom},
 };
 use millstream_storage::{DirectoryLock, LocalCommitLog};
 use tokio::sync::{mpsc, watch};
@@ -30,6 +30,10 @@ use crate::{
     signals::Signals,
     terminal::{self, STRONG},
 };
+
+/// What to do about a version of an operator that cannot go on from its state.
+pub const UNREADABLE_FIX: &str = "put the version back that left the state, which goes on as if nothing had happened; or give the new one a migration from it (in Rust: \
+     #[state(version = …, migrates(OldType))] and #[millstream::operator(keyed, migrates)])";
 
 /// Where sources and sinks of a job keep what they have accepted.
 pub fn sources(directory: &Path) -> PathBuf {
@@ -142,7 +146,10 @@ fn check_places(plan: &JobPlan, from: &Kept, start: &StartFrom) -> Result<(), Fa
     } else {
         "give it its id back; or make a savepoint (millstream savepoint create NAME --state DIR) and start from it with --fresh --restore NAME and --rename OLD=NEW or --allow-dropped-state ID"
     };
-    run::check_places(plan, &from.manifest, &renames, allow_dropped).map_err(|error| Failure::from_error(Exit::Invalid, &error).fix(fix))
+    run::check_places(plan, &from.manifest, &renames, allow_dropped).map_err(|misfit| {
+        let fix = if matches!(misfit, Misfit::Unreadable(_)) { UNREADABLE_FIX } else { fix };
+        Failure::from_error(Exit::Invalid, misfit.error()).fix(fix)
+    })
 }
 
 /// What the run promises and where it goes on: `flights: exactly once, going on from checkpoint 18 (3.2 s old, 1.2 MiB)`.

@@ -6,12 +6,14 @@ use std::{sync::Arc, time::Duration};
 
 use millstream_engine::{
     clock::{Clock, SystemClock},
-    run::{JobError, JobHandle, JobOutcome},
+    operator::Fault,
+    run::{JobError, JobHandle, JobOutcome, JobStage},
 };
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::{
     Arguments,
+    durable::UNREADABLE_FIX,
     stop::{Heard, Stops},
 };
 use crate::{
@@ -168,7 +170,13 @@ fn failure(job: &str, error: &JobError) -> Failure {
         (Some(operator), None) => format!(" in `{operator}`"),
         (None, _) => String::new(),
     };
-    let mut failure = Failure::new(Exit::Failed, format!("job `{job}` failed{place}"));
+    // Nothing was touched, so it is the component (or the rest of the job file) that is wrong.
+    let is_upgrade = error.stage == JobStage::Restoring && error.fault == Fault::User;
+    let mut failure = if is_upgrade {
+        Failure::new(Exit::Invalid, format!("job `{job}` cannot go on{place} from what is kept")).fix(UNREADABLE_FIX)
+    } else {
+        Failure::new(Exit::Failed, format!("job `{job}` failed{place}"))
+    };
     failure.problems[0].causes = error.causes.clone();
     failure
 }

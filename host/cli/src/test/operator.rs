@@ -243,9 +243,11 @@ impl Driver {
 /// One subtask that owns all keys, with its state in memory.
 fn context(operator: OperatorId, clock: Arc<ManualClock>) -> OperatorContext {
     const MEMORY_BYTES: usize = 256 << 20;
+    let (tenant, job) = (TenantId::local(), JobId::from("test"));
     OperatorContext {
-        tenant: TenantId::local(),
-        job: JobId::from("test"),
+        log: OperatorContext::guest_log(&tenant, &job, &operator, SubtaskIndex(0)),
+        tenant,
+        job,
         operator,
         clock,
         subtask: SubtaskIndex(0),

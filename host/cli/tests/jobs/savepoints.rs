@@ -174,8 +174,53 @@ fn a_version_that_cannot_read_the_state_is_refused_and_nothing_is_lost() {
     let first = running(&place, &["--state", "state"]);
     stopped_with(&place, first, "old");
     edited(&place, &counting::component("tally"), &counting::component("tally-other"));
-    ended(&mut place.run(&["--state", "state"])).with_code(1).saying(&["counts", "seen", "Utf8"]);
+    let reason =
+        ["`counts` cannot go on", "state `seen` is Struct(\"count\": non-null UInt32) in version 1", "Utf8", "version 3", "migrate"];
+    ended(&mut place.run(&["--state", "state"])).with_code(2).saying(&reason);
+    // From a savepoint too.
+    ended(&mut place.run(&["--state", "other", "--restore", "state/savepoints/old"])).with_code(2).saying(&reason);
     edited(&place, &counting::component("tally-other"), &counting::component("tally"));
     ended(&mut place.run(&["--state", "state"])).with_code(0);
+    counting::check(&place.join("out"), ROWS);
+}
+
+#[test]
+fn a_version_with_another_form_of_state_migrates_it_by_itself() {
+    let place = counting::place(Some(ROWS), RATE);
+    let first = running(&place, &["--state", "state"]);
+    stopped_with(&place, first, "old");
+    edited(&place, &counting::component("tally"), &counting::component("tally-moved"));
+    // The directory goes on, and so does a fork from the savepoint at another parallelism, in a job of its own.
+    ended(&mut place.run(&["--state", "state"])).with_code(0).saying(&["going on from checkpoint"]);
+    counting::check(&place.join("out"), ROWS);
+    edited(&place, "parallelism: 2", "parallelism: 3");
+    let fork = place.set("sinks.out.files.path=fork");
+    ended(&mut fork.run(&["--state", "fork-state", "--restore", "state/savepoints/old"])).with_code(0).saying(&["from savepoint `old`"]);
+    for (key, counts) in counting::written(&fork.join("fork")) {
+        let last = counting::times(key, ROWS);
+        let expected: Vec<u64> = (last + 1 - counts.len() as u64..=last).collect();
+        assert_eq!(counts, expected, "key {key}");
+    }
+}
+
+#[test]
+fn a_migration_that_traps_or_lies_is_refused_and_the_old_version_goes_on() {
+    let place = counting::place(Some(ROWS), RATE);
+    let first = running(&place, &["--state", "state"]);
+    stopped_with(&place, first, "old");
+    let mut now = "tally";
+    for (bad, reason) in [("tally-trapping", "in `migrate` trapped"), ("tally-lying", "values for")] {
+        edited(&place, &counting::component(now), &counting::component(bad));
+        now = bad;
+        for arguments in [&["--state", "state"][..], &["--state", bad, "--restore", "state/savepoints/old"]] {
+            ended(&mut place.run(arguments)).with_code(2).saying(&[
+                "`counts`",
+                "state \"seen\" cannot be migrated from version 1 to 3",
+                reason,
+            ]);
+        }
+    }
+    edited(&place, &counting::component(now), &counting::component("tally"));
+    ended(&mut place.run(&["--state", "state"])).with_code(0).saying(&["going on from checkpoint"]);
     counting::check(&place.join("out"), ROWS);
 }

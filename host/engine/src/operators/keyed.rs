@@ -2,13 +2,11 @@
 
 use std::sync::Arc;
 
-use millstream_model::{
-    Batch,
-    state::{StateDescriptor, TimerDescriptor},
-};
+use millstream_model::Batch;
 use millstream_state::{Backend, KeyedStore, SnapshotPart, StoreSettings};
 
-use crate::operator::{Moment, OperatorContext, OperatorError, Output, Restored};
+use super::upgrade::{self, Declared};
+use crate::operator::{Moment, OperatorContext, OperatorError, Output};
 
 /// Splits off the rows at or before `cutoff`, which go to the `late` output. None: no row is left.
 pub fn without_late(batch: Batch, cutoff: Option<i64>, out: &mut Output) -> Option<Batch> {
@@ -32,7 +30,8 @@ pub fn state_error(error: millstream_state::Error) -> OperatorError {
     use millstream_model::ErrorKind as K;
     let message = "keyed state failed";
     let failure = match error.kind() {
-        K::Invalid | K::Conflict => OperatorError::user(message),
+        // A migration of the user's that fails would fail again.
+        K::Invalid | K::Conflict | K::Guest => OperatorError::user(message),
         K::Unavailable | K::Corrupt => OperatorError::outside(message),
         _ => OperatorError::internal(message),
     };
@@ -43,11 +42,7 @@ pub fn state_error(error: millstream_state::Error) -> OperatorError {
 ///
 /// # Errors
 /// It cannot be opened, or it would lose state that nobody allowed to be forgotten.
-pub fn open_store(
-    context: &OperatorContext,
-    states: Vec<StateDescriptor>,
-    timers: Vec<TimerDescriptor>,
-) -> Result<KeyedStore, OperatorError> {
+pub async fn open_store(context: &OperatorContext, declared: Declared) -> Result<KeyedStore, OperatorError> {
     let backend = match (&context.state.directory, &context.state.shared) {
         (Some(directory), Some(shared)) => Backend::RocksDb { directory: directory.clone(), shared: Arc::clone(shared) },
         _ => Backend::Memory,
@@ -56,34 +51,12 @@ pub fn open_store(
     let groups = context.key_groups.clone();
     match context.restored.as_deref() {
         Some(restored) if !restored.state.is_empty() => {
-            check_dropped(context, restored, &states, &timers)?;
-            KeyedStore::restore(&settings, groups, &restored.state, states, timers)
+            for SnapshotPart { description, .. } in &restored.state {
+                let checked = declared.check(description, |name| restored.may_forget(&context.operator, name));
+                checked.map_err(|reasons| OperatorError::user("it cannot go on from its state").because(reasons.join("; ")))?;
+            }
+            upgrade::restore(settings, groups, &restored.state, declared, || context.guest()).await
         }
-        _ => KeyedStore::open(&settings, groups, states, timers),
+        _ => KeyedStore::open(&settings, groups, declared.states, declared.timers).map_err(state_error),
     }
-    .map_err(state_error)
-}
-
-/// Nothing is forgotten that nobody allowed to be.
-fn check_dropped(
-    context: &OperatorContext,
-    restored: &Restored,
-    states: &[StateDescriptor],
-    timers: &[TimerDescriptor],
-) -> Result<(), OperatorError> {
-    let may_drop = |name: &str| restored.may_drop.contains(&format!("{}.{name}", context.operator));
-    if restored.may_drop.contains(context.operator.as_str()) {
-        return Ok(());
-    }
-    for SnapshotPart { description, .. } in &restored.state {
-        let missing = description.states_missing_in(states).into_iter().map(|name| ("state", name));
-        let missing = missing.chain(description.timers_missing_in(timers).into_iter().map(|name| ("timer", name)));
-        if let Some((what, name)) = missing.into_iter().find(|(_, name)| !may_drop(name)) {
-            let id = &context.operator;
-            return Err(OperatorError::user(format!(
-                "the checkpoint holds {what} `{name}`, which `{id}` no longer declares: allow it to be forgotten as `{id}.{name}`"
-            )));
-        }
-    }
-    Ok(())
 }

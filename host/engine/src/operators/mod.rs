@@ -13,6 +13,7 @@ mod lookup_join;
 mod project;
 mod temporal_join;
 mod union;
+pub mod upgrade;
 mod window;
 
 use std::{path::Path, sync::Arc};

@@ -33,6 +33,7 @@ use super::{
     keep,
     keyed::{open_store, state_error, state_moment, without_late},
     lookup_join::{Added, JoinKind},
+    upgrade::Declared,
     window::Collect,
 };
 use crate::{
@@ -204,6 +205,11 @@ impl Shape {
         vec![map("versions", DataType::Struct(self.version_fields())), map("waiting", DataType::List(Arc::new(rows)))]
     }
 
+    fn declared(&self) -> Declared {
+        let timer = |name: &str| TimerDescriptor { name: name.into(), clock: Clock::EventTime };
+        Declared::new(self.states(), vec![timer("join"), timer("prune")])
+    }
+
     fn version_fields(&self) -> Fields {
         std::iter::once(Arc::new(Field::new("is", DataType::Boolean, false))).chain(self.version.iter().cloned()).collect()
     }
@@ -247,9 +253,12 @@ impl OperatorPlan for TemporalJoinPlan {
     }
 
     async fn create(&self, context: OperatorContext) -> Result<Box<dyn Operator>, OperatorError> {
-        let timer = |name: &str| TimerDescriptor { name: name.into(), clock: Clock::EventTime };
-        let store = open_store(&context, self.shape.states(), vec![timer("join"), timer("prune")])?;
+        let store = open_store(&context, self.shape.declared()).await?;
         Ok(Box::new(TemporalJoinRun { shape: Arc::clone(&self.shape), store, metrics: Arc::clone(&context.metrics), has_more: false }))
+    }
+
+    fn declared(&self) -> Option<Declared> {
+        Some(self.shape.declared())
     }
 
     fn as_any(&self) -> &dyn Any {

@@ -6,6 +6,7 @@ use arrow_array::{Float64Array, Int64Array, StringArray, TimestampMillisecondArr
 use arrow_schema::{DataType, Field, Schema, TimeUnit};
 use async_trait::async_trait;
 use millstream_model::{Batch, StreamType, Watermark, ids::SubtaskIndex, ids::TenantId};
+use millstream_wasm::{Silent, SubtaskLog};
 use serde_json::{Value, json};
 
 use super::{ComponentLoader, Environment, PlanRequest, Ports, registry};
@@ -71,6 +72,7 @@ fn context() -> OperatorContext {
         parallelism: 1,
         key_groups: 0..4_096,
         state: StateContext { directory: None, shared: None, memory_budget_bytes: 0 },
+        log: SubtaskLog::new(Silent),
         restored: None,
         clock: Arc::new(ManualClock::at(0)),
         metrics: Arc::default(),

@@ -31,6 +31,7 @@ use super::{
     source::{DriftSlot, SourceDriver},
     splits::Splits,
     subtask::{Command, Commanded, Event, Feed, QueueDriver, Subtask, SubtaskNumber},
+    versions::Running,
 };
 use crate::{
     checkpoint::manifest::SplitManifest,
@@ -91,6 +92,8 @@ pub(super) struct Attempt<'a> {
     pub(super) restored: &'a RestoredJob,
     /// The directory of this attempt alone; none: the run is ephemeral.
     pub(super) directory: Option<&'a Path>,
+    /// Which versions run and ran.
+    pub(super) running: &'a Running,
 }
 
 struct Builder<'a> {
@@ -112,7 +115,7 @@ pub(super) async fn build(
     stop: &CancellationToken,
     publish: &CancellationToken,
 ) -> Result<Built, BuildError> {
-    let Attempt { plan, settings, board, restored, directory } = attempt;
+    let Attempt { plan, settings, board, restored, directory, .. } = attempt;
     let timed_sources = plan.nodes.iter().filter(|node| matches!(&node.kind, NodeKind::Source(source) if source.event_time.is_some()));
     let drift = Arc::new(Drift::new(timed_sources.map(|node| node.parallelism as usize).sum()));
     let built = Built { subtasks: Vec::new(), discoveries: Vec::new(), contexts: HashMap::new() };
@@ -244,6 +247,7 @@ impl Builder<'_> {
         let stateful: usize = self.plan.nodes.iter().map(instances).sum();
         let state = self.settings.state.as_ref();
         OperatorContext {
+            log: OperatorContext::guest_log(&self.plan.tenant, &self.plan.job, &planned.id, index),
             tenant: self.plan.tenant.clone(),
             job: self.plan.job.clone(),
             operator: planned.id.clone(),

@@ -23,6 +23,7 @@ use super::{
     outlet::{Outlet, Target},
     sink::SinkLink,
     snapshot::{self, SnapshotFailed, SnapshotSettings, SubtaskSnapshot, Taking, Wake},
+    subtask::Switch,
 };
 use crate::{
     checkpoint::manifest::SplitManifest,
@@ -59,6 +60,10 @@ pub(super) struct Chain {
     ended: bool,
     /// The link that the last step was for.
     current: usize,
+    /// What is replaced at the first barrier of this checkpoint or a later one.
+    armed: Option<(CheckpointId, Switch)>,
+    /// The nodes whose old instances are kept.
+    on_probation: Vec<NodeIndex>,
 }
 
 /// One node in one subtask.
@@ -148,6 +153,8 @@ impl Chain {
             aligning_since: None,
             ended: false,
             current: 0,
+            armed: None,
+            on_probation: Vec::new(),
         }
     }
 
@@ -223,9 +230,9 @@ impl Chain {
         }
     }
 
-    /// `node` is about to be replaced: a store keeps its declarations while it is cut, so the snapshot under way is given up.
-    pub(super) fn give_up_for(&mut self, node: NodeIndex) -> Option<(CheckpointId, SnapshotFailed)> {
-        let operator = self.links.iter().find(|link| link.node == node)?.id.clone();
+    /// `nodes` are about to be replaced: a store keeps its declarations while it is cut, so the snapshot under way is given up.
+    pub(super) fn give_up_for(&mut self, nodes: &[NodeIndex]) -> Option<(CheckpointId, SnapshotFailed)> {
+        let operator = self.links.iter().find(|link| nodes.contains(&link.node))?.id.clone();
         let taking = self.taking.take()?;
         let checkpoint = taking.checkpoint;
         taking.abandon(&mut self.links);
@@ -528,6 +535,11 @@ impl Chain {
     async fn on_barrier(&mut self, link: usize, barrier: Barrier) -> Result<(), Stop> {
         let began = Instant::now();
         if link == 0 {
+            // Before the cut: what is written down of this checkpoint is of the version that comes behind it.
+            if let Some((_, switch)) = self.armed.take_if(|(checkpoint, _)| *checkpoint <= barrier.checkpoint) {
+                self.abandon_snapshot();
+                switch.perform(self).await;
+            }
             self.begin_snapshot(barrier);
         }
         if self.snapshots.is_some() && self.taking.is_none() {
@@ -548,15 +560,19 @@ impl Chain {
         self.broadcast(link, &Element::Barrier(barrier)).await
     }
 
+    fn abandon_snapshot(&mut self) {
+        if let Some(taking) = self.taking.take() {
+            taking.abandon(&mut self.links);
+        }
+    }
+
     /// The head is at `barrier`.
     fn begin_snapshot(&mut self, barrier: Barrier) {
         self.passed = Some(barrier);
         self.newest_barrier = Some(barrier.checkpoint);
         let alignment = self.aligning_since.take().map_or(Duration::ZERO, |since| since.elapsed());
         let Some(settings) = self.snapshots.clone() else { return };
-        if let Some(before) = self.taking.take() {
-            before.abandon(&mut self.links);
-        }
+        self.abandon_snapshot();
         if self.given_up.is_none_or(|given_up| given_up < barrier.checkpoint) {
             self.taking = Some(Taking::new(barrier.checkpoint, settings, alignment));
         }
@@ -675,5 +691,6 @@ impl Chain {
     }
 }
 
+mod swap;
 #[cfg(test)]
 mod tests;

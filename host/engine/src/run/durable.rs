@@ -25,7 +25,9 @@ use super::{
     commands::Commands,
     handle::{Command, DurableStatus, JobError, JobOutcome, Phase},
     job::{self, DurableAttempt, job_error, lock},
-    restore::{Mapping, RestoredJob, match_nodes},
+    restore::{Mapping, RestoredJob, check_state, match_nodes},
+    status::View,
+    versions::{self, Plans, Running, Versions},
 };
 use crate::{
     checkpoint::{
@@ -140,19 +142,46 @@ impl Durable {
     }
 }
 
-/// Whether `plan` has a place for everything that a checkpoint or savepoint holds: what a run that starts from it will find as well, said before
-/// it begins. `renames` and `allow_dropped` as in [`StartFrom::Savepoint`].
+/// Why a plan cannot go on from a checkpoint or savepoint.
+#[derive(Debug, thiserror::Error)]
+pub enum Misfit {
+    /// Something has no place, and nobody allowed it to be forgotten.
+    #[error("the job has no place for something that is kept")]
+    NoPlace(#[source] OperatorError),
+    /// An operator has a place, but cannot read the state that is kept for it.
+    #[error("a version of an operator cannot read the state that is kept for it")]
+    Unreadable(#[source] OperatorError),
+}
+
+impl Misfit {
+    /// What is wrong, with its causes.
+    pub fn error(&self) -> &OperatorError {
+        match self {
+            Self::NoPlace(error) | Self::Unreadable(error) => error,
+        }
+    }
+
+    /// What a caller may do about it.
+    pub fn kind(&self) -> ErrorKind {
+        self.error().kind()
+    }
+}
+
+/// Whether `plan` has a place for everything that a checkpoint or savepoint holds, and reads it: what a run that starts from it will find as well,
+/// said before it begins. `renames` and `allow_dropped` as in [`StartFrom::Savepoint`]. Only a migration can still fail.
 ///
 /// # Errors
-/// Something has no place, and nobody allowed it to be forgotten.
+/// It has not, or does not.
 pub fn check_places(
     plan: &JobPlan,
     manifest: &Manifest,
     renames: &BTreeMap<String, String>,
     allow_dropped: &[String],
-) -> Result<(), OperatorError> {
+) -> Result<(), Misfit> {
     let allow_dropped = allow_dropped.iter().cloned().collect();
-    match_nodes(plan, manifest, &Mapping { renames: renames.clone(), allow_dropped, is_fork: false }).map(drop)
+    let mapping = Mapping { renames: renames.clone(), allow_dropped, is_fork: false };
+    let matched = match_nodes(plan, manifest, &mapping).map_err(Misfit::NoPlace)?;
+    check_state(plan, &matched, &mapping).map_err(Misfit::Unreadable)
 }
 
 /// Runs a job to its end, says how it ended, and goes on answering until all handles are gone.
@@ -172,6 +201,7 @@ pub(super) async fn supervise(
         restarts: 0,
         incarnation: 0,
         has_claimed: AtomicBool::new(false),
+        running: Running::default(),
     };
     let ended = run.attempts(&mut commands).await;
     outcome.send_replace(Some(Arc::new(ended)));
@@ -191,10 +221,14 @@ struct Run {
     incarnation: u64,
     /// This run has made the commit log its own.
     has_claimed: AtomicBool,
+    running: Running,
 }
 
 /// What an attempt goes on from.
 struct Prepared {
+    /// The job with the versions that were swapped in.
+    plan: Arc<JobPlan>,
+    versions: Versions,
     restored: RestoredJob,
     record: CommitRecord,
     /// The manifest that the job's own record names.
@@ -272,11 +306,15 @@ impl Run {
     /// Answers what can be answered while no attempt runs; what cannot.
     fn answer(&self, command: Command, phase: Phase) -> Option<Command> {
         match command {
-            Command::Status(answer) => drop(answer.send(job::status(&self.plan, &self.board, phase, Some(self.status())))),
+            Command::Status(answer) => drop(answer.send(self.view().status(phase, Some(self.status())))),
             Command::Checkpoints(answer) => drop(answer.send(lock(&self.history).iter().cloned().collect())),
             other => return Some(other),
         }
         None
+    }
+
+    fn view(&self) -> View<'_> {
+        View { plan: &self.plan, board: &self.board, running: &self.running }
     }
 
     fn status(&self) -> DurableStatus {
@@ -295,7 +333,7 @@ impl Run {
         };
         self.incarnation = prepared.record.incarnation;
         let checkpoints = Found {
-            plan: self.plan.clone(),
+            plan: prepared.plan.clone(),
             durable: self.durable.clone(),
             clock: self.settings.clock.clone(),
             record: prepared.record,
@@ -303,13 +341,15 @@ impl Run {
             history: self.history.clone(),
         };
         let attempt = Attempt {
-            plan: &self.plan,
+            plan: &prepared.plan,
             settings: &self.settings,
             board: &self.board,
             restored: &prepared.restored,
             directory: Some(&prepared.directory),
+            running: &self.running,
         };
-        let durable = DurableAttempt { checkpoints, restarts: self.restarts, history: self.history.clone() };
+        let (versions, history) = (prepared.versions, self.history.clone());
+        let durable = DurableAttempt { checkpoints, versions, restarts: self.restarts, history };
         job::run(attempt, Some(durable), commands).await
     }
 
@@ -331,9 +371,10 @@ impl Run {
             ),
             None => None,
         };
+        let (plan, versions) = self.versions(&record, is_fresh, known.as_ref()).await?;
         let into = directory.join("restore");
         let restored = match (&known, &self.durable.start) {
-            (Some(manifest), _) => self.restore(manifest, &Mapping::default(), storage, &files::files_prefix(job), &into).await?,
+            (Some(manifest), _) => restore(&plan, manifest, &Mapping::default(), storage, &files::files_prefix(job), &into).await?,
             (None, StartFrom::Savepoint { location, allow_dropped, renames }) => {
                 let from = millstream_storage::open(location).map_err(|error| storage_failed("opening the savepoint", error))?;
                 let manifest = files::read_manifest(from.as_ref(), "manifest", None).await;
@@ -343,7 +384,7 @@ impl Run {
                     allow_dropped: allow_dropped.iter().cloned().collect::<BTreeSet<_>>(),
                     is_fork: manifest.job != *job,
                 };
-                self.restore(&manifest, &mapping, from.as_ref(), "files", &into).await?
+                restore(&plan, &manifest, &mapping, from.as_ref(), "files", &into).await?
             }
             (None, StartFrom::Latest | StartFrom::Fresh) => RestoredJob::default(),
         };
@@ -351,20 +392,27 @@ impl Run {
         if let Some(manifest) = known.as_ref().filter(|manifest| manifest.is_finished) {
             return Err(NotBegun::FinishedBefore(manifest.clone()));
         }
-        Ok(Prepared { restored, record, known, directory })
+        Ok(Prepared { plan, versions, restored, record, known, directory })
     }
 
-    async fn restore(
+    /// The job with the versions that were swapped in, and where the next ones are written down.
+    async fn versions(
         &self,
-        manifest: &Manifest,
-        mapping: &Mapping,
-        storage: &dyn CheckpointStorage,
-        files_prefix: &str,
-        into: &std::path::Path,
-    ) -> Result<RestoredJob, OperatorError> {
-        let matched = match_nodes(&self.plan, manifest, mapping)?;
-        let fetched = RestoredJob::fetch(matched, mapping, storage, files_prefix, into).await;
-        fetched.map_err(|error| files_failed("fetching what the checkpoint holds", error))
+        record: &CommitRecord,
+        is_fresh: bool,
+        known: Option<&Manifest>,
+    ) -> Result<(Arc<JobPlan>, Versions), OperatorError> {
+        let storage = &self.durable.storage;
+        let written = if is_fresh { None } else { versions::read(storage.as_ref(), &self.plan.job).await? };
+        let swapped = match &written {
+            Some(written) => versions::choose(&self.plan, &self.running, storage.as_ref(), written, known).await?,
+            None => Plans::new(),
+        };
+        let versions = Versions::new(storage.clone(), self.plan.clone(), record.incarnation, written);
+        let recorded = versions.begin(&swapped).await;
+        recorded.map_err(|reason| OperatorError::outside("writing down which versions run failed").because(reason))?;
+        self.running.start(&self.plan, swapped.clone(), self.settings.clock.now_ms());
+        Ok((Arc::new(self.plan.with_versions(&swapped)), versions))
     }
 
     async fn recover_sinks(&self, restored: &RestoredJob) -> Result<(), NotBegun> {
@@ -375,6 +423,20 @@ impl Run {
         }
         Ok(())
     }
+}
+
+async fn restore(
+    plan: &JobPlan,
+    manifest: &Manifest,
+    mapping: &Mapping,
+    storage: &dyn CheckpointStorage,
+    files_prefix: &str,
+    into: &std::path::Path,
+) -> Result<RestoredJob, OperatorError> {
+    let matched = match_nodes(plan, manifest, mapping)?;
+    check_state(plan, &matched, mapping)?;
+    let fetched = RestoredJob::fetch(matched, mapping, storage, files_prefix, into).await;
+    fetched.map_err(|error| files_failed("fetching what the checkpoint holds", error))
 }
 
 /// How a durable run stands.

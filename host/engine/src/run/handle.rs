@@ -1,5 +1,5 @@
 //! The job handle: how others watch and steer a running job. A message protocol: every command and every answer that leaves the process
-//! later (by HTTP) is plain data; only a prepared swap carries a plan.
+//! later (by HTTP) is plain data; only what asks for a swap carries a component.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -10,11 +10,8 @@ use millstream_model::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::{
-    connector::Guarantee,
-    metrics::GuestMetricStatus,
-    operator::{Fault, OperatorPlan},
-};
+use super::swap::{SwapError, SwapId, SwapRequest, SwapStatus, SwitchReport, VersionEntry};
+use crate::{connector::Guarantee, metrics::GuestMetricStatus, operator::Fault};
 
 /// A running job, or one that has ended. Cheap to clone. Dropping all handles lets the job run on.
 #[derive(Clone)]
@@ -31,8 +28,11 @@ pub(super) enum Command {
     Drain,
     Cancel,
     Barrier(CheckpointId, oneshot::Sender<BarrierReport>),
-    PrepareSwap { operator: OperatorId, plan: Arc<dyn OperatorPlan>, answer: oneshot::Sender<Result<SwapId, SwapError>> },
+    PrepareSwap(SwapRequest, oneshot::Sender<Result<SwapStatus, SwapError>>),
     Switch(SwapId, oneshot::Sender<Result<SwitchReport, SwapError>>),
+    AbandonSwap(SwapId, oneshot::Sender<Result<SwapStatus, SwapError>>),
+    SettleSwap(SwapId, oneshot::Sender<Result<SwapStatus, SwapError>>),
+    RollBack(oneshot::Sender<Result<SwitchReport, SwapError>>),
     Checkpoint { stops: bool, answer: oneshot::Sender<Result<CheckpointReport, CheckpointError>> },
     HoldCheckpoint { stops: bool, answer: oneshot::Sender<Result<HeldCheckpoint, CheckpointError>> },
     Checkpoints(oneshot::Sender<Vec<CheckpointReport>>),
@@ -172,8 +172,20 @@ pub struct JobError {
     pub subtask: Option<SubtaskIndex>,
     /// Whose fault it is.
     pub fault: Fault,
+    /// How far the job had come.
+    pub stage: JobStage,
     /// What happened, and then each cause of it.
     pub causes: Vec<String>,
+}
+
+/// How far a job had come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum JobStage {
+    /// An operator was taking over what a checkpoint or savepoint holds of it; that is as it was, and the version that left it still goes on from it.
+    Restoring,
+    /// Anything else.
+    Running,
 }
 
 impl JobError {
@@ -227,6 +239,9 @@ pub struct JobStatus {
     /// A durable run: how it stands; none: the run is ephemeral.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub durable: Option<DurableStatus>,
+    /// The swap under way, or the last one; none: nothing was swapped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub swap: Option<SwapStatus>,
 }
 
 /// How a durable run stands.
@@ -283,6 +298,9 @@ pub struct OperatorStatus {
     pub progress_total: Option<u64>,
     /// The lowest watermark of its subtasks, ms since epoch; none: at least one has none yet.
     pub watermark: Option<i64>,
+    /// Which versions ran, oldest first; the last one runs. Empty: a built-in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub versions: Vec<VersionEntry>,
 }
 
 /// What a node of the graph is.
@@ -305,65 +323,6 @@ pub struct BarrierReport {
     pub passed: usize,
     /// Subtasks that had ended before, which counts as aligned.
     pub ended: usize,
-}
-
-/// A prepared swap.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct SwapId(pub u64);
-
-/// How a swap went.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct SwitchReport {
-    /// How long each subtask that switched was held up by it.
-    pub pauses: Vec<Duration>,
-    /// Subtasks that had already ended.
-    pub ended: usize,
-}
-
-/// Why a swap was refused. The old version runs on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
-#[serde(tag = "error", rename_all = "kebab-case")]
-pub enum SwapError {
-    /// No operator has this id.
-    #[error("there is no operator `{operator}`")]
-    UnknownOperator {
-        /// The id.
-        operator: OperatorId,
-    },
-    /// The new version does not fit in the place of the old one.
-    #[error("`{operator}` cannot be replaced: {}", differences.join("; "))]
-    Incompatible {
-        /// The operator.
-        operator: OperatorId,
-        /// What differs, one clause each.
-        differences: Vec<String>,
-    },
-    /// An instance of the new version could not be made, or did not take over.
-    #[error("the new version of `{operator}` failed: {reason}")]
-    Failed {
-        /// The operator.
-        operator: OperatorId,
-        /// Why.
-        reason: String,
-    },
-    /// No swap with this number is prepared.
-    #[error("no such swap is prepared")]
-    UnknownSwap,
-    /// The job has ended.
-    #[error("the job has ended")]
-    Ended,
-}
-
-impl SwapError {
-    /// What a caller may do about it.
-    pub fn kind(&self) -> ErrorKind {
-        match self {
-            Self::UnknownOperator { .. } | Self::UnknownSwap => ErrorKind::NotFound,
-            Self::Incompatible { .. } | Self::Ended => ErrorKind::Conflict,
-            Self::Failed { .. } => ErrorKind::Guest,
-        }
-    }
 }
 
 impl JobHandle {
@@ -397,20 +356,45 @@ impl JobHandle {
         self.ask(|answer| Command::Barrier(checkpoint, answer)).await
     }
 
-    /// Prepares instances of `plan` beside those that run as `operator`.
+    /// Plans new versions, compares them with those that run, and opens instances beside them. Nothing is touched.
     ///
     /// # Errors
-    /// The new version does not fit, with the precise differences, or it cannot be instantiated. The job runs on unchanged.
-    pub async fn prepare_swap(&self, operator: OperatorId, plan: Arc<dyn OperatorPlan>) -> Result<SwapId, SwapError> {
-        self.ask(|answer| Command::PrepareSwap { operator, plan, answer }).await.unwrap_or(Err(SwapError::Ended))
+    /// They do not fit, with the precise differences; an instance cannot be made; another swap is under way. The job runs on unchanged.
+    pub async fn prepare_swap(&self, request: SwapRequest) -> Result<SwapStatus, SwapError> {
+        self.ask(|answer| Command::PrepareSwap(request, answer)).await.unwrap_or(Err(SwapError::Ended))
     }
 
-    /// Puts the prepared instances into the place of the old ones: each subtask at its next batch boundary.
+    /// Puts the prepared instances into the place of the old ones, and returns when every subtask has switched. The swap is then on probation.
     ///
     /// # Errors
-    /// There is no such prepared swap, or the job has ended.
+    /// There is no such prepared swap, it failed (the old versions run), or the job has ended.
     pub async fn switch(&self, swap: SwapId) -> Result<SwitchReport, SwapError> {
         self.ask(|answer| Command::Switch(swap, answer)).await.unwrap_or(Err(SwapError::Ended))
+    }
+
+    /// Gives up a prepared swap.
+    ///
+    /// # Errors
+    /// There is no such prepared swap.
+    pub async fn abandon_swap(&self, swap: SwapId) -> Result<SwapStatus, SwapError> {
+        self.ask(|answer| Command::AbandonSwap(swap, answer)).await.unwrap_or(Err(SwapError::Ended))
+    }
+
+    /// Ends the probation of a swap before its time.
+    ///
+    /// # Errors
+    /// It is not on probation.
+    pub async fn settle_swap(&self, swap: SwapId) -> Result<SwapStatus, SwapError> {
+        self.ask(|answer| Command::SettleSwap(swap, answer)).await.unwrap_or(Err(SwapError::Ended))
+    }
+
+    /// Puts back what the last swap has replaced, and returns when every subtask has: the kept instances while it is on probation, new instances of the
+    /// old versions when it is settled. Called again, it undoes the swap before.
+    ///
+    /// # Errors
+    /// There is nothing to undo, or the old versions cannot read the state as it is now.
+    pub async fn roll_back(&self) -> Result<SwitchReport, SwapError> {
+        self.ask(Command::RollBack).await.unwrap_or(Err(SwapError::Ended))
     }
 
     /// Takes a checkpoint now, and returns when it is committed and published.

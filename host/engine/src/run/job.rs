@@ -2,13 +2,12 @@
 //! itself, so it always answers.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     error::Error,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
-use futures::{FutureExt, future::join_all};
+use futures::FutureExt;
 use millstream_model::ids::{CheckpointId, OperatorId, SubtaskIndex};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -20,18 +19,20 @@ use super::{
     commands::Commands,
     durable,
     handle::{
-        BarrierReport, CheckpointError, CheckpointReport, Command, DurableStatus, HeldCheckpoint, JobError, JobOutcome, JobStatus,
-        OperatorKind, OperatorStatus, Phase, Summary, SwapError, SwapId, SwitchReport,
+        BarrierReport, CheckpointError, CheckpointReport, Command, DurableStatus, HeldCheckpoint, JobError, JobOutcome, JobStage,
+        JobStatus, Phase,
     },
     restore::RestoredJob,
     source::sleep_until,
-    subtask::{self, Event, SubtaskNumber, Switch},
+    status::View,
+    subtask::{self, Event, SubtaskNumber},
+    swapping::{self, Swapping},
+    versions::{Plans, Running, Versions},
 };
 use crate::{
     element::Barrier,
     graph::{JobPlan, NodeIndex, NodeKind},
-    metrics::OperatorMetrics,
-    operator::{Fault, OperatorContext, OperatorError, OperatorPlan},
+    operator::{Fault, OperatorError},
 };
 
 /// Reports that wait for the supervisor.
@@ -46,17 +47,21 @@ pub(super) async fn supervise(
 ) {
     let board = board(&plan);
     let fresh = RestoredJob::default();
-    let attempt = Attempt { plan: &plan, settings: &settings, board: &board, restored: &fresh, directory: None };
+    let running = Running::default();
+    running.start(&plan, Plans::new(), settings.clock.now_ms());
+    let attempt = Attempt { plan: &plan, settings: &settings, board: &board, restored: &fresh, directory: None, running: &running };
     let ended = run(attempt, None, &mut commands).await;
     outcome.send_replace(Some(Arc::new(ended)));
     while let Some(command) = commands.next().await {
-        answer_when_ended(command, &plan, &board);
+        answer_when_ended(command, View { plan: &plan, board: &board, running: &running });
     }
 }
 
 /// What a durable run adds to an attempt.
 pub(super) struct DurableAttempt {
     pub(super) checkpoints: Found,
+    /// Where it is written down which versions run.
+    pub(super) versions: Versions,
     pub(super) restarts: u32,
     pub(super) history: History,
 }
@@ -70,18 +75,23 @@ struct Durability {
 
 /// Runs one attempt to its end.
 pub(super) async fn run(attempt: Attempt<'_>, durable: Option<DurableAttempt>, commands: &mut Commands) -> JobOutcome {
-    let Attempt { plan, settings, board, .. } = attempt;
+    let Attempt { plan, board, running, .. } = attempt;
+    let view = View { plan, board, running };
     let (events, reports) = mpsc::channel(EVENTS_WAITING);
     let (stop, publish) = (CancellationToken::new(), CancellationToken::new());
     // Whatever ends this function, nothing it started runs on.
     let _stop_on_drop = stop.clone().drop_guard();
     let building = build(attempt, events.clone(), &stop, &publish);
-    let built = match built_unless_cancelled(building, commands, plan, board).await {
+    let built = match built_unless_cancelled(building, commands, view).await {
         Some(Ok(built)) => built,
-        Some(Err((operator, error))) => return JobOutcome::Failed(job_error(Some(operator), None, &error)),
+        Some(Err((operator, error))) => {
+            let stage = if attempt.restored.is_of_operator(plan, &operator) { JobStage::Restoring } else { JobStage::Running };
+            return JobOutcome::Failed(JobError { stage, ..job_error(Some(operator), None, &error) });
+        }
         None => return JobOutcome::Cancelled,
     };
-    let mut supervisor = Supervisor::start(plan.clone(), settings.clone(), board.clone(), built, events, stop, publish);
+    let versions = durable.as_ref().map(|durable| durable.versions.clone());
+    let mut supervisor = Supervisor::start(attempt, built, versions, events, stop, publish);
     supervisor.take_checkpoints(durable);
     supervisor.run(reports, commands).await
 }
@@ -90,8 +100,7 @@ pub(super) async fn run(attempt: Attempt<'_>, durable: Option<DurableAttempt>, c
 async fn built_unless_cancelled(
     building: impl Future<Output = Result<Built, BuildError>>,
     commands: &mut Commands,
-    plan: &JobPlan,
-    board: &Board,
+    view: View<'_>,
 ) -> Option<Result<Built, BuildError>> {
     let mut building = std::pin::pin!(building);
     let mut handles_gone = false;
@@ -101,7 +110,7 @@ async fn built_unless_cancelled(
             built = &mut building => return Some(built),
             command = commands.next_new(), if !handles_gone => match command {
                 Some(Command::Cancel | Command::Drain) => return None,
-                Some(Command::Status(answer)) => drop(answer.send(status(plan, board, Phase::Running, None))),
+                Some(Command::Status(answer)) => drop(answer.send(view.status(Phase::Running, None))),
                 Some(command) => commands.defer(command),
                 None => handles_gone = true,
             },
@@ -109,15 +118,18 @@ async fn built_unless_cancelled(
     }
 }
 
-fn answer_when_ended(command: Command, plan: &JobPlan, board: &Board) {
+fn answer_when_ended(command: Command, view: View<'_>) {
     match command {
-        Command::Status(answer) => drop(answer.send(status(plan, board, Phase::Ended, None))),
+        Command::Status(answer) => drop(answer.send(view.status(Phase::Ended, None))),
         // Without an answer the handle says that the job has ended.
         Command::Drain
         | Command::Cancel
         | Command::Barrier(..)
-        | Command::PrepareSwap { .. }
+        | Command::PrepareSwap(..)
         | Command::Switch(..)
+        | Command::AbandonSwap(..)
+        | Command::SettleSwap(..)
+        | Command::RollBack(_)
         | Command::Checkpoint { .. }
         | Command::HoldCheckpoint { .. }
         | Command::Checkpoints(_) => {}
@@ -128,13 +140,14 @@ struct Supervisor {
     plan: Arc<JobPlan>,
     settings: RunSettings,
     board: Board,
+    running: Running,
     subtasks: Vec<Record>,
-    contexts: std::collections::HashMap<NodeIndex, Vec<OperatorContext>>,
-    /// The plan that each swapped operator runs now.
-    swapped: BTreeMap<NodeIndex, Arc<dyn OperatorPlan>>,
-    prepared: Arc<Mutex<BTreeMap<SwapId, Prepared>>>,
-    next_swap: u64,
+    swapping: Swapping,
     barriers: Vec<PendingBarrier>,
+    /// The checkpoint of the last barrier that was sent.
+    last_barrier: CheckpointId,
+    /// Barriers wait until all subtasks know that they switch at the next one; that one, if it has come up meanwhile.
+    held_barrier: Option<Option<CheckpointId>>,
     stop: CancellationToken,
     publish: CancellationToken,
     phase: Phase,
@@ -153,13 +166,6 @@ struct Record {
     gone: bool,
 }
 
-/// Instances that wait beside the running ones.
-struct Prepared {
-    node: NodeIndex,
-    plan: Arc<dyn OperatorPlan>,
-    replacements: Vec<Box<dyn std::any::Any + Send>>,
-}
-
 struct PendingBarrier {
     checkpoint: CheckpointId,
     waiting: BTreeSet<SubtaskNumber>,
@@ -169,38 +175,40 @@ struct PendingBarrier {
 
 impl Supervisor {
     fn start(
-        plan: Arc<JobPlan>,
-        settings: RunSettings,
-        board: Board,
+        attempt: Attempt<'_>,
         built: Built,
+        versions: Option<Versions>,
         events: mpsc::Sender<(SubtaskNumber, Event)>,
         stop: CancellationToken,
         publish: CancellationToken,
     ) -> Self {
+        let (plan, settings) = (attempt.plan.clone(), attempt.settings.clone());
         for discovery in built.discoveries {
             settings.runtime.spawn(discover(plan.clone(), settings.clone(), discovery, events.clone(), stop.clone()));
         }
-        let (mut subtasks, mut running) = (Vec::new(), Vec::new());
+        let (mut subtasks, mut runs) = (Vec::new(), Vec::new());
         for BuiltSubtask { subtask, nodes, index, commands, is_source, reads_nothing } in built.subtasks {
             let mut run = Box::pin(subtask.run());
             // Its end stands in the queues before the others send anything. A consumer that did not know of it yet would have no watermark and
             // so no late row, and which rows are late would depend on the scheduler.
             let is_done = reads_nothing && run.as_mut().now_or_never().is_some();
             if !is_done {
-                running.push(run);
+                runs.push(run);
             }
             subtasks.push(Record { nodes, index, commands, is_source, input_ended: false, gone: false });
         }
-        running.into_iter().for_each(|run| drop(settings.runtime.spawn(run)));
+        runs.into_iter().for_each(|run| drop(settings.runtime.spawn(run)));
+        let members = subtasks.iter().map(|subtask| subtask.nodes.clone()).collect();
+        let swapping = Swapping::new(plan.clone(), settings.clone(), built.contexts, members, attempt.running.clone(), versions);
         Self {
             plan,
-            settings: settings.clone(),
-            board,
+            settings,
+            board: attempt.board.clone(),
+            running: attempt.running.clone(),
             subtasks,
-            contexts: built.contexts,
-            swapped: BTreeMap::new(),
-            prepared: Arc::default(),
-            next_swap: 0,
+            swapping,
+            last_barrier: CheckpointId(0),
+            held_barrier: None,
             barriers: Vec::new(),
             stop,
             publish,
@@ -217,10 +225,9 @@ impl Supervisor {
             Member { index: subtask.index, parallelism }
         };
         let members = self.subtasks.iter().map(member).collect();
-        self.durability = durable.map(|DurableAttempt { checkpoints, restarts, history }| Durability {
-            checkpointing: Checkpointing::new(checkpoints, members),
-            restarts,
-            history,
+        self.durability = durable.map(|DurableAttempt { checkpoints, restarts, history, .. }| {
+            self.last_barrier = CheckpointId(checkpoints.record.last_number);
+            Durability { checkpointing: Checkpointing::new(checkpoints, members), restarts, history }
         });
     }
 
@@ -229,6 +236,7 @@ impl Supervisor {
         let clock = self.settings.clock.clone();
         while self.subtasks.iter().any(|subtask| !subtask.gone) {
             let wake_ms = self.durability.as_ref().filter(|_| self.ended.is_none()).map(|durability| durability.checkpointing.wake_ms());
+            let probation_until_ms = self.swapping.wake_ms();
             tokio::select! {
                 biased;
                 report = reports.recv() => match report {
@@ -241,9 +249,17 @@ impl Supervisor {
                     None => handles_gone = true,
                 },
                 (checkpoint, done) = next_done(self.durability.as_mut()) => {
-                    let swapped = &self.swapped;
-                    let orders = self.durability.as_mut().map(|durability| durability.checkpointing.on_done(checkpoint, done, swapped));
+                    let swapped = self.swapping.swapped();
+                    let orders = self.durability.as_mut().map(|durability| durability.checkpointing.on_done(checkpoint, done, &swapped));
                     self.carry_out(orders);
+                }
+                done = self.swapping.next_done() => {
+                    let orders = self.swapping.on_done(done, CheckpointId(self.last_barrier.0 + 1));
+                    self.swap(orders);
+                }
+                () = sleep_until(clock.as_ref(), probation_until_ms) => {
+                    let orders = self.swapping.on_time();
+                    self.swap(orders);
                 }
                 () = sleep_until(clock.as_ref(), wake_ms) => {
                     let orders = self.durability.as_mut().map(|durability| durability.checkpointing.on_time());
@@ -258,7 +274,8 @@ impl Supervisor {
             };
             durability.checkpointing.end(error).await;
         }
-        self.ended.unwrap_or_else(|| JobOutcome::Finished(summary(&self.plan, &self.board)))
+        let view = View { plan: &self.plan, board: &self.board, running: &self.running };
+        self.ended.unwrap_or_else(|| JobOutcome::Finished(view.summary()))
     }
 
     fn on_event(&mut self, number: SubtaskNumber, event: Event) {
@@ -274,6 +291,10 @@ impl Supervisor {
                 let orders = self.durability.as_mut().map(|durability| durability.checkpointing.on_published(number, checkpoint));
                 self.carry_out(orders);
             }
+            Event::RolledBack { operator, reason } => {
+                let orders = self.swapping.on_rolled_back(&operator, &reason);
+                self.swap(orders);
+            }
             Event::Ended(result) => self.on_ended(number, result),
             Event::DiscoveryFailed { operator, error } => self.fail(job_error(Some(operator), None, &error)),
         }
@@ -281,7 +302,7 @@ impl Supervisor {
 
     fn on_command(&mut self, command: Command) {
         match command {
-            Command::Status(answer) => drop(answer.send(status(&self.plan, &self.board, self.phase, self.durable_status()))),
+            Command::Status(answer) => drop(answer.send(self.status())),
             Command::Checkpoint { stops, answer } => self.on_checkpoint(stops, answer),
             Command::HoldCheckpoint { stops, answer } => self.on_hold_checkpoint(stops, answer),
             Command::Checkpoints(answer) => {
@@ -291,8 +312,20 @@ impl Supervisor {
             Command::Drain => self.on_drain(),
             Command::Cancel => self.end(JobOutcome::Cancelled),
             Command::Barrier(checkpoint, answer) => self.on_barrier(checkpoint, answer),
-            Command::PrepareSwap { operator, plan, answer } => self.on_prepare_swap(operator, plan, answer),
-            Command::Switch(swap, answer) => self.on_switch(swap, answer),
+            Command::PrepareSwap(request, answer) => self.swapping.prepare(request, answer),
+            Command::Switch(swap, answer) => {
+                let orders = self.swapping.switch(swap, answer);
+                self.swap(orders);
+            }
+            Command::AbandonSwap(swap, answer) => self.swapping.abandon(swap, answer),
+            Command::SettleSwap(swap, answer) => {
+                let orders = self.swapping.settle(swap, answer);
+                self.swap(orders);
+            }
+            Command::RollBack(answer) => {
+                let orders = self.swapping.roll_back(answer);
+                self.swap(orders);
+            }
         }
     }
 
@@ -367,15 +400,22 @@ impl Supervisor {
                 return;
             }
             match order {
-                Order::Barrier(checkpoint) => self.send_barrier(checkpoint),
+                Order::Barrier(checkpoint) => match &mut self.held_barrier {
+                    Some(held) => *held = Some(checkpoint),
+                    None => self.send_barrier(checkpoint),
+                },
                 Order::BarrierTo(number, checkpoint) => {
                     self.tell(&self.subtasks[number], subtask::Command::Barrier(Barrier { checkpoint }));
                 }
                 Order::Committed(checkpoint) => self.tell_all(|| subtask::Command::Committed(checkpoint)),
                 Order::GiveUp(checkpoint) => self.tell_all(|| subtask::Command::GiveUp(checkpoint)),
-                Order::Recover { reason } => {
-                    self.fail(JobError { operator: None, subtask: None, fault: Fault::Outside, causes: vec![reason] })
-                }
+                Order::Recover { reason } => self.fail(JobError {
+                    operator: None,
+                    subtask: None,
+                    fault: Fault::Outside,
+                    stage: JobStage::Running,
+                    causes: vec![reason],
+                }),
                 Order::Finish => self.publish.cancel(),
                 Order::Stop(report) => self.end(JobOutcome::Stopped(report)),
                 Order::Crash => self.end(JobOutcome::Cancelled),
@@ -383,7 +423,38 @@ impl Supervisor {
         }
     }
 
-    fn send_barrier(&self, checkpoint: CheckpointId) {
+    /// Does what a swap asks for.
+    fn swap(&mut self, orders: Vec<swapping::Order>) {
+        for order in orders {
+            match order {
+                swapping::Order::Tell(number, command) => self.tell(&self.subtasks[number], command),
+                swapping::Order::HoldBarriers => drop(self.held_barrier.get_or_insert(None)),
+                swapping::Order::SendBarrier => self.send_held_barrier(),
+            }
+        }
+    }
+
+    /// Every subtask knows that it switches at the next barrier.
+    fn send_held_barrier(&mut self) {
+        match (self.held_barrier.take().flatten(), &mut self.durability) {
+            (Some(checkpoint), _) => self.send_barrier(checkpoint),
+            (None, Some(durability)) => {
+                // Nobody waits for this checkpoint; the swap waits for its barrier.
+                let orders = durability.checkpointing.request(false, oneshot::channel().0);
+                self.carry_out(Some(orders));
+            }
+            (None, None) => self.send_barrier(CheckpointId(self.last_barrier.0 + 1)),
+        }
+    }
+
+    fn status(&self) -> JobStatus {
+        let view = View { plan: &self.plan, board: &self.board, running: &self.running };
+        let swap = self.swapping.status();
+        JobStatus { swap, ..view.status(self.phase, self.durable_status()) }
+    }
+
+    fn send_barrier(&mut self, checkpoint: CheckpointId) {
+        self.last_barrier = self.last_barrier.max(checkpoint);
         for subtask in self.subtasks.iter().filter(|subtask| subtask.is_source || subtask.input_ended) {
             self.tell(subtask, subtask::Command::Barrier(Barrier { checkpoint }));
         }
@@ -401,63 +472,13 @@ impl Supervisor {
     }
 
     fn on_barrier(&mut self, checkpoint: CheckpointId, answer: oneshot::Sender<BarrierReport>) {
+        self.last_barrier = self.last_barrier.max(checkpoint);
         let waiting: BTreeSet<_> = (0..self.subtasks.len()).filter(|&number| !self.subtasks[number].input_ended).collect();
         let report = BarrierReport { passed: 0, ended: self.subtasks.len() - waiting.len() };
         for subtask in self.subtasks.iter().filter(|subtask| subtask.is_source && !subtask.input_ended) {
             self.tell(subtask, subtask::Command::Barrier(Barrier { checkpoint }));
         }
         self.barriers.push(PendingBarrier { checkpoint, waiting, report, answer });
-    }
-
-    fn on_prepare_swap(&mut self, operator: OperatorId, new: Arc<dyn OperatorPlan>, answer: oneshot::Sender<Result<SwapId, SwapError>>) {
-        let (node, running) = match self.running_plan(&operator) {
-            Some(found) => found,
-            None => return drop(answer.send(Err(SwapError::UnknownOperator { operator }))),
-        };
-        if let Err(differences) = running.check_replacement(new.as_ref()) {
-            return drop(answer.send(Err(SwapError::Incompatible { operator, differences })));
-        }
-        self.next_swap += 1;
-        let (swap, prepared, contexts) = (SwapId(self.next_swap), self.prepared.clone(), self.contexts[&node].clone());
-        self.settings.runtime.spawn(async move {
-            let made = join_all(contexts.into_iter().map(|context| new.clone().create_replacement(context))).await;
-            let made: Result<Vec<_>, OperatorError> = made.into_iter().collect();
-            let result = match made {
-                Ok(replacements) => {
-                    lock(&prepared).insert(swap, Prepared { node, plan: new, replacements });
-                    Ok(swap)
-                }
-                Err(error) => Err(SwapError::Failed { operator, reason: causes(&error).join(": ") }),
-            };
-            // Whoever asked may have gone.
-            let _ = answer.send(result);
-        });
-    }
-
-    fn on_switch(&mut self, swap: SwapId, answer: oneshot::Sender<Result<SwitchReport, SwapError>>) {
-        let Some(Prepared { node, plan, replacements }) = lock(&self.prepared).remove(&swap) else {
-            return drop(answer.send(Err(SwapError::UnknownSwap)));
-        };
-        let operator = self.plan.nodes[node].id.clone();
-        self.swapped.insert(node, plan);
-        let mut answers = Vec::new();
-        for (subtask, replacement) in self.subtasks.iter().filter(|subtask| subtask.nodes.contains(&node)).zip(replacements) {
-            let (switched, report) = oneshot::channel();
-            self.tell(subtask, subtask::Command::Switch(Switch { node, replacement, answer: switched }));
-            answers.push(report);
-        }
-        self.settings.runtime.spawn(async move {
-            // Whoever asked may have gone.
-            let _ = answer.send(gather(operator, join_all(answers).await));
-        });
-    }
-
-    fn running_plan(&self, operator: &OperatorId) -> Option<(NodeIndex, Arc<dyn OperatorPlan>)> {
-        let node = self.plan.nodes.iter().position(|node| node.id == *operator)?;
-        match &self.plan.nodes[node].kind {
-            NodeKind::Operator(planned) => Some((node, self.swapped.get(&node).unwrap_or(&planned.plan).clone())),
-            NodeKind::Source(_) | NodeKind::Sink(_) => None,
-        }
     }
 
     /// Sends a command when the subtask has room for it; if it ends before, the command is dropped.
@@ -520,26 +541,12 @@ async fn discover(
     }
 }
 
-type Switched = Result<Result<Duration, OperatorError>, oneshot::error::RecvError>;
-
-fn gather(operator: OperatorId, answers: Vec<Switched>) -> Result<SwitchReport, SwapError> {
-    let mut report = SwitchReport { pauses: Vec::new(), ended: 0 };
-    for answer in answers {
-        match answer {
-            Ok(Ok(pause)) => report.pauses.push(pause),
-            Ok(Err(error)) => return Err(SwapError::Failed { operator, reason: causes(&error).join(": ") }),
-            Err(_subtask_ended) => report.ended += 1,
-        }
-    }
-    Ok(report)
-}
-
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 pub(super) fn job_error(operator: Option<OperatorId>, subtask: Option<SubtaskIndex>, error: &OperatorError) -> JobError {
-    JobError { operator, subtask, fault: error.fault, causes: causes(error) }
+    JobError { operator, subtask, fault: error.fault, stage: JobStage::Running, causes: causes(error) }
 }
 
 pub(super) fn causes(error: &OperatorError) -> Vec<String> {
@@ -550,53 +557,6 @@ pub(super) fn causes(error: &OperatorError) -> Vec<String> {
         next = error.source();
     }
     causes
-}
-
-pub(super) fn status(plan: &JobPlan, board: &Board, phase: Phase, durable: Option<DurableStatus>) -> JobStatus {
-    JobStatus { phase, operators: operators(plan, board), durable }
-}
-
-fn summary(plan: &JobPlan, board: &Board) -> Summary {
-    let operators = operators(plan, board);
-    let cut = operators.iter().filter(|operator| operator.timers_cut > 0);
-    let notes = cut.map(|operator| {
-        format!("`{}` set timers again and again after the end of input: {} were not set", operator.id, operator.timers_cut)
-    });
-    Summary { notes: notes.collect(), operators }
-}
-
-fn operators(plan: &JobPlan, board: &Board) -> Vec<OperatorStatus> {
-    plan.nodes.iter().zip(board).map(|(node, metrics)| operator_status(node, metrics)).collect()
-}
-
-fn operator_status(node: &crate::graph::Node, metrics: &[Arc<OperatorMetrics>]) -> OperatorStatus {
-    let sum = |of: fn(&OperatorMetrics) -> u64| metrics.iter().map(|metrics| of(metrics)).sum::<u64>();
-    let (kind, progress_total) = match &node.kind {
-        NodeKind::Source(source) => (OperatorKind::Source, source.source.size_hint()),
-        NodeKind::Operator(_) => (OperatorKind::Operator, None),
-        NodeKind::Sink(_) => (OperatorKind::Sink, None),
-    };
-    let watermark = metrics.iter().map(|metrics| metrics.watermark.get()).min();
-    OperatorStatus {
-        id: node.id.clone(),
-        kind,
-        parallelism: node.parallelism,
-        rows_in: sum(|metrics| metrics.rows_in.get()),
-        rows_out: sum(|metrics| metrics.rows_out.get()),
-        rows_late: sum(|metrics| metrics.rows_late.get()),
-        rows_rejected: sum(|metrics| metrics.rows_rejected.get()),
-        rows_null_key: sum(|metrics| metrics.rows_null_key.get()),
-        timers_cut: sum(|metrics| metrics.timers_cut.get()),
-        traps: sum(|metrics| metrics.traps.get()),
-        // The subtasks share them.
-        guest_metrics: metrics.first().map(|metrics| metrics.guest.status()).unwrap_or_default(),
-        guest_metrics_refused: metrics.first().map_or(0, |metrics| metrics.guest.refused()),
-        guest_time: Duration::from_nanos(sum(|metrics| metrics.guest_ns.get())),
-        backpressured_time: Duration::from_nanos(sum(|metrics| metrics.backpressured_ns.get())),
-        progress: sum(|metrics| metrics.progress.get()),
-        progress_total,
-        watermark: watermark.filter(|&watermark| watermark != i64::MIN),
-    }
 }
 
 #[cfg(test)]

@@ -30,8 +30,12 @@ mod sink;
 mod snapshot;
 mod source;
 mod splits;
+mod status;
 mod subtask;
+mod swap;
+mod swapping;
 mod upload;
+mod versions;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -43,11 +47,15 @@ use tokio::{
 };
 
 pub use assign::{Assigner, InTurn};
-pub use durable::{CrashPoint, CrashPoints, Durable, FileWork, StartFrom, check_places};
+pub use durable::{CrashPoint, CrashPoints, Durable, FileWork, Misfit, StartFrom, check_places};
 pub use exchange::{EdgeId, Edges, Exchange, InProcess};
 pub use handle::{
     BarrierReport, CheckpointError, CheckpointOutcome, CheckpointReport, DurableStatus, HeldCheckpoint, JobError, JobHandle, JobOutcome,
-    JobStatus, OperatorKind, OperatorStatus, Phase, Summary, SwapError, SwapId, SwitchReport,
+    JobStage, JobStatus, OperatorKind, OperatorStatus, Phase, Summary,
+};
+pub use swap::{
+    Comparison, NewComponent, NewVersion, OperatorSwap, OperatorVersion, SwapChange, SwapError, SwapId, SwapPart, SwapPhase, SwapRefusal,
+    SwapRequest, SwapStatus, SwitchAt, SwitchReport, VersionCause, VersionEntry,
 };
 
 pub use queue::{Disconnected, Inbox, Sender, queues};

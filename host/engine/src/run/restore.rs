@@ -23,7 +23,7 @@ use super::{handle::OperatorKind, held, outlet::keys_of};
 use crate::{
     checkpoint::{
         files,
-        manifest::{Manifest, OperatorManifest, SplitManifest, SubtaskManifest},
+        manifest::{Manifest, OperatorManifest, SplitManifest, StateManifest, SubtaskManifest},
     },
     graph::{JobPlan, Node, NodeIndex, NodeKind, OperatorNode},
     operator::{OperatorError, Restored},
@@ -106,6 +106,25 @@ pub(super) fn match_nodes<'a>(plan: &JobPlan, manifest: &'a Manifest, mapping: &
     }
 }
 
+/// Whether every operator can go on from its keyed state, by names and types alone.
+///
+/// # Errors
+/// One cannot; every reason is named.
+pub(super) fn check_state(plan: &JobPlan, matched: &Matched<'_>, mapping: &Mapping) -> Result<(), OperatorError> {
+    for (node, operator) in &matched.nodes {
+        let (node, NodeKind::Operator(planned)) = (&plan.nodes[*node], &plan.nodes[*node].kind) else { continue };
+        let Some(declared) = planned.plan.declared() else { continue };
+        let restored = Restored { may_drop: Arc::new(mapping.allow_dropped.clone()), ..Restored::default() };
+        let states = operator.subtasks.iter().filter_map(|subtask| subtask.state.as_ref());
+        let check = |state: &StateManifest| declared.check(&state.description, |name| restored.may_forget(&node.id, name));
+        if let Some(reasons) = states.map(check).find_map(Result::err) {
+            let failed = OperatorError::user(format!("`{}` cannot go on from the state that the checkpoint holds", node.id));
+            return Err(failed.because(reasons.join("; ")));
+        }
+    }
+    Ok(())
+}
+
 struct OperatorKindName(OperatorKind);
 
 impl std::fmt::Display for OperatorKindName {
@@ -165,6 +184,11 @@ impl RestoredJob {
             nodes.entry(node).or_insert_with(|| RestoredNode { subtasks: Vec::new() }).subtasks.push(subtask);
         }
         Ok(Self { nodes, may_drop: Arc::new(mapping.allow_dropped.clone()) })
+    }
+
+    /// Whether operator `id` goes on from something. (Not a source or sink: those may fail because of the outside.)
+    pub(super) fn is_of_operator(&self, plan: &JobPlan, id: &OperatorId) -> bool {
+        self.nodes.keys().map(|&node| &plan.nodes[node]).any(|node| node.id == *id && matches!(node.kind, NodeKind::Operator(_)))
     }
 
     /// What `node` goes on from; none: it begins.

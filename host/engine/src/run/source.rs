@@ -95,7 +95,7 @@ impl SourceDriver {
                     subtask::on_committed(chain, commanded, checkpoint).await?;
                 }
                 Woken::Commanded(Some(Command::GiveUp(checkpoint))) => chain.give_up(checkpoint),
-                Woken::Commanded(Some(Command::Switch(switch))) => commanded.switch(switch, chain).await,
+                Woken::Commanded(Some(Command::Swap(swap))) => commanded.swap(swap, chain).await,
                 Woken::Read(number, read) => {
                     let read = read.map_err(|error| self.failed(error))?;
                     self.on_read(chain, number, read).await?;
@@ -103,8 +103,7 @@ impl SourceDriver {
                 Woken::TimePassed | Woken::OthersMoved | Woken::Snapshot => {}
             }
             chain.on_processing_time().await?;
-            commanded.report_passed(chain).await;
-            commanded.advance_snapshot(chain).await;
+            commanded.report_all(chain).await;
             tokio::task::consume_budget().await;
         }
         if let Some(DriftSlot { drift, slot, .. }) = &self.drift {

@@ -30,7 +30,7 @@ use crate::{
     connector::Split,
     element::{Barrier, Element},
     graph::NodeIndex,
-    operator::{Control, OperatorError},
+    operator::OperatorError,
 };
 
 /// Number of a subtask in its job, over all chains.
@@ -48,25 +48,40 @@ pub(super) enum Command {
     Committed(CheckpointId),
     /// Checkpoints up to this one are given up: forget them.
     GiveUp(CheckpointId),
-    /// Put a prepared instance into the place of the running one.
-    Switch(Switch),
+    /// A part of a swap.
+    Swap(Swap),
 }
 
-/// A prepared instance for one operator of one subtask.
+/// What a swap asks of a subtask.
+pub(super) enum Swap {
+    /// Put prepared instances into the place of the running ones.
+    Switch(Switch),
+    /// The same, at the first barrier of this checkpoint or a later one; it answers when that is noted.
+    SwitchAt(CheckpointId, Switch, oneshot::Sender<()>),
+    /// The instances that were replaced are not needed any more.
+    Settle(Vec<NodeIndex>),
+    /// Put the instances back that were replaced; it answers how long that took.
+    RollBack(Vec<NodeIndex>, oneshot::Sender<Result<Duration, OperatorError>>),
+}
+
+/// Prepared instances for operators of one subtask.
 pub(super) struct Switch {
-    pub(super) node: NodeIndex,
-    pub(super) replacement: Box<dyn Any + Send>,
+    pub(super) operators: Vec<(NodeIndex, Box<dyn Any + Send>)>,
+    /// The old instances stay, to be put back.
+    pub(super) on_probation: bool,
     /// How long the subtask was held up.
     pub(super) answer: oneshot::Sender<Result<Duration, OperatorError>>,
 }
 
 impl Switch {
+    /// All operators change, or none.
     #[expect(clippy::disallowed_methods, reason = "the time is only shown")]
-    async fn perform(self, chain: &mut Chain) {
+    pub(super) async fn perform(self, chain: &mut Chain) {
+        let Self { operators, on_probation, answer } = self;
         let began = Instant::now();
-        let switched = chain.on_control(self.node, Control::Switch(self.replacement)).await;
+        let switched = chain.switch(operators, on_probation).await;
         // Whoever asked may have gone.
-        let _ = self.answer.send(switched.map(|()| began.elapsed()));
+        let _ = answer.send(switched.map(|()| began.elapsed()));
     }
 }
 
@@ -78,6 +93,8 @@ pub(super) enum Event {
     Snapshotted { checkpoint: CheckpointId, snapshot: Result<SubtaskSnapshot, SnapshotFailed> },
     /// What it had staged for a committed checkpoint is published.
     Published { checkpoint: CheckpointId },
+    /// A new version of an operator failed on probation, and the one before does its work again.
+    RolledBack { operator: OperatorId, reason: String },
     /// All its input is processed. Its sinks publish when this is so everywhere.
     InputEnded,
     /// The splits of a source could not be listed again. Not about the subtask that it comes with.
@@ -107,13 +124,43 @@ impl Commanded {
         }
     }
 
-    /// Replaces an operator. A snapshot under way is given up for it: a checkpoint is soon taken again, and a swap that only some subtasks carry out
-    /// would leave two versions running.
-    pub(super) async fn switch(&self, switch: Switch, chain: &mut Chain) {
-        if let Some((checkpoint, failed)) = chain.give_up_for(switch.node) {
+    /// Reports everything that the last element or command has led to.
+    pub(super) async fn report_all(&self, chain: &mut Chain) {
+        self.report_passed(chain).await;
+        self.advance_snapshot(chain).await;
+        if let Some((operator, reason)) = chain.take_rolled_back() {
+            self.report(Event::RolledBack { operator, reason }).await;
+        }
+    }
+
+    /// Carries out what a swap asks for. Whatever changes what a store declares gives up a snapshot under way: a checkpoint is soon taken again, and
+    /// a swap that only some subtasks carry out would leave two versions running.
+    pub(super) async fn swap(&self, command: Swap, chain: &mut Chain) {
+        match command {
+            Swap::Switch(switch) => {
+                let nodes: Vec<NodeIndex> = switch.operators.iter().map(|(node, _)| *node).collect();
+                self.give_up_for(&nodes, chain).await;
+                switch.perform(chain).await;
+            }
+            Swap::SwitchAt(checkpoint, switch, armed) => {
+                if let Some(late) = chain.arm(checkpoint, switch) {
+                    late.perform(chain).await;
+                }
+                // Whoever asked may have gone.
+                let _ = armed.send(());
+            }
+            Swap::Settle(nodes) => chain.settle_swap(&nodes).await,
+            Swap::RollBack(nodes, answer) => {
+                self.give_up_for(&nodes, chain).await;
+                let _ = answer.send(chain.roll_back(&nodes).await);
+            }
+        }
+    }
+
+    async fn give_up_for(&self, nodes: &[NodeIndex], chain: &mut Chain) {
+        if let Some((checkpoint, failed)) = chain.give_up_for(nodes) {
             self.report(Event::Snapshotted { checkpoint, snapshot: Err(failed) }).await;
         }
-        switch.perform(chain).await;
     }
 
     pub(super) async fn report(&self, event: Event) {
@@ -196,7 +243,7 @@ impl Subtask {
                 },
                 () = snapshot.wait() => {}
             }
-            self.commanded.advance_snapshot(&mut self.chain).await;
+            self.commanded.report_all(&mut self.chain).await;
             tokio::task::consume_budget().await;
         }
     }
@@ -219,7 +266,7 @@ impl Subtask {
                 on_committed(&mut self.chain, &self.commanded, checkpoint).await?;
             }
             Command::GiveUp(checkpoint) => self.chain.give_up(checkpoint),
-            Command::Switch(switch) => self.commanded.switch(switch, &mut self.chain).await,
+            Command::Swap(swap) => self.commanded.swap(swap, &mut self.chain).await,
             Command::Drain | Command::Assign(_) => {}
         }
         Ok(())
@@ -255,7 +302,7 @@ impl QueueDriver {
             tokio::select! {
                 biased;
                 command = commands.recv() => match command {
-                    Some(Command::Switch(switch)) => commanded.switch(switch, chain).await,
+                    Some(Command::Swap(swap)) => commanded.swap(swap, chain).await,
                     Some(Command::Committed(checkpoint)) => on_committed(chain, commanded, checkpoint).await?,
                     Some(Command::GiveUp(checkpoint)) => chain.give_up(checkpoint),
                     Some(Command::Drain | Command::Assign(_) | Command::Barrier(_)) => {}
@@ -270,8 +317,7 @@ impl QueueDriver {
             }
             self.hand_on_ready(chain).await?;
             chain.on_processing_time().await?;
-            commanded.report_passed(chain).await;
-            commanded.advance_snapshot(chain).await;
+            commanded.report_all(chain).await;
             tokio::task::consume_budget().await;
         }
         Ok(())

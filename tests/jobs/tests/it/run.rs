@@ -6,18 +6,19 @@ use std::{
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use millstream_engine::{
     clock::SystemClock,
-    graph::{JobPlan, NodeKind},
+    graph::{JobPlan, Node, NodeKind},
     operators::{Environment, component::ComponentOperatorPlan},
     plan::{self, PlanOptions},
-    run::{self, JobHandle, JobOutcome, RunSettings, StateDirectory},
+    run::{self, JobHandle, JobOutcome, NewVersion, RunSettings, StateDirectory, SwapRequest, SwitchAt},
     spec::JobSpec,
 };
 use millstream_job_tests::components::repository;
-use millstream_model::ids::{OperatorId, TenantId};
+use millstream_model::ids::TenantId;
 use millstream_state::{RocksShared, RocksSharedSettings};
 use millstream_wasm::{Runtime, RuntimeSettings};
 use serde_json::{Value, json};
@@ -57,9 +58,7 @@ impl Job {
         let state = StateDirectory { path: scratch.path().to_owned(), shared: Arc::new(RocksShared::new(RocksSharedSettings::default())) };
         let handle = run::start(plan.clone(), RunSettings { state: Some(state), ..RunSettings::new() });
         if run.swaps {
-            // The same file planned again stands for the new version.
-            let next = self.plan(place.path(), run, &gate).await;
-            swap_all(&handle, &plan, &next).await;
+            swap_all(&handle, &plan).await;
         }
         gate.open();
         match &*handle.wait().await {
@@ -106,18 +105,14 @@ fn cache() -> PathBuf {
     target.join("millstream/components")
 }
 
-/// Replaces every component, one after the other, while rows wait at the gate.
-async fn swap_all(handle: &JobHandle, running: &JobPlan, next: &JobPlan) {
-    for (old, new) in running.nodes.iter().zip(&next.nodes) {
-        let (NodeKind::Operator(_), NodeKind::Operator(new)) = (&old.kind, &new.kind) else { continue };
-        if new.plan.as_any().is::<ComponentOperatorPlan>() {
-            swap(handle, &old.id, new.plan.clone()).await;
-        }
-    }
-}
-
-async fn swap(handle: &JobHandle, operator: &OperatorId, plan: Arc<dyn millstream_engine::operator::OperatorPlan>) {
-    let prepared = handle.prepare_swap(operator.clone(), plan).await.unwrap_or_else(|error| panic!("`{operator}` can be swapped: {error}"));
-    let report = handle.switch(prepared).await.unwrap_or_else(|error| panic!("`{operator}` can be switched: {error}"));
-    assert!(!report.pauses.is_empty(), "a subtask of `{operator}` switched in the middle (those without a split have ended)");
+/// Replaces every component by a new instance of itself, all as one step, while rows wait at the gate.
+async fn swap_all(handle: &JobHandle, plan: &JobPlan) {
+    let is_component =
+        |node: &&Node| matches!(&node.kind, NodeKind::Operator(operator) if operator.plan.as_any().is::<ComponentOperatorPlan>());
+    let again = |node: &Node| NewVersion { operator: node.id.clone(), component: None, settings: None };
+    let operators: Vec<NewVersion> = plan.nodes.iter().filter(is_component).map(again).collect();
+    let request = SwapRequest { operators, switch_at: SwitchAt::Batch, probation: Duration::ZERO, one_way: false };
+    let prepared = handle.prepare_swap(request).await.unwrap_or_else(|error| panic!("they can be swapped: {error}"));
+    let report = handle.switch(prepared.swap).await.unwrap_or_else(|error| panic!("they can be switched: {error}"));
+    assert!(!report.pauses.is_empty(), "a subtask switched in the middle (those without a split have ended)");
 }

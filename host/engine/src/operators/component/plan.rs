@@ -4,18 +4,22 @@ use std::{any::Any, sync::Arc};
 
 use arrow_schema::{DataType, FieldRef};
 use async_trait::async_trait;
+use bytes::Bytes;
 use millstream_model::{
     StreamType,
     ids::OperatorId,
     state::{Clock, StateScope, TimerDescriptor},
     types::{check_crossing_type, type_text},
 };
-use millstream_state::row::resolve_compatible;
 use millstream_wasm::{Component, Descriptor, Error, InputSchema, InstanceContext, OperatorInstance, OperatorPlan as GuestPlan};
 use serde_json::Value;
 
-use super::{layout::OutputLayout, run::ComponentOperator};
-use crate::operator::{Operator, OperatorContext, OperatorError, OperatorPlan};
+use super::{compare::compare, layout::OutputLayout, run::ComponentOperator, with_causes};
+use crate::{
+    operator::{Operator, OperatorContext, OperatorError, OperatorPlan, Version},
+    operators::upgrade::{Declared, Migrator},
+    run::{Comparison, OperatorVersion},
+};
 
 /// What a component is planned with.
 pub struct ComponentRequest<'a> {
@@ -145,6 +149,18 @@ impl ComponentOperatorPlan {
     /// Whether a timer of this clock is declared.
     pub(super) fn has_timers(&self, clock: Clock) -> bool {
         self.guest.timers.iter().any(|timer: &TimerDescriptor| timer.clock == clock)
+    }
+
+    /// What it keeps; its own component migrates all of it, if it migrates anything.
+    pub(super) fn declared(&self) -> Declared {
+        let migrates = self.component.migrates();
+        let migrations = self
+            .guest
+            .states
+            .iter()
+            .filter(|_| migrates)
+            .map(|state| (state.name.clone(), Migrator { component: self.component.clone(), of_items: false }));
+        Declared { states: self.guest.states.clone(), timers: self.guest.timers.clone(), migrations: migrations.collect() }
     }
 
     pub(super) fn is_stateful(&self) -> bool {
@@ -310,12 +326,47 @@ impl OperatorPlan for ComponentOperatorPlan {
         expires || self.has_timers(Clock::EventTime) || self.guest.inputs.iter().any(|input| input.event_times)
     }
 
-    fn check_replacement(&self, new: &dyn OperatorPlan) -> Result<(), Vec<String>> {
-        let Some(new) = new.as_any().downcast_ref::<Self>() else {
-            return Err(vec!["only a component can take the place of a component".into()]);
+    fn version(&self) -> Option<OperatorVersion> {
+        Some(OperatorVersion {
+            name: self.descriptor.name.clone(),
+            version: self.descriptor.version.clone(),
+            component: self.component.digest().to_string(),
+            settings: self.settings.clone(),
+        })
+    }
+
+    fn compare(&self, new: &dyn OperatorPlan) -> Comparison {
+        match new.as_any().downcast_ref::<Self>() {
+            Some(new) => compare(self, new),
+            None => Comparison { refusals: vec!["only a component can take the place of a component".into()], ..Comparison::default() },
+        }
+    }
+
+    async fn plan_version(&self, operator: &OperatorId, version: Version) -> Result<Arc<dyn OperatorPlan>, Vec<String>> {
+        let keys = self.keys();
+        let request = ComponentRequest {
+            operator: operator.clone(),
+            settings: version.settings.unwrap_or_else(|| self.settings.clone()),
+            inputs: &self.streams,
+            keys: keys.as_deref(),
         };
-        let differences = self.differences(new);
-        if differences.is_empty() { Ok(()) } else { Err(differences) }
+        let component = version.component.unwrap_or_else(|| self.component.clone());
+        match Self::plan(component, request).await {
+            Ok(plan) => Ok(Arc::new(plan)),
+            Err(PlanError::Settings(mistakes)) => {
+                Err(mistakes.iter().map(|mistake| format!("{}: {}", mistake.path, mistake.message)).collect())
+            }
+            Err(error) => Err(vec![with_causes(&error)]),
+        }
+    }
+
+    async fn load(&self, name: &str, bytes: Bytes) -> Result<Component, OperatorError> {
+        let loaded = self.component.load_beside(bytes.to_vec().into(), name).await;
+        loaded.map_err(|error| OperatorError::outside("a component that was swapped in cannot be loaded again").because(error))
+    }
+
+    fn declared(&self) -> Option<Declared> {
+        Some(self.declared())
     }
 
     fn component(&self) -> Option<String> {
@@ -323,9 +374,8 @@ impl OperatorPlan for ComponentOperatorPlan {
     }
 
     async fn create_replacement(self: Arc<Self>, context: OperatorContext) -> Result<Box<dyn Any + Send>, OperatorError> {
-        let guest = context.guest();
-        let instance = self.instantiate(&guest).await.map_err(opening_failed)?;
-        Ok(Box::new(Replacement { plan: self, guest, instance }))
+        let instance = self.instantiate(&context.guest()).await.map_err(opening_failed)?;
+        Ok(Box::new(Replacement { plan: self, instance }))
     }
 
     async fn create(&self, context: OperatorContext) -> Result<Box<dyn Operator>, OperatorError> {
@@ -344,80 +394,5 @@ pub(super) fn opening_failed(error: Error) -> OperatorError {
 /// An opened instance of a new version, on its way to a running operator.
 pub(super) struct Replacement {
     pub(super) plan: Arc<ComponentOperatorPlan>,
-    pub(super) guest: InstanceContext,
     pub(super) instance: OperatorInstance,
-}
-
-impl ComponentOperatorPlan {
-    /// What stands against `new` taking the place of a running instance of this plan.
-    fn differences(&self, new: &Self) -> Vec<String> {
-        let mut differences = Vec::new();
-        if self.descriptor.inputs != new.descriptor.inputs {
-            differences.push(format!("its inputs are {}, not {}", list(&new.descriptor.inputs), list(&self.descriptor.inputs)));
-        } else if self.streams != new.streams {
-            differences.push("it was planned for other input streams".into());
-        } else if self.keys() != new.keys() {
-            differences.push("it keys its inputs differently".into());
-        }
-        if self.descriptor.outputs != new.descriptor.outputs {
-            differences.push(format!("its outputs are {}, not {}", list(&new.descriptor.outputs), list(&self.descriptor.outputs)));
-        } else {
-            differences
-                .extend(self.outputs.iter().zip(&new.outputs).flat_map(|((name, old), (_, new))| stream_differences(name, old, new)));
-        }
-        differences.extend(self.state_differences(new));
-        for timer in &self.guest.timers {
-            match new.guest.timers.iter().find(|other| other.name == timer.name) {
-                None => differences.push(format!("timer `{}` is missing", timer.name)),
-                Some(other) if other.clock != timer.clock => differences.push(format!("timer `{}` is of another clock", timer.name)),
-                Some(_) => {}
-            }
-        }
-        differences
-    }
-
-    fn state_differences(&self, new: &Self) -> Vec<String> {
-        let mut differences = Vec::new();
-        for state in &self.guest.states {
-            let Some(other) = new.guest.states.iter().find(|other| other.name == state.name) else {
-                differences.push(format!("state `{}` is missing", state.name));
-                continue;
-            };
-            if other.kind != state.kind || other.map_key_type != state.map_key_type {
-                differences.push(format!("state `{}` is of another kind", state.name));
-            } else if let Err(reason) = resolve_compatible(&state.value_type, &other.value_type) {
-                let (old, new) = (type_text(&state.value_type), type_text(&other.value_type));
-                differences.push(format!("state `{}` cannot change from {old} to {new}: {}", state.name, reason.0));
-            }
-        }
-        differences
-    }
-}
-
-fn list(names: &[String]) -> String {
-    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
-}
-
-fn stream_differences(name: &str, old: &StreamType, new: &StreamType) -> Vec<String> {
-    let mut differences = Vec::new();
-    let text = |field: &FieldRef| format!("{}{}", type_text(field.data_type()), if field.is_nullable() { "?" } else { "" });
-    for field in old.schema.fields() {
-        match new.schema.fields().iter().find(|other| other.name() == field.name()) {
-            None => differences.push(format!("output `{name}` has no column `{}`", field.name())),
-            Some(other) if text(other) != text(field) => {
-                differences.push(format!("column `{}` of output `{name}` is {}, not {}", field.name(), text(other), text(field)));
-            }
-            Some(_) => {}
-        }
-    }
-    for field in new.schema.fields().iter().filter(|field| old.schema.column_with_name(field.name()).is_none()) {
-        differences.push(format!("output `{name}` has a new column `{}`", field.name()));
-    }
-    if differences.is_empty() && old.schema.fields() != new.schema.fields() {
-        differences.push(format!("output `{name}` has its columns in another order"));
-    }
-    if (old.event_times, old.changes) != (new.event_times, new.changes) {
-        differences.push(format!("output `{name}` differs in whether it has event times or changes"));
-    }
-    differences
 }

@@ -3,11 +3,13 @@
 //! `retry`: the same call again after 100 ms … 10 s, five times, then as any other failure. Trap, limit, refused answer or `fatal`: a new
 //! instance and the whole call once more, then in halves, in row order; a single row that fails twice is rejected. A repeated call gets the
 //! same clocks. Since a failed call applied nothing, nothing is lost or done twice.
+//!
+//! A version on probation gets no second try: the version before is put back, and does the call.
 
 use super::{
     call::{Failed, Work},
     plan::opening_failed,
-    run::ComponentOperator,
+    run::{Called, ComponentOperator},
 };
 use crate::operator::{Moment, OperatorError, Output};
 
@@ -24,7 +26,7 @@ struct Piece {
 
 impl ComponentOperator {
     /// Calls the guest, and deals with its failures.
-    pub(super) async fn call(&mut self, work: Work, now: Moment, out: &mut Output) -> Result<(), OperatorError> {
+    pub(super) async fn call(&mut self, work: Work, now: Moment, out: &mut Output) -> Result<Called, OperatorError> {
         let mut retries = RETRY_WAITS_MS.iter();
         let whole = work.len();
         let mut pieces = vec![Piece { start: 0, end: whole, is_repeated: false }];
@@ -41,6 +43,16 @@ impl ComponentOperator {
                 Err(Failed::Host(error)) => return Err(error),
                 Err(Failed::Guest { reason } | Failed::Retry { reason }) => reason,
             };
+            if self.roll_back_because(reason.clone())? {
+                self.context.metrics.traps.add(1);
+                match &work {
+                    Work::Rows { .. } => {
+                        pieces.push(Piece { is_repeated: false, ..piece });
+                        continue;
+                    }
+                    Work::Timers(_) => return Ok(Called::RolledBack),
+                }
+            }
             self.renew().await?;
             let count = piece.end - piece.start;
             if !piece.is_repeated && (count == whole || count == 1) {
@@ -54,7 +66,7 @@ impl ComponentOperator {
                 pieces.push(Piece { start: piece.start, end: middle, is_repeated: false });
             }
         }
-        Ok(())
+        Ok(Called::Done)
     }
 
     /// Repeats a call as often as the guest asks for it, within what is left of the retries of the batch.

@@ -43,17 +43,48 @@ pub(super) struct ComponentOperator {
     /// How many timers each key has set from timers after the end of input, by the hash of the key.
     pub(super) rearmed: HashMap<u64, u32, std::hash::BuildHasherDefault<std::hash::DefaultHasher>>,
     has_more: bool,
+    /// The version that is put back when this one fails.
+    previous: Option<Previous>,
+    /// Why that happened, until somebody asks.
+    rolled_back: Option<String>,
+}
+
+/// The version that a new one on probation has replaced.
+struct Previous {
+    plan: Arc<ComponentOperatorPlan>,
+    instance: OperatorInstance,
+    sizes: Vec<CallSize>,
+}
+
+/// How a call of guests ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Called {
+    /// Everything is done.
+    Done,
+    /// The version on probation failed at timers, and the one before is back: they are to be asked for again, since numbers of timers are a version's own.
+    RolledBack,
 }
 
 impl ComponentOperator {
     pub(super) async fn create(plan: Arc<ComponentOperatorPlan>, context: OperatorContext) -> Result<Self, OperatorError> {
         let guest = context.guest();
         let instance = plan.instantiate(&guest).await.map_err(opening_failed)?;
-        let store = if plan.is_stateful() { Some(open_store(&plan, &context)?) } else { None };
+        let store = if plan.is_stateful() { Some(open_store(&plan, &context).await?) } else { None };
         let sizes = call_sizes(&plan);
         // A store that a later version opens anew is empty.
         let context = OperatorContext { restored: None, ..context };
-        Ok(Self { plan, context, guest, instance, store, sizes, rearmed: HashMap::default(), has_more: false })
+        Ok(Self {
+            plan,
+            context,
+            guest,
+            instance,
+            store,
+            sizes,
+            rearmed: HashMap::default(),
+            has_more: false,
+            previous: None,
+            rolled_back: None,
+        })
     }
 
     /// Fires timers of `clock` up to `up_to` until none is due or enough was emitted. True: more are due.
@@ -90,19 +121,45 @@ impl ComponentOperator {
         self.store.as_ref().and_then(|store| store.lock().next_timer(clock))
     }
 
-    fn switch(&mut self, replacement: Replacement) -> Result<(), OperatorError> {
-        let Replacement { plan, guest, instance } = replacement;
-        if let Some(store) = &self.store {
-            let declared = store.lock().redeclare(plan.guest.states.clone(), plan.guest.timers.clone());
-            declared.map_err(state_failed)?;
-        } else if plan.is_stateful() {
-            self.store = Some(open_store(&plan, &self.context)?);
+    async fn switch(&mut self, replacement: Replacement, on_probation: bool) -> Result<(), OperatorError> {
+        let Replacement { plan, instance } = replacement;
+        if self.store.is_none() && plan.is_stateful() {
+            self.store = Some(open_store(&plan, &self.context).await?);
         }
-        self.sizes = call_sizes(&plan);
-        self.plan = plan;
-        self.guest = guest;
-        self.instance = instance;
+        let sizes = call_sizes(&plan);
+        let old = self.take_over(Previous { plan, instance, sizes })?;
+        self.previous = on_probation.then_some(old);
         Ok(())
+    }
+
+    /// Runs another version from here on; gives back the one that ran. After an error nothing has changed.
+    fn take_over(&mut self, version: Previous) -> Result<Previous, OperatorError> {
+        if let Some(store) = &self.store {
+            let declared = store.lock().redeclare(version.plan.guest.states.clone(), version.plan.guest.timers.clone());
+            declared.map_err(state_failed)?;
+        }
+        Ok(Previous {
+            plan: std::mem::replace(&mut self.plan, version.plan),
+            instance: std::mem::replace(&mut self.instance, version.instance),
+            sizes: std::mem::replace(&mut self.sizes, version.sizes),
+        })
+    }
+
+    /// Puts the version before back; whether there is one.
+    pub(super) fn roll_back(&mut self) -> Result<bool, OperatorError> {
+        match self.previous.take() {
+            Some(previous) => self.take_over(previous).map(|_failed| true),
+            None => Ok(false),
+        }
+    }
+
+    /// The version on probation has failed.
+    pub(super) fn roll_back_because(&mut self, reason: String) -> Result<bool, OperatorError> {
+        let is_back = self.roll_back()?;
+        if is_back {
+            self.rolled_back = Some(reason);
+        }
+        Ok(is_back)
     }
 
     pub(super) fn is_cut(&mut self, hash: u64) -> bool {
@@ -112,8 +169,8 @@ impl ComponentOperator {
     }
 }
 
-fn open_store(plan: &ComponentOperatorPlan, context: &OperatorContext) -> Result<SharedStore, OperatorError> {
-    keyed::open_store(context, plan.guest.states.clone(), plan.guest.timers.clone()).map(SharedStore::new)
+async fn open_store(plan: &ComponentOperatorPlan, context: &OperatorContext) -> Result<SharedStore, OperatorError> {
+    keyed::open_store(context, plan.declared()).await.map(SharedStore::new)
 }
 
 fn call_sizes(plan: &ComponentOperatorPlan) -> Vec<CallSize> {
@@ -127,9 +184,9 @@ fn call_sizes(plan: &ComponentOperatorPlan) -> Vec<CallSize> {
 pub(super) fn state_failed(error: millstream_state::Error) -> OperatorError {
     use millstream_model::ErrorKind;
     let failed = match error.kind() {
-        ErrorKind::Invalid | ErrorKind::Conflict => OperatorError::user("state cannot be kept"),
+        ErrorKind::Invalid | ErrorKind::Conflict | ErrorKind::Guest => OperatorError::user("state cannot be kept"),
         ErrorKind::Unavailable | ErrorKind::Corrupt => OperatorError::outside("the state backend failed"),
-        ErrorKind::NotFound | ErrorKind::Guest | ErrorKind::Internal => OperatorError::internal("state was used wrongly"),
+        ErrorKind::NotFound | ErrorKind::Internal => OperatorError::internal("state was used wrongly"),
     };
     failed.because(error)
 }
@@ -180,7 +237,9 @@ impl Operator for ComponentOperator {
                 let due = due.select(firing);
                 let latest = due.at.iter().copied().max().unwrap_or(up_to);
                 let now = Moment { watermark: Some(Watermark(latest)), ..now };
-                self.call(Work::Timers(Timers::new(&self.plan, due)?), now, out).await?;
+                if self.call(Work::Timers(Timers::new(&self.plan, due)?), now, out).await? == Called::RolledBack {
+                    break;
+                }
             }
         }
         Ok(())
@@ -210,10 +269,20 @@ impl Operator for ComponentOperator {
     }
 
     async fn on_control(&mut self, control: Control) -> Result<(), OperatorError> {
-        let Control::Switch(replacement) = control;
-        match replacement.downcast::<Replacement>() {
-            Ok(replacement) => self.switch(*replacement),
-            Err(_other) => Err(OperatorError::internal("only a component can take the place of a component")),
+        match control {
+            Control::Switch { replacement, on_probation } => match replacement.downcast::<Replacement>() {
+                Ok(replacement) => self.switch(*replacement, on_probation).await,
+                Err(_other) => Err(OperatorError::internal("only a component can take the place of a component")),
+            },
+            Control::Settle => {
+                self.previous = None;
+                Ok(())
+            }
+            Control::RollBack => self.roll_back().map(drop),
         }
+    }
+
+    fn take_rolled_back(&mut self) -> Option<String> {
+        self.rolled_back.take()
     }
 }

@@ -1,6 +1,6 @@
 //! What the window operators share: their store, their aggregates, and how rows get into accumulators.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use arrow_array::{ArrayRef, BooleanArray, new_null_array};
 use arrow_buffer::BooleanBuffer;
@@ -14,7 +14,7 @@ use millstream_state::{KeySet, KeyedStore, ValueUpdate};
 use super::{
     aggregate::{
         component::RefusedRow,
-        set::{AggregatePlan, Aggregates},
+        set::{AggregatePlan, Aggregates, Function, accumulators},
     },
     results::{ResultShape, key_columns},
 };
@@ -23,6 +23,7 @@ use crate::{
     operators::{
         keep,
         keyed::{open_store, state_error, state_moment},
+        upgrade::{Declared, Migrator},
     },
     rejected::Rejection,
 };
@@ -55,19 +56,35 @@ pub struct CorePlan {
     pub reads: Vec<usize>,
 }
 
+impl CorePlan {
+    /// What is kept: one state per aggregate, then `more`; components migrate their own accumulators.
+    pub fn declared(&self, more: impl IntoIterator<Item = StateDescriptor>, timer: &str) -> Declared {
+        let mut states: Vec<_> = self.aggregates.iter().map(|aggregate| aggregate.state(|accumulator| accumulator)).collect();
+        states.extend(more);
+        let timers = vec![TimerDescriptor { name: timer.into(), clock: Clock::EventTime }];
+        Declared { migrations: self.migrations(), ..Declared::new(states, timers) }
+    }
+
+    fn migrations(&self) -> BTreeMap<String, Migrator> {
+        let mut migrations = BTreeMap::new();
+        for aggregate in self.aggregates.iter() {
+            let Function::Component(guest) = &aggregate.function else { continue };
+            if guest.component.migrates() {
+                let migrator = |of_items| Migrator { component: guest.component.clone(), of_items };
+                migrations.insert(accumulators(&aggregate.name), migrator(false));
+                migrations.insert(earlier(&accumulators(&aggregate.name)), migrator(true));
+            }
+        }
+        migrations
+    }
+}
+
 impl Core {
-    /// Opens the store with one state per aggregate and `more` states, and starts the aggregates.
-    ///
+    /// Opens the store ([`CorePlan::declared`]) and starts the aggregates.
     /// # Errors
     /// The store or a component cannot be opened.
-    pub async fn open(
-        plan: &CorePlan,
-        states: Vec<StateDescriptor>,
-        timer: &str,
-        context: &OperatorContext,
-    ) -> Result<Self, OperatorError> {
-        let timers = vec![TimerDescriptor { name: timer.into(), clock: Clock::EventTime }];
-        let store = open_store(context, states, timers)?;
+    pub async fn open(plan: &CorePlan, declared: Declared, context: &OperatorContext) -> Result<Self, OperatorError> {
+        let store = open_store(context, declared).await?;
         let aggregates = Aggregates::open(&plan.aggregates, &context.guest(), Arc::clone(&context.metrics)).await?;
         Ok(Self { store, aggregates, shape: Arc::clone(&plan.shape), keys: plan.keys.clone(), columns_named: plan.reads.clone() })
     }
@@ -115,6 +132,11 @@ impl Core {
         }
         keep(batch.clone(), &BooleanArray::from(good))
     }
+}
+
+/// The state that holds what `state` holds, of earlier sessions: a list per key.
+pub fn earlier(state: &str) -> String {
+    format!("earlier.{state}")
 }
 
 /// New accumulators of every key.

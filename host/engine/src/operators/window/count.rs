@@ -22,6 +22,7 @@ use crate::{
     operators::{
         arrays::{take_or_null, take_rows},
         keyed::{state_error, state_moment},
+        upgrade::Declared,
     },
 };
 
@@ -61,14 +62,17 @@ struct Parts {
 }
 
 impl CountWindows {
+    /// What is kept.
+    pub fn declared(plan: &CorePlan) -> Declared {
+        plan.declared([value_state("progress".into(), DataType::Struct(progress_fields()), 1)], "end")
+    }
+
     /// Opens state and aggregates.
     ///
     /// # Errors
     /// They cannot be opened.
     pub async fn open(plan: &CorePlan, rows: NonZeroU64, context: &OperatorContext) -> Result<Self, OperatorError> {
-        let mut states: Vec<_> = plan.aggregates.iter().map(|aggregate| aggregate.state(|accumulator| accumulator)).collect();
-        states.push(value_state("progress".into(), DataType::Struct(progress_fields()), 1));
-        let core = Core::open(plan, states, "end", context).await?;
+        let core = Core::open(plan, Self::declared(plan), context).await?;
         Ok(Self { core, rows: i64::try_from(rows.get()).unwrap_or(i64::MAX), has_more: false })
     }
 

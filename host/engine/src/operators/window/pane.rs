@@ -32,7 +32,10 @@ use super::{
 use crate::{
     element::Barrier,
     operator::{Moment, Operator, OperatorContext, OperatorError, Output, Restored},
-    operators::keyed::{state_error, state_moment, without_late},
+    operators::{
+        keyed::{state_error, state_moment, without_late},
+        upgrade::Declared,
+    },
 };
 
 /// Most timers handled in one call.
@@ -87,16 +90,18 @@ pub struct PaneWindows {
 }
 
 impl PaneWindows {
+    /// What is kept.
+    pub fn declared(plan: &PanePlan) -> Declared {
+        let emitted = plan.changes().then(|| value_state("emitted".into(), plan.core.shape.emitted_type(), 1));
+        plan.core.declared(emitted, "forget")
+    }
+
     /// Opens state and aggregates.
     ///
     /// # Errors
     /// They cannot be opened.
     pub async fn open(plan: PanePlan, context: &OperatorContext) -> Result<Self, OperatorError> {
-        let mut states: Vec<_> = plan.core.aggregates.iter().map(|aggregate| aggregate.state(|accumulator| accumulator)).collect();
-        if plan.changes() {
-            states.push(value_state("emitted".into(), plan.core.shape.emitted_type(), 1));
-        }
-        let core = Core::open(&plan.core, states, "forget", context).await?;
+        let core = Core::open(&plan.core, Self::declared(&plan), context).await?;
         let index = (!plan.fires_by_timer()).then(PaneIndex::default);
         let mut operator = Self { plan, core, grouper: Grouper::default(), index, fired_up_to: i64::MIN, firing: None, has_more: false };
         operator.rebuild_index()?;

@@ -25,7 +25,7 @@ use super::{
 use crate::{
     graph::RowOrder,
     operator::{Operator, OperatorContext, OperatorError, OperatorPlan},
-    operators::{Environment, OUTPUT, OperatorSpec, PlanRequest, Planned, Problem},
+    operators::{Environment, OUTPUT, OperatorSpec, PlanRequest, Planned, Problem, upgrade::Declared},
     spec::{
         DurationMs,
         suggest::{help, unknown_column},
@@ -372,6 +372,10 @@ impl WindowPlan {
     pub(super) fn pane_plan(&self, windows: Windows) -> PanePlan {
         PanePlan { core: self.core.clone(), windows, lateness_ms: self.lateness_ms, early: self.early.clone() }
     }
+
+    fn session_plan(&self, gap_ms: i64) -> SessionPlan {
+        SessionPlan { core: self.core.clone(), gap_ms, lateness_ms: self.lateness_ms, early: self.early.clone() }
+    }
 }
 
 #[async_trait]
@@ -405,16 +409,21 @@ impl OperatorPlan for WindowPlan {
         self.kind.needs_event_time()
     }
 
+    fn declared(&self) -> Option<Declared> {
+        Some(match self.kind {
+            Kind::Time(windows) => PaneWindows::declared(&self.pane_plan(windows)),
+            Kind::Session { gap_ms } => SessionWindows::declared(&self.session_plan(gap_ms)),
+            Kind::Count { .. } => CountWindows::declared(&self.core),
+        })
+    }
+
     async fn create(&self, context: OperatorContext) -> Result<Box<dyn Operator>, OperatorError> {
         Ok(match self.kind {
             Kind::Time(windows) => {
                 let plan = self.pane_plan(windows);
                 Box::new(PaneWindows::open(plan, &context).await?)
             }
-            Kind::Session { gap_ms } => {
-                let plan = SessionPlan { core: self.core.clone(), gap_ms, lateness_ms: self.lateness_ms, early: self.early.clone() };
-                Box::new(SessionWindows::open(plan, &context).await?)
-            }
+            Kind::Session { gap_ms } => Box::new(SessionWindows::open(self.session_plan(gap_ms), &context).await?),
             Kind::Count { rows } => Box::new(CountWindows::open(&self.core, rows, &context).await?),
         })
     }

@@ -27,7 +27,7 @@ use serde_json::Value;
 
 use super::{
     aggregate::{Grouping, Run, component::RefusedRow, set::value_state},
-    core::{Core, CorePlan, TIMER},
+    core::{Core, CorePlan, TIMER, earlier},
     early::Early,
     results::Spans,
     session_assign::{Assigned, Rows, Session, assign},
@@ -38,6 +38,7 @@ use crate::{
     operators::{
         arrays::{items_of, take_or_null, take_rows},
         keyed::{state_error, state_moment, without_late},
+        upgrade::Declared,
     },
 };
 
@@ -91,23 +92,28 @@ pub struct SessionWindows {
 }
 
 impl SessionWindows {
+    /// What is kept.
+    pub fn declared(plan: &SessionPlan) -> Declared {
+        let mut states = vec![
+            value_state("session".into(), DataType::Struct(latest_fields()), 1),
+            value_state("earlier".into(), list_of(DataType::Struct(session_fields())), 1),
+        ];
+        states.extend(plan.core.aggregates.iter().map(|aggregate| {
+            let state = aggregate.state(list_of);
+            StateDescriptor { name: earlier(&state.name), ..state }
+        }));
+        if plan.changes() {
+            states.push(value_state("emitted".into(), list_of(plan.core.shape.emitted_type()), 1));
+        }
+        plan.core.declared(states, "session")
+    }
+
     /// Opens state and aggregates.
     ///
     /// # Errors
     /// They cannot be opened.
     pub async fn open(plan: SessionPlan, context: &OperatorContext) -> Result<Self, OperatorError> {
-        let aggregates = || plan.core.aggregates.iter();
-        let mut states: Vec<_> = aggregates().map(|aggregate| aggregate.state(|accumulator| accumulator)).collect();
-        states.push(value_state("session".into(), DataType::Struct(latest_fields()), 1));
-        states.push(value_state("earlier".into(), list_of(DataType::Struct(session_fields())), 1));
-        states.extend(aggregates().map(|aggregate| {
-            let state = aggregate.state(list_of);
-            StateDescriptor { name: format!("earlier.{}", state.name), ..state }
-        }));
-        if plan.changes() {
-            states.push(value_state("emitted".into(), list_of(plan.core.shape.emitted_type()), 1));
-        }
-        let core = Core::open(&plan.core, states, "session", context).await?;
+        let core = Core::open(&plan.core, Self::declared(&plan), context).await?;
         let mut operator = Self { plan, core, has_more: false };
         if let Some(restored) = &context.restored {
             operator.restore_early(&restored.values)?;

@@ -97,9 +97,9 @@ async fn a_swap_in_the_middle_of_a_snapshot_gives_the_snapshot_up() {
     let (mut chain, _directory) = chain_of(Role::Operator(Box::new(Keeper(store))));
     let barrier = Barrier { checkpoint: CheckpointId(7) };
     chain.accept(0, Element::Barrier(barrier)).await.unwrap_or_else(|_| panic!("a barrier passes"));
-    let switch = || Control::Switch(Box::new(()));
+    let switch = || Control::Switch { replacement: Box::new(()), on_probation: false };
     assert!(chain.on_control(0, switch()).await.is_err(), "a store that is being cut keeps its declarations");
-    let (checkpoint, failed) = chain.give_up_for(0).expect("a snapshot is under way");
+    let (checkpoint, failed) = chain.give_up_for(&[0]).expect("a snapshot is under way");
     assert_eq!((checkpoint, failed.operator.as_str()), (CheckpointId(7), "numbers"));
     assert!(chain.on_control(0, switch()).await.is_ok());
     assert!(chain.advance_snapshot().is_none());

@@ -29,10 +29,11 @@ async fn a_source_subtask_without_a_split_has_ended_before_any_other_starts() {
     let (events, mut reports) = mpsc::channel(EVENTS_WAITING);
     let (stop, publish) = (CancellationToken::new(), CancellationToken::new());
     let fresh = RestoredJob::default();
-    let attempt = Attempt { plan: &plan, settings: &settings, board: &board, restored: &fresh, directory: None };
+    let running = Running::default();
+    let attempt = Attempt { plan: &plan, settings: &settings, board: &board, restored: &fresh, directory: None, running: &running };
     let built = build(attempt, events.clone(), &stop, &publish).await;
     let built = built.unwrap_or_else(|(operator, error)| panic!("`{operator}`: {error}"));
-    let supervisor = Supervisor::start(plan, settings, board, built, events, stop, publish);
+    let supervisor = Supervisor::start(attempt, built, None, events, stop, publish);
     // This runtime has one thread: what was spawned runs only when this test waits.
     let mut ended = Vec::new();
     while let Ok((number, event)) = reports.try_recv() {

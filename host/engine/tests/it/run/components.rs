@@ -1,19 +1,19 @@
-//! Components in a running job: state, failures, timers, replacement.
+//! Components in a running job: state, failures, timers.
 
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use millstream_engine::{
-    graph::{Edge, JobPlan, OperatorNode},
+    graph::{JobPlan, OperatorNode},
     metrics::GuestMetricValue,
     operator::OutputPort,
     rejected::RejectedPolicy,
-    run::{RunSettings, SwapError, start},
-    testing::{CollectSink, FedSource, JobBuilder, MemorySource, edge, unkeyed},
+    run::{RunSettings, start},
+    testing::{CollectSink, JobBuilder, MemorySource, edge, unkeyed},
 };
 use millstream_model::Batch;
 
-use super::{by_key, event_time, failed, finished, guests, keyed_rows, run_to_end, sorted, values};
+use super::{by_key, event_time, failed, guests, keyed_rows, run_to_end, sorted, values};
 
 /// A job with one component over rows of (key, number, event time).
 struct OneComponent {
@@ -144,58 +144,4 @@ async fn a_timer_that_sets_itself_for_ever_is_cut_after_the_end_of_input() {
     assert_eq!(summary.operators[1].timers_cut, 2);
     assert_eq!(job.out.num_rows(), 2 * 1_001);
     assert!(summary.notes[0].starts_with("`endless`"), "{:?}", summary.notes);
-}
-
-/// A job fed by hand, with `sums` in `parallelism` subtasks.
-async fn fed_sums(parallelism: u32) -> (FedSource, CollectSink, Arc<JobPlan>, millstream_model::StreamType) {
-    let source = FedSource::new(keyed_rows(&[]).schema());
-    let mut job = JobBuilder::new();
-    let from = job.source("rows", source.clone(), event_time(0), 1);
-    let stream = job.output(from, OutputPort::Port(0));
-    let plan = guests::planned("sums", &stream, Some(0)).await;
-    let node = OperatorNode { keys: Some(vec![vec![0]]), ..unkeyed(plan, vec![stream.clone()]) };
-    let operator = job.operator("sums", node, parallelism, vec![Edge { columns: None, ..by_key(from) }]);
-    let sink = CollectSink::default();
-    job.sink("out", sink.clone(), operator, OutputPort::Port(0), parallelism);
-    (source, sink, job.build(), stream)
-}
-
-#[tokio::test]
-async fn a_swap_in_the_middle_keeps_the_state_and_loses_no_row() {
-    for parallelism in [1, 3] {
-        let (source, sink, plan, stream) = fed_sums(parallelism).await;
-        let handle = start(plan, RunSettings::new());
-        let keys: Vec<i64> = (0..30).collect();
-        let batch = |number: i64| keyed_rows(&keys.iter().map(|&key| (key, number, 0)).collect::<Vec<_>>());
-        source.feed(batch(5));
-        sink.wait_for_rows(30).await;
-        let next = Arc::new(guests::planned("sums_next", &stream, Some(0)).await);
-        let swap = handle.prepare_swap("sums".into(), next).await.expect("it fits");
-        let report = handle.switch(swap).await.expect("it switches");
-        assert_eq!((report.pauses.len(), report.ended), (parallelism as usize, 0));
-        source.feed(batch(7));
-        sink.wait_for_rows(60).await;
-        handle.drain().await;
-        finished(&handle).await;
-        let expected = keys.iter().flat_map(|&key| [vec![key, 5, 1], vec![key, 12, 2]]).collect();
-        assert_eq!(sorted(values(&sink.batches())), sorted(expected));
-    }
-}
-
-#[tokio::test]
-async fn a_swap_that_does_not_fit_is_refused_with_what_differs() {
-    let (_source, _sink, plan, stream) = fed_sums(1).await;
-    let handle = start(plan, RunSettings::new());
-    let other = Arc::new(guests::planned("silence", &stream, Some(0)).await);
-    let Err(SwapError::Incompatible { differences, .. }) = handle.prepare_swap("sums".into(), other).await else {
-        panic!("it does not fit");
-    };
-    let all = differences.join("\n");
-    assert!(all.contains("output `out` has no column `sum`") && all.contains("state `total` is missing"), "{all}");
-    assert!(matches!(
-        handle.prepare_swap("nobody".into(), Arc::new(guests::planned("sums", &stream, Some(0)).await)).await,
-        Err(SwapError::UnknownOperator { .. })
-    ));
-    handle.cancel().await;
-    handle.wait().await;
 }

@@ -6,7 +6,10 @@ use std::{
     sync::LazyLock,
 };
 
-use millstream_engine::operators::component::{ComponentOperatorPlan, ComponentRequest};
+use millstream_engine::{
+    operators::component::{ComponentOperatorPlan, ComponentRequest},
+    run::{NewComponent, NewVersion, SwapRequest},
+};
 use millstream_model::StreamType;
 use millstream_wasm::{Component, Runtime, RuntimeSettings, encode};
 use serde_json::Value;
@@ -28,9 +31,20 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
 
 /// A guest, compiled and loaded.
 pub async fn component(name: &str) -> Component {
+    new_component(name).await.component
+}
+
+/// A guest to be swapped in.
+pub async fn new_component(name: &str) -> NewComponent {
     let module = std::fs::read(MODULES.join(format!("{name}.wasm"))).expect("it was built");
     let encoded = encode::component(&module, &[], name).expect("it becomes a component");
-    RUNTIME.load(encoded.bytes.into(), name).await.expect("it loads")
+    let component = RUNTIME.load(encoded.bytes.clone().into(), name).await.expect("it loads");
+    NewComponent { component, bytes: encoded.bytes.into() }
+}
+
+/// A swap of `operator` to the guest `name`.
+pub async fn swap_to(operator: &str, name: &str) -> SwapRequest {
+    SwapRequest::of(NewVersion { operator: operator.into(), component: Some(new_component(name).await), settings: None })
 }
 
 /// A guest planned for one input; `key`: the number of its key column.

@@ -4,6 +4,7 @@ mod components;
 mod guests;
 mod lifecycle;
 mod recorder;
+mod swaps;
 mod time;
 
 use std::{path::Path, sync::Arc, time::Duration};

@@ -68,8 +68,13 @@ impl AggregatePlan {
             Function::BuiltIn(_) => 1,
             Function::Component(component) => component.plan.version,
         };
-        value_state(format!("aggregate.{}", self.name), wrap(self.accumulator_type()), version)
+        value_state(accumulators(&self.name), wrap(self.accumulator_type()), version)
     }
+}
+
+/// The state that holds the accumulators of aggregate `name`.
+pub fn accumulators(name: &str) -> String {
+    format!("aggregate.{name}")
 }
 
 /// A keyed value state without time to live.

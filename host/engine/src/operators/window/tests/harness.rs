@@ -11,6 +11,7 @@ use millstream_model::{
     ids::{JobId, OperatorId, SubtaskIndex, TenantId},
     key::KEY_GROUPS,
 };
+use millstream_wasm::{Silent, SubtaskLog};
 use serde_json::Value;
 
 use crate::{
@@ -86,6 +87,7 @@ pub fn context() -> OperatorContext {
         parallelism: 1,
         key_groups: 0..KEY_GROUPS,
         state: StateContext { directory: None, shared: None, memory_budget_bytes: 256 << 20 },
+        log: SubtaskLog::new(Silent),
         restored: None,
         metrics: Arc::default(),
         clock: Arc::new(ManualClock::at(0)),

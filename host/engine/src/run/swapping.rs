@@ -1,0 +1,703 @@
+//! The swaps of one attempt: carries out what a handle asks for, one swap at a time.
+//!
+//! Facts come in as `on_…` and by the methods that handles use; what concerns subtasks goes out as [`Order`]s. It never waits: what takes time (planning,
+//! opening instances, writing down which version runs) is spawned, and comes back as [`Done`].
+//!
+//! Order of a switch: written down (a durable run) → every subtask of the operators switches → probation → written down as settled → old instances go.
+//! A swap is undone at any time until it is settled; while subtasks still change over, that waits until all have.
+
+use std::{
+    any::Any,
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures::future::join_all;
+use millstream_model::ids::{CheckpointId, OperatorId};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    RunSettings,
+    job::causes,
+    subtask::{self, SubtaskNumber, Swap, Switch},
+    swap::{OperatorSwap, SwapError, SwapId, SwapPhase, SwapRefusal, SwapRequest, SwapStatus, SwitchAt, SwitchReport, VersionCause},
+    versions::{Applied, Plans, Running, Versions},
+};
+use crate::{
+    graph::{JobPlan, NodeIndex, NodeKind},
+    operator::{OperatorContext, OperatorError, OperatorPlan, Version},
+};
+
+/// Results of work in the background that wait.
+const DONE_WAITING: usize = 16;
+
+pub(super) type Answer<T> = oneshot::Sender<Result<T, SwapError>>;
+/// New instances of one subtask.
+type Instances = Vec<(NodeIndex, Box<dyn Any + Send>)>;
+type Answered = Result<Result<Duration, OperatorError>, oneshot::error::RecvError>;
+
+/// What the supervisor has to do.
+pub(super) enum Order {
+    /// Tell a subtask.
+    Tell(SubtaskNumber, subtask::Command),
+    /// Send no barrier until [`Self::SendBarrier`]: not all subtasks know yet that they switch at the next one.
+    HoldBarriers,
+    /// All subtasks concerned know: send one.
+    SendBarrier,
+}
+
+/// Work that was done in the background.
+pub(super) enum Done {
+    /// Instances stand ready, or not; and whether to switch at once.
+    Prepared { result: Result<Prepared, SwapError>, answer: PreparedAnswer },
+    /// It is written down what is about to run.
+    Recorded { result: Result<(), SwapError> },
+    /// Every subtask knows at which barrier it switches, or has ended.
+    Armed,
+    /// Every subtask has switched, failed to, or ended.
+    Switched { answers: Vec<Answered> },
+    /// Every subtask has put its old instances back, or ended.
+    RolledBack { answers: Vec<Answered> },
+    /// It is written down that the swap is settled, or why not.
+    SettlementRecorded { result: Result<(), SwapError> },
+}
+
+/// New versions, compared with those that run, and an instance of each for every subtask.
+pub(super) struct Prepared {
+    new: Plans,
+    operators: Vec<OperatorSwap>,
+    instances: BTreeMap<SubtaskNumber, Instances>,
+    components: BTreeMap<String, bytes::Bytes>,
+}
+
+/// Who waits for a preparation.
+pub(super) enum PreparedAnswer {
+    /// It is shown, and waits for the switch.
+    Status(Answer<SwapStatus>),
+    /// It switches at once: a swap that leads back.
+    Switch(Answer<SwitchReport>),
+}
+
+/// The swap under way.
+struct Current {
+    status: SwapStatus,
+    settings: Settings,
+    new: Plans,
+    old: Plans,
+    instances: BTreeMap<SubtaskNumber, Instances>,
+    components: BTreeMap<String, bytes::Bytes>,
+    /// Who waits for the switch.
+    switch: Option<Answer<SwitchReport>>,
+    /// Who waits for the way back.
+    back: Vec<Answer<SwitchReport>>,
+    /// It is to be undone as soon as all subtasks have changed over: why.
+    undo: Option<String>,
+    /// It is being written down that it is settled.
+    is_settling: bool,
+    /// It was prepared to undo the swap before it.
+    undoes: Option<(SwapId, String)>,
+}
+
+#[derive(Clone, Copy)]
+struct Settings {
+    probation: Duration,
+    /// There is no way back.
+    one_way: bool,
+}
+
+/// The swaps of one attempt.
+pub(super) struct Swapping {
+    plan: Arc<JobPlan>,
+    settings: RunSettings,
+    contexts: HashMap<NodeIndex, Vec<OperatorContext>>,
+    /// By subtask, the nodes that it runs.
+    members: Vec<Vec<NodeIndex>>,
+    /// What runs and ran; outlives the attempt.
+    running: Running,
+    versions: Option<Versions>,
+    current: Option<Current>,
+    last: Option<SwapStatus>,
+    done: mpsc::Sender<Done>,
+    results: mpsc::Receiver<Done>,
+}
+
+impl Swapping {
+    /// Nothing is under way; `running`: what the attempt was built with.
+    pub(super) fn new(
+        plan: Arc<JobPlan>,
+        settings: RunSettings,
+        contexts: HashMap<NodeIndex, Vec<OperatorContext>>,
+        members: Vec<Vec<NodeIndex>>,
+        running: Running,
+        versions: Option<Versions>,
+    ) -> Self {
+        let (done, results) = mpsc::channel(DONE_WAITING);
+        let last = running.last_swap();
+        Self { plan, settings, contexts, members, running, versions, current: None, last, done, results }
+    }
+
+    /// The plan that `node` runs now.
+    pub(super) fn plan_of(&self, node: NodeIndex) -> Option<Arc<dyn OperatorPlan>> {
+        match &self.plan.nodes[node].kind {
+            NodeKind::Operator(planned) => Some(self.running.swapped(node).unwrap_or_else(|| planned.plan.clone())),
+            NodeKind::Source(_) | NodeKind::Sink(_) => None,
+        }
+    }
+
+    /// Plans that run in the place of those that the attempt was built with.
+    pub(super) fn swapped(&self) -> Plans {
+        self.running.all_swapped()
+    }
+
+    /// The swap under way, or the last one.
+    pub(super) fn status(&self) -> Option<SwapStatus> {
+        self.current.as_ref().map(|current| current.status.clone()).or_else(|| self.last.clone())
+    }
+
+    /// The next result of work in the background. Cancel-safe.
+    pub(super) async fn next_done(&mut self) -> Done {
+        self.results.recv().await.expect("a sending end is held here")
+    }
+
+    /// When [`Self::on_time`] wants to be called.
+    pub(super) fn wake_ms(&self) -> Option<i64> {
+        self.current.as_ref()?.status.probation_until_ms
+    }
+
+    /// Plans new versions and opens them beside those that run.
+    pub(super) fn prepare(&mut self, request: SwapRequest, answer: Answer<SwapStatus>) {
+        if let Err(error) = self.check_request(&request) {
+            return drop(answer.send(Err(error)));
+        }
+        let mut running = Vec::new();
+        for version in &request.operators {
+            let found = self.node_of(&version.operator).and_then(|node| Some((node, self.plan_of(node)?)));
+            let Some((node, plan)) = found else {
+                return drop(answer.send(Err(SwapError::UnknownOperator { operator: version.operator.clone() })));
+            };
+            running.push((node, plan));
+        }
+        self.begin(request, running, None, PreparedAnswer::Status(answer));
+    }
+
+    fn check_request(&self, request: &SwapRequest) -> Result<(), SwapError> {
+        if let Some(swap) = self.under_way() {
+            return Err(SwapError::UnderWay { swap });
+        }
+        if request.operators.is_empty() {
+            return Err(SwapError::Invalid { reason: "no operator is to be replaced".into() });
+        }
+        for (number, version) in request.operators.iter().enumerate() {
+            if request.operators[..number].iter().any(|other| other.operator == version.operator) {
+                return Err(SwapError::Invalid { reason: format!("`{}` is to be replaced twice", version.operator) });
+            }
+        }
+        Ok(())
+    }
+
+    fn under_way(&self) -> Option<SwapId> {
+        self.current.as_ref().map(|current| current.status.swap)
+    }
+
+    fn node_of(&self, operator: &OperatorId) -> Option<NodeIndex> {
+        self.plan.nodes.iter().position(|node| node.id == *operator)
+    }
+
+    /// Spawns the preparation. `plans`: what is put in the place of the running ones; none: what the request plans.
+    fn begin(
+        &mut self,
+        request: SwapRequest,
+        running: Vec<(NodeIndex, Arc<dyn OperatorPlan>)>,
+        back: Option<(Plans, SwapId, String)>,
+        answer: PreparedAnswer,
+    ) {
+        let swap = self.running.next_swap();
+        let status = SwapStatus {
+            swap,
+            phase: SwapPhase::Preparing,
+            switch_at: request.switch_at,
+            operators: Vec::new(),
+            prepared_ms: self.settings.clock.now_ms(),
+            switched_ms: None,
+            probation_until_ms: None,
+        };
+        let old: Plans = running.iter().map(|(node, plan)| (*node, plan.clone())).collect();
+        let (plans, undoes) = match back {
+            Some((plans, swap, reason)) => (Some(plans), Some((swap, reason))),
+            None => (None, None),
+        };
+        self.current = Some(Current {
+            status,
+            settings: Settings { probation: request.probation, one_way: false },
+            new: Plans::new(),
+            old,
+            instances: BTreeMap::new(),
+            components: BTreeMap::new(),
+            switch: None,
+            back: Vec::new(),
+            undo: None,
+            is_settling: false,
+            undoes,
+        });
+        let places = running
+            .iter()
+            .map(|(node, _)| {
+                let subtasks = (0..self.members.len()).filter(|&number| self.members[number].contains(node));
+                (*node, subtasks.zip(self.contexts.get(node).into_iter().flatten().cloned()).collect())
+            })
+            .collect();
+        let preparation = Preparation { request, running, plans, places };
+        let done = self.done.clone();
+        self.settings.runtime.spawn(async move {
+            let result = preparation.run().await;
+            // Without a supervisor nobody needs to know.
+            let _ = done.send(Done::Prepared { result, answer }).await;
+        });
+    }
+
+    /// Puts what was prepared into the place of what runs.
+    pub(super) fn switch(&mut self, swap: SwapId, answer: Answer<SwitchReport>) -> Vec<Order> {
+        match &mut self.current {
+            Some(current) if current.status.swap == swap && current.status.phase == SwapPhase::Prepared => {
+                current.switch = Some(answer);
+                self.start_switch()
+            }
+            _ => {
+                drop(answer.send(Err(self.not_at(swap, "prepared"))));
+                Vec::new()
+            }
+        }
+    }
+
+    /// Gives up a swap that was prepared.
+    pub(super) fn abandon(&mut self, swap: SwapId, answer: Answer<SwapStatus>) {
+        let is_prepared = |current: &&mut Current| current.status.swap == swap && current.status.phase == SwapPhase::Prepared;
+        let answered = match self.current.as_mut().filter(is_prepared) {
+            Some(_) => Ok(self.finish(SwapPhase::Abandoned)),
+            None => Err(self.not_at(swap, "prepared")),
+        };
+        // Whoever asked may have gone.
+        let _ = answer.send(answered);
+    }
+
+    /// Ends the probation.
+    pub(super) fn settle(&mut self, swap: SwapId, answer: Answer<SwapStatus>) -> Vec<Order> {
+        match &self.current {
+            Some(current) if current.status.swap == swap && current.status.phase == SwapPhase::Probation => {
+                let orders = self.start_settling();
+                drop(answer.send(self.status().ok_or(SwapError::Ended)));
+                orders
+            }
+            _ => {
+                drop(answer.send(Err(self.not_at(swap, "on probation"))));
+                Vec::new()
+            }
+        }
+    }
+
+    /// Puts back what the swap under way has replaced, or else what the last one had.
+    pub(super) fn roll_back(&mut self, answer: Answer<SwitchReport>) -> Vec<Order> {
+        let reason = "it was asked for".to_owned();
+        match &mut self.current {
+            Some(current) if matches!(current.status.phase, SwapPhase::Switching | SwapPhase::Probation) && !current.settings.one_way => {
+                current.back.push(answer);
+                current.undo.get_or_insert(reason);
+                self.undo_when_possible()
+            }
+            Some(current) => {
+                let swap = current.status.swap;
+                drop(answer.send(Err(SwapError::UnderWay { swap })));
+                Vec::new()
+            }
+            None => {
+                self.prepare_way_back(reason, answer);
+                Vec::new()
+            }
+        }
+    }
+
+    /// A swap that leads back to what ran before the last one that was settled.
+    fn prepare_way_back(&mut self, reason: String, answer: Answer<SwitchReport>) {
+        let Some((swap, plans)) = self.running.before_last() else {
+            let reason = "no swap was settled that could be undone".to_owned();
+            return drop(answer.send(Err(SwapError::UnknownSwap { reason })));
+        };
+        let running = plans.keys().filter_map(|&node| Some((node, self.plan_of(node)?))).collect();
+        let request = SwapRequest { operators: Vec::new(), switch_at: SwitchAt::Batch, probation: Duration::ZERO, one_way: true };
+        self.begin(request, running, Some((plans, swap, reason)), PreparedAnswer::Switch(answer));
+    }
+
+    /// An operator has put its old version back by itself.
+    pub(super) fn on_rolled_back(&mut self, operator: &OperatorId, reason: &str) -> Vec<Order> {
+        let concerns = |current: &&mut Current| current.status.operators.iter().any(|swap| swap.operator == *operator);
+        let Some(current) = self.current.as_mut().filter(concerns) else { return Vec::new() };
+        current.undo.get_or_insert_with(|| format!("`{operator}` failed: {reason}"));
+        self.undo_when_possible()
+    }
+
+    /// The time of [`Self::wake_ms`] has come.
+    pub(super) fn on_time(&mut self) -> Vec<Order> {
+        let now_ms = self.settings.clock.now_ms();
+        match self.wake_ms() {
+            Some(at_ms) if at_ms <= now_ms => self.start_settling(),
+            _ => Vec::new(),
+        }
+    }
+
+    pub(super) fn on_done(&mut self, done: Done, next_barrier: CheckpointId) -> Vec<Order> {
+        match done {
+            Done::Prepared { result, answer } => self.on_prepared(result, answer),
+            Done::Recorded { result: Ok(()) } => self.tell_to_switch(next_barrier),
+            Done::Recorded { result: Err(error) } => {
+                self.refuse_switch(error);
+                Vec::new()
+            }
+            Done::Armed => vec![Order::SendBarrier],
+            Done::Switched { answers } => self.on_switched(answers),
+            Done::RolledBack { answers } => self.on_all_rolled_back(answers),
+            Done::SettlementRecorded { result } => self.on_settlement_recorded(result),
+        }
+    }
+
+    fn on_prepared(&mut self, result: Result<Prepared, SwapError>, answer: PreparedAnswer) -> Vec<Order> {
+        let Some(current) = &mut self.current else { return Vec::new() };
+        let prepared = match result {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                self.current = None;
+                answer.refuse(error);
+                return Vec::new();
+            }
+        };
+        current.status.phase = SwapPhase::Prepared;
+        current.settings.one_way = prepared.operators.iter().any(|operator| !operator.one_way.is_empty());
+        current.status.operators = prepared.operators;
+        current.new = prepared.new;
+        current.instances = prepared.instances;
+        current.components = prepared.components;
+        match answer {
+            PreparedAnswer::Status(answer) => {
+                // Whoever asked may have gone.
+                let _ = answer.send(Ok(current.status.clone()));
+                Vec::new()
+            }
+            PreparedAnswer::Switch(answer) => {
+                current.switch = Some(answer);
+                self.start_switch()
+            }
+        }
+    }
+
+    /// First it is written down.
+    fn start_switch(&mut self) -> Vec<Order> {
+        let Some(current) = &mut self.current else { return Vec::new() };
+        current.status.phase = SwapPhase::Switching;
+        let applied = Applied { new: &current.new, old: &current.old, is_settled: false };
+        let Some(versions) = &self.versions else {
+            let done = self.done.clone();
+            self.settings.runtime.spawn(async move { drop(done.send(Done::Recorded { result: Ok(()) }).await) });
+            return Vec::new();
+        };
+        let (writing, done) = (versions.write(&self.plan, applied, std::mem::take(&mut current.components)), self.done.clone());
+        self.settings.runtime.spawn(async move {
+            let result = writing.await.map_err(|reason| SwapError::NotRecorded { reason });
+            let _ = done.send(Done::Recorded { result }).await;
+        });
+        Vec::new()
+    }
+
+    fn tell_to_switch(&mut self, next_barrier: CheckpointId) -> Vec<Order> {
+        let Some(current) = &mut self.current else { return Vec::new() };
+        let on_probation = !current.settings.one_way && !current.settings.probation.is_zero();
+        let at_barrier = current.status.switch_at == SwitchAt::Barrier;
+        let (mut orders, mut answers, mut all_armed) = (Vec::new(), Vec::new(), Vec::new());
+        if at_barrier {
+            orders.push(Order::HoldBarriers);
+        }
+        for (number, operators) in std::mem::take(&mut current.instances) {
+            let (answer, answered) = oneshot::channel();
+            let switch = Switch { operators, on_probation, answer };
+            let swap = if at_barrier {
+                let (armed, known) = oneshot::channel();
+                all_armed.push(known);
+                Swap::SwitchAt(next_barrier, switch, armed)
+            } else {
+                Swap::Switch(switch)
+            };
+            orders.push(Order::Tell(number, subtask::Command::Swap(swap)));
+            answers.push(answered);
+        }
+        let done = self.done.clone();
+        self.settings.runtime.spawn(async move {
+            if at_barrier {
+                join_all(all_armed).await;
+                let _ = done.send(Done::Armed).await;
+            }
+            let _ = done.send(Done::Switched { answers: join_all(answers).await }).await;
+        });
+        orders
+    }
+
+    fn on_switched(&mut self, answers: Vec<Answered>) -> Vec<Order> {
+        let Some(current) = &mut self.current else { return Vec::new() };
+        let now_ms = self.settings.clock.now_ms();
+        let (report, failure) = gather(current.status.swap, answers);
+        if let Some(reason) = failure {
+            // Some may have switched: they switch back.
+            current.undo.get_or_insert(reason);
+        }
+        current.status.switched_ms = Some(now_ms);
+        for (&node, plan) in &current.new {
+            self.running.set(node, plan.clone());
+        }
+        let cause = match &current.undoes {
+            Some((swap, reason)) => VersionCause::Rollback { swap: *swap, reason: reason.clone() },
+            None => VersionCause::Swap { swap: current.status.swap },
+        };
+        self.running.note(&self.plan, &current.new, now_ms, &cause);
+        if current.undo.is_some() {
+            current.status.phase = SwapPhase::Probation;
+            return self.undo_when_possible();
+        }
+        if let Some(answer) = current.switch.take() {
+            // Whoever asked may have gone.
+            let _ = answer.send(Ok(report));
+        }
+        current.status.phase = SwapPhase::Probation;
+        if current.settings.one_way || current.settings.probation.is_zero() {
+            return self.start_settling();
+        }
+        let probation_ms = i64::try_from(current.settings.probation.as_millis()).unwrap_or(i64::MAX);
+        current.status.probation_until_ms = Some(now_ms.saturating_add(probation_ms));
+        Vec::new()
+    }
+
+    fn refuse_switch(&mut self, error: SwapError) {
+        if let Some(answer) = self.current.as_mut().and_then(|current| current.switch.take()) {
+            // Whoever asked may have gone.
+            let _ = answer.send(Err(error));
+        }
+        self.finish(SwapPhase::Abandoned);
+    }
+
+    /// Tells all subtasks to go back, unless some still change over.
+    fn undo_when_possible(&mut self) -> Vec<Order> {
+        let Some(current) = &mut self.current else { return Vec::new() };
+        let Some(reason) = current.undo.clone().filter(|_| current.status.phase == SwapPhase::Probation && !current.is_settling) else {
+            return Vec::new();
+        };
+        current.status.phase = SwapPhase::RollingBack { reason };
+        current.status.probation_until_ms = None;
+        let nodes: Vec<NodeIndex> = current.new.keys().copied().collect();
+        let (mut orders, mut answers) = (Vec::new(), Vec::new());
+        for (number, member) in self.members.iter().enumerate() {
+            let concerned: Vec<NodeIndex> = member.iter().copied().filter(|node| nodes.contains(node)).collect();
+            if !concerned.is_empty() {
+                let (answer, answered) = oneshot::channel();
+                orders.push(Order::Tell(number, subtask::Command::Swap(Swap::RollBack(concerned, answer))));
+                answers.push(answered);
+            }
+        }
+        let recorded = self.versions.as_ref().map(|versions| {
+            let applied = Applied { new: &current.old, old: &current.old, is_settled: true };
+            versions.write(&self.plan, applied, BTreeMap::new())
+        });
+        let done = self.done.clone();
+        self.settings.runtime.spawn(async move {
+            let answers = join_all(answers).await;
+            if let Some(Err(reason)) = match recorded {
+                Some(recorded) => Some(recorded.await),
+                None => None,
+            } {
+                // What is written down says that the new version is on probation, so a crash goes on with the old one all the same.
+                tracing::warn!(reason, "it could not be written down that a swap was undone");
+            }
+            let _ = done.send(Done::RolledBack { answers }).await;
+        });
+        orders
+    }
+
+    fn on_all_rolled_back(&mut self, answers: Vec<Answered>) -> Vec<Order> {
+        let Some(current) = &mut self.current else { return Vec::new() };
+        let (report, failure) = gather(current.status.swap, answers);
+        let reason = current.undo.clone().unwrap_or_default();
+        let operator = current.status.operators.first().map(|swap| swap.operator.clone()).unwrap_or_else(|| "".into());
+        let answered = match failure {
+            // The subtask that could not go back has failed the job.
+            Some(reason) => Err(SwapError::Failed { operator: operator.clone(), reason }),
+            None => Ok(report),
+        };
+        for answer in std::mem::take(&mut current.back) {
+            // Whoever asked may have gone.
+            let _ = answer.send(answered.clone());
+        }
+        if let Some(answer) = current.switch.take() {
+            let _ = answer.send(Err(SwapError::Failed { operator, reason: reason.clone() }));
+        }
+        for (&node, plan) in &current.old {
+            self.running.set(node, plan.clone());
+        }
+        let cause = VersionCause::Rollback { swap: current.status.swap, reason: reason.clone() };
+        self.running.note(&self.plan, &current.old, self.settings.clock.now_ms(), &cause);
+        self.finish(SwapPhase::RolledBack { reason });
+        Vec::new()
+    }
+
+    /// First it is written down; only then the old instances go, so that there is a way back as long as a crash would go it.
+    fn start_settling(&mut self) -> Vec<Order> {
+        let Some(current) = &mut self.current else { return Vec::new() };
+        current.status.probation_until_ms = None;
+        current.is_settling = true;
+        let applied = Applied { new: &current.new, old: &current.new, is_settled: true };
+        let Some(versions) = &self.versions else { return self.on_settlement_recorded(Ok(())) };
+        let (writing, done) = (versions.write(&self.plan, applied, BTreeMap::new()), self.done.clone());
+        self.settings.runtime.spawn(async move {
+            let result = writing.await.map_err(|reason| SwapError::NotRecorded { reason });
+            let _ = done.send(Done::SettlementRecorded { result }).await;
+        });
+        Vec::new()
+    }
+
+    fn on_settlement_recorded(&mut self, result: Result<(), SwapError>) -> Vec<Order> {
+        let Some(current) = &mut self.current else { return Vec::new() };
+        current.is_settling = false;
+        if current.undo.is_some() {
+            return self.undo_when_possible();
+        }
+        if let Err(error) = result {
+            // A crash would go back to the old version; the run goes on with the new one.
+            tracing::warn!(%error, "it could not be written down that a swap is settled");
+        }
+        let nodes: Vec<NodeIndex> = current.new.keys().copied().collect();
+        match current.undoes {
+            Some(_) => self.running.undone(),
+            None => self.running.settled(current.status.swap, current.old.clone()),
+        }
+        self.finish(SwapPhase::Settled);
+        let concerned = |(number, member): (usize, &Vec<NodeIndex>)| {
+            let nodes: Vec<NodeIndex> = member.iter().copied().filter(|node| nodes.contains(node)).collect();
+            (!nodes.is_empty()).then_some(Order::Tell(number, subtask::Command::Swap(Swap::Settle(nodes))))
+        };
+        self.members.iter().enumerate().filter_map(concerned).collect()
+    }
+
+    fn finish(&mut self, phase: SwapPhase) -> SwapStatus {
+        let mut status = self.current.take().map(|current| current.status).expect("a swap is under way");
+        status.phase = phase;
+        status.probation_until_ms = None;
+        self.running.set_last_swap(status.clone());
+        self.last = Some(status.clone());
+        status
+    }
+
+    fn not_at(&self, swap: SwapId, wanted: &str) -> SwapError {
+        let reason = match &self.current {
+            Some(current) if current.status.swap == swap => format!("swap {} is not {wanted} any more, or not yet", swap.0),
+            _ => format!("swap {} is not under way", swap.0),
+        };
+        SwapError::UnknownSwap { reason }
+    }
+}
+
+impl PreparedAnswer {
+    fn refuse(self, error: SwapError) {
+        // Whoever asked may have gone.
+        match self {
+            Self::Status(answer) => drop(answer.send(Err(error))),
+            Self::Switch(answer) => drop(answer.send(Err(error))),
+        }
+    }
+}
+
+/// The pauses of those that switched; why one did not.
+fn gather(swap: SwapId, answers: Vec<Answered>) -> (SwitchReport, Option<String>) {
+    let mut report = SwitchReport { swap, pauses: Vec::new(), ended: 0 };
+    let mut failure = None;
+    for answer in answers {
+        match answer {
+            Ok(Ok(pause)) => report.pauses.push(pause),
+            Ok(Err(error)) => drop(failure.get_or_insert_with(|| causes(&error).join(": "))),
+            Err(_subtask_ended) => report.ended += 1,
+        }
+    }
+    (report, failure)
+}
+
+/// What is needed to prepare a swap, away from the supervisor.
+struct Preparation {
+    request: SwapRequest,
+    running: Vec<(NodeIndex, Arc<dyn OperatorPlan>)>,
+    /// What to put in their place; none: what the request says.
+    plans: Option<Plans>,
+    /// Per node, the subtasks that run it, with the contexts of their instances.
+    places: BTreeMap<NodeIndex, Vec<(SubtaskNumber, OperatorContext)>>,
+}
+
+impl Preparation {
+    async fn run(self) -> Result<Prepared, SwapError> {
+        let new = self.plan().await?;
+        let operators = self.compare(&new)?;
+        let mut instances: BTreeMap<SubtaskNumber, Instances> = BTreeMap::new();
+        for (node, contexts) in &self.places {
+            for (number, context) in contexts {
+                let made = new[node].clone().create_replacement(context.clone()).await;
+                let made = made.map_err(|error| self.failed(*node, &error))?;
+                instances.entry(*number).or_default().push((*node, made));
+            }
+        }
+        let components = self.request.operators.iter().filter_map(|version| version.component.as_ref());
+        let components = components.map(|component| (component.component.digest().to_string(), component.bytes.clone())).collect();
+        Ok(Prepared { new, operators, instances, components })
+    }
+
+    fn id(&self, node: NodeIndex) -> OperatorId {
+        let context = self.places.get(&node).and_then(|places| places.first());
+        context.map_or_else(|| "".into(), |(_, context)| context.operator.clone())
+    }
+
+    fn failed(&self, node: NodeIndex, error: &OperatorError) -> SwapError {
+        SwapError::Failed { operator: self.id(node), reason: causes(error).join(": ") }
+    }
+
+    async fn plan(&self) -> Result<Plans, SwapError> {
+        if let Some(plans) = &self.plans {
+            return Ok(plans.clone());
+        }
+        let (mut plans, mut refusals) = (Plans::new(), Vec::new());
+        for ((node, running), wanted) in self.running.iter().zip(&self.request.operators) {
+            let component = wanted.component.as_ref().map(|component| component.component.clone());
+            let version = Version { component, settings: wanted.settings.clone() };
+            match running.plan_version(&wanted.operator, version).await {
+                Ok(plan) => drop(plans.insert(*node, plan)),
+                Err(differences) => refusals.push(SwapRefusal { operator: wanted.operator.clone(), differences }),
+            }
+        }
+        if refusals.is_empty() { Ok(plans) } else { Err(SwapError::Incompatible { refusals }) }
+    }
+
+    fn compare(&self, new: &Plans) -> Result<Vec<OperatorSwap>, SwapError> {
+        let (mut swaps, mut refusals, mut one_way) = (Vec::new(), Vec::new(), Vec::new());
+        for (node, running) in &self.running {
+            let operator = self.id(*node);
+            let found = running.compare(new[node].as_ref());
+            if !found.refusals.is_empty() {
+                refusals.push(SwapRefusal { operator: operator.clone(), differences: found.refusals });
+                continue;
+            }
+            if !found.one_way.is_empty() {
+                one_way.push(SwapRefusal { operator: operator.clone(), differences: found.one_way.clone() });
+            }
+            if let (Some(from), Some(to)) = (running.version(), new[node].version()) {
+                swaps.push(OperatorSwap { operator, from, to, changes: found.changes, one_way: found.one_way });
+            }
+        }
+        if !refusals.is_empty() {
+            return Err(SwapError::Incompatible { refusals });
+        }
+        if !one_way.is_empty() && !self.request.one_way {
+            return Err(SwapError::OneWay { refusals: one_way });
+        }
+        Ok(swaps)
+    }
+}

@@ -1,0 +1,420 @@
+//! Which version of each operator runs, and ran: in memory ([`Running`]), and, in a durable run, written down ([`Versions`]) so that a crash goes on
+//! with it although the job file names another one.
+//!
+//! Written before the first subtask switches, and again when the swap is settled or undone. Who goes on from a crash in between takes the old version if
+//! it can read the state that the checkpoint holds, else the new one. What a job file says counts again as soon as it names another component or other
+//! settings than when the swap was made.
+//!
+//! # Bytes
+//! `<job>/versions/<incarnation>-<number>` (both of 20 digits; the highest holds): a [`Record`] as JSON. `<job>/components/<sha256>`: a component that was
+//! swapped in. Both are created once; what the newest record does not need is removed after it.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
+
+use bytes::Bytes;
+use millstream_model::ids::{JobId, OperatorId};
+use millstream_storage::CheckpointStorage;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{
+    job::lock,
+    swap::{OperatorVersion, SwapId, SwapStatus, VersionCause, VersionEntry},
+};
+use crate::{
+    checkpoint::manifest::Manifest,
+    graph::{JobPlan, Node, NodeIndex, NodeKind},
+    operator::{OperatorError, OperatorPlan, Version},
+};
+
+/// The format that this version writes.
+const FORMAT: u32 = 1;
+/// Versions of one operator that are remembered for people.
+const HISTORY: usize = 100;
+/// Settled swaps that can be undone, one after the other.
+const WAYS_BACK: usize = 16;
+
+/// Plans in the place of those that a job was planned with.
+pub(super) type Plans = BTreeMap<NodeIndex, Arc<dyn OperatorPlan>>;
+
+/// What runs and ran; outlives an attempt. Cheap to clone.
+#[derive(Clone, Default)]
+pub(super) struct Running(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    swaps: u64,
+    /// By node, what runs in the place of the planned version.
+    swapped: Plans,
+    history: BTreeMap<NodeIndex, Vec<VersionEntry>>,
+    /// Settled swaps, and what they replaced.
+    settled: Vec<(SwapId, Plans)>,
+    last: Option<SwapStatus>,
+    /// Every version that ran, so that it need not be loaded again.
+    known: Vec<(NodeIndex, Arc<dyn OperatorPlan>)>,
+}
+
+impl Running {
+    /// A number for the next swap.
+    pub(super) fn next_swap(&self) -> SwapId {
+        let mut state = lock(&self.0);
+        state.swaps += 1;
+        SwapId(state.swaps)
+    }
+
+    /// What runs in the place of the version that `node` was planned with.
+    pub(super) fn swapped(&self, node: NodeIndex) -> Option<Arc<dyn OperatorPlan>> {
+        lock(&self.0).swapped.get(&node).cloned()
+    }
+
+    pub(super) fn all_swapped(&self) -> Plans {
+        lock(&self.0).swapped.clone()
+    }
+
+    /// `node` runs this from now on.
+    pub(super) fn set(&self, node: NodeIndex, plan: Arc<dyn OperatorPlan>) {
+        let mut state = lock(&self.0);
+        if !state.known.iter().any(|(of, known)| *of == node && known.version() == plan.version()) {
+            state.known.push((node, plan.clone()));
+        }
+        state.swapped.insert(node, plan);
+    }
+
+    /// An attempt begins with these in the place of what `base` says.
+    pub(super) fn start(&self, base: &JobPlan, swapped: Plans, now_ms: i64) {
+        lock(&self.0).swapped = swapped.clone();
+        let planned = base.nodes.iter().enumerate().filter_map(|(node, of)| match &of.kind {
+            NodeKind::Operator(planned) => Some((node, planned.plan.clone())),
+            NodeKind::Source(_) | NodeKind::Sink(_) => None,
+        });
+        let mut plans: Plans = planned.collect();
+        plans.extend(swapped);
+        self.note(base, &plans, now_ms, &VersionCause::Start);
+    }
+
+    /// Remembers since when these run.
+    pub(super) fn note(&self, _plan: &JobPlan, plans: &Plans, now_ms: i64, cause: &VersionCause) {
+        let mut state = lock(&self.0);
+        for (node, plan) in plans {
+            let Some(version) = plan.version() else { continue };
+            let history = state.history.entry(*node).or_default();
+            let goes_on = *cause == VersionCause::Start && history.last().is_some_and(|last| last.version == version);
+            if goes_on {
+                continue;
+            }
+            if history.len() == HISTORY {
+                history.remove(0);
+            }
+            history.push(VersionEntry { version, since_ms: now_ms, cause: cause.clone() });
+        }
+    }
+
+    /// The versions of `node`, oldest first.
+    pub(super) fn history(&self, node: NodeIndex) -> Vec<VersionEntry> {
+        lock(&self.0).history.get(&node).cloned().unwrap_or_default()
+    }
+
+    /// `swap` is settled; `old` ran before.
+    pub(super) fn settled(&self, swap: SwapId, old: Plans) {
+        let mut state = lock(&self.0);
+        if state.settled.len() == WAYS_BACK {
+            state.settled.remove(0);
+        }
+        state.settled.push((swap, old));
+    }
+
+    /// The last settled swap is undone.
+    pub(super) fn undone(&self) {
+        lock(&self.0).settled.pop();
+    }
+
+    /// The last settled swap, and what ran before it.
+    pub(super) fn before_last(&self) -> Option<(SwapId, Plans)> {
+        lock(&self.0).settled.last().cloned()
+    }
+
+    pub(super) fn last_swap(&self) -> Option<SwapStatus> {
+        lock(&self.0).last.clone()
+    }
+
+    pub(super) fn set_last_swap(&self, status: SwapStatus) {
+        lock(&self.0).last = Some(status);
+    }
+
+    fn known(&self, node: NodeIndex, wanted: &Recorded) -> Option<Arc<dyn OperatorPlan>> {
+        let state = lock(&self.0);
+        let found = state.known.iter().find(|(of, plan)| *of == node && plan.version().is_some_and(|version| wanted.is(&version)));
+        found.map(|(_, plan)| plan.clone())
+    }
+}
+
+/// Versions that were swapped in, as written down.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct Record {
+    format: u32,
+    operators: BTreeMap<OperatorId, RecordedOperator>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct RecordedOperator {
+    /// What the job file said.
+    planned: Recorded,
+    /// What ran before the last swap; the same as `new` when that is settled.
+    old: Recorded,
+    /// What it put there.
+    new: Recorded,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct Recorded {
+    name: String,
+    /// SHA-256, hexadecimal.
+    component: String,
+    settings: Value,
+}
+
+impl Recorded {
+    fn of(version: OperatorVersion) -> Self {
+        Self { name: version.name, component: version.component, settings: version.settings }
+    }
+
+    fn is(&self, version: &OperatorVersion) -> bool {
+        self.component == version.component && self.settings == version.settings
+    }
+}
+
+/// What a swap has come to.
+pub(super) struct Applied<'a> {
+    pub(super) new: &'a Plans,
+    pub(super) old: &'a Plans,
+    /// `new` counts, whatever happens.
+    pub(super) is_settled: bool,
+}
+
+/// Where a durable run writes down its versions.
+#[derive(Clone)]
+pub(super) struct Versions {
+    storage: Arc<dyn CheckpointStorage>,
+    /// What the job file says.
+    base: Arc<JobPlan>,
+    incarnation: u64,
+    written: Arc<Mutex<Written>>,
+}
+
+struct Written {
+    number: u64,
+    record: Record,
+}
+
+impl Versions {
+    /// For the attempt with this incarnation, which found `record`.
+    pub(super) fn new(storage: Arc<dyn CheckpointStorage>, base: Arc<JobPlan>, incarnation: u64, record: Option<Record>) -> Self {
+        let record = record.unwrap_or(Record { format: FORMAT, operators: BTreeMap::new() });
+        Self { storage, base, incarnation, written: Arc::new(Mutex::new(Written { number: 0, record })) }
+    }
+
+    /// Writes down what has changed, and the components that are new. What it returns is one clause.
+    pub(super) fn write(
+        &self,
+        plan: &JobPlan,
+        applied: Applied<'_>,
+        components: BTreeMap<String, Bytes>,
+    ) -> impl Future<Output = Result<(), String>> + Send + 'static + use<> {
+        let (path, record) = {
+            let mut written = lock(&self.written);
+            written.number += 1;
+            for (&node, new) in applied.new {
+                let old = applied.old.get(&node).filter(|_| !applied.is_settled).unwrap_or(new);
+                if let (Some(planned), Some(old), Some(new)) = (version_of(&self.base, node), old.version(), new.version()) {
+                    let id = plan.nodes[node].id.clone();
+                    let recorded = RecordedOperator { planned: Recorded::of(planned), old: Recorded::of(old), new: Recorded::of(new) };
+                    written.record.operators.insert(id, recorded);
+                }
+            }
+            let path = format!("{}/{:020}-{:020}", prefix(&self.base.job), self.incarnation, written.number);
+            (path, written.record.clone())
+        };
+        let (storage, job) = (self.storage.clone(), self.base.job.clone());
+        async move {
+            for (sha256, bytes) in components {
+                match storage.create(&component_path(&job, &sha256), bytes).await {
+                    Ok(()) | Err(millstream_storage::Error::Exists(_)) => {}
+                    Err(error) => return Err(with_causes(&error)),
+                }
+            }
+            let bytes = serde_json::to_vec(&record).map_err(|error| error.to_string())?;
+            storage.create(&path, bytes.into()).await.map_err(|error| with_causes(&error))?;
+            if let Err(error) = clean(storage.as_ref(), &job, &path, &record).await {
+                tracing::debug!(error = with_causes(&error), "what is no longer needed of versions could not be removed");
+            }
+            Ok(())
+        }
+    }
+
+    /// The attempt goes on with `swapped` in the place of what the job file says. Nothing is written where nothing was, or would change.
+    pub(super) async fn begin(&self, swapped: &Plans) -> Result<(), String> {
+        let record = {
+            let written = lock(&self.written);
+            let nodes = self.base.nodes.iter().enumerate();
+            let recorded = |(node, of): (NodeIndex, &Node)| {
+                let version = Recorded::of(swapped.get(&node)?.version()?);
+                let planned = Recorded::of(version_of(&self.base, node)?);
+                Some((of.id.clone(), RecordedOperator { planned, old: version.clone(), new: version }))
+            };
+            let record = Record { format: FORMAT, operators: nodes.filter_map(recorded).collect() };
+            if record == written.record {
+                return Ok(());
+            }
+            record
+        };
+        lock(&self.written).record = record;
+        self.write(&self.base, Applied { new: &Plans::new(), old: &Plans::new(), is_settled: true }, BTreeMap::new()).await
+    }
+}
+
+fn prefix(job: &JobId) -> String {
+    format!("{job}/versions")
+}
+
+fn component_path(job: &JobId, sha256: &str) -> String {
+    format!("{job}/components/{sha256}")
+}
+
+fn version_of(plan: &JobPlan, node: NodeIndex) -> Option<OperatorVersion> {
+    match &plan.nodes[node].kind {
+        NodeKind::Operator(planned) => planned.plan.version(),
+        NodeKind::Source(_) | NodeKind::Sink(_) => None,
+    }
+}
+
+/// Removes older records, and components that `record` does not name.
+async fn clean(storage: &dyn CheckpointStorage, job: &JobId, newest: &str, record: &Record) -> Result<(), millstream_storage::Error> {
+    for object in storage.list(&prefix(job)).await? {
+        if object.path.as_str() < newest {
+            storage.delete(&object.path).await?;
+        }
+    }
+    let named =
+        |sha256: &str| record.operators.values().any(|operator| [&operator.old, &operator.new].iter().any(|of| of.component == sha256));
+    for object in storage.list(&format!("{job}/components")).await? {
+        if object.path.rsplit('/').next().is_some_and(|sha256| !named(sha256)) {
+            storage.delete(&object.path).await?;
+        }
+    }
+    Ok(())
+}
+
+/// What was written down last; none: nothing was ever swapped.
+///
+/// # Errors
+/// It cannot be read, or a newer version of Millstream wrote it.
+pub(super) async fn read(storage: &dyn CheckpointStorage, job: &JobId) -> Result<Option<Record>, OperatorError> {
+    let failed = |error: millstream_storage::Error| OperatorError::outside("reading which versions run failed").because(error);
+    let Some(newest) = storage.list(&prefix(job)).await.map_err(failed)?.pop() else { return Ok(None) };
+    let bytes = storage.read(&newest.path).await.map_err(failed)?;
+    let damaged = |error: serde_json::Error| {
+        OperatorError::user(format!("{} does not say which versions run: move it away to go on with what the job file says", newest.path))
+            .because(error)
+    };
+    let record: Record = serde_json::from_slice(&bytes).map_err(damaged)?;
+    if record.format > FORMAT {
+        return Err(OperatorError::user(format!(
+            "{} has format {}, but this version of Millstream reads {FORMAT}",
+            newest.path, record.format
+        )));
+    }
+    Ok(Some(record))
+}
+
+/// What to go on with where something was swapped in, and whether that is as it was written down. `manifest`: what the attempt goes on from.
+///
+/// # Errors
+/// A version cannot be loaded.
+pub(super) async fn choose(
+    base: &JobPlan,
+    running: &Running,
+    storage: &dyn CheckpointStorage,
+    record: &Record,
+    manifest: Option<&Manifest>,
+) -> Result<Plans, OperatorError> {
+    let mut plans = Plans::new();
+    for (id, recorded) in &record.operators {
+        let Some(node) = base.nodes.iter().position(|node| node.id == *id) else { continue };
+        let NodeKind::Operator(planned) = &base.nodes[node].kind else { continue };
+        if !planned.plan.version().is_some_and(|version| recorded.planned.is(&version)) {
+            // The job file says something else than when the swap was made, so that is wanted now.
+            continue;
+        }
+        let place = Place { base, running, storage, node, id, planned: &planned.plan };
+        let old = place.plan_of(&recorded.old).await?;
+        let chosen = if recorded.old == recorded.new || place.reads_state(old.as_ref(), manifest) {
+            old
+        } else {
+            place.plan_of(&recorded.new).await?
+        };
+        if chosen.version() != planned.plan.version() {
+            plans.insert(node, chosen);
+        }
+    }
+    Ok(plans)
+}
+
+/// One operator that was swapped.
+struct Place<'a> {
+    base: &'a JobPlan,
+    running: &'a Running,
+    storage: &'a dyn CheckpointStorage,
+    node: NodeIndex,
+    id: &'a OperatorId,
+    planned: &'a Arc<dyn OperatorPlan>,
+}
+
+impl Place<'_> {
+    async fn plan_of(&self, wanted: &Recorded) -> Result<Arc<dyn OperatorPlan>, OperatorError> {
+        let planned = self.planned.version();
+        if planned.as_ref().is_some_and(|version| wanted.is(version)) {
+            return Ok(self.planned.clone());
+        }
+        if let Some(known) = self.running.known(self.node, wanted) {
+            return Ok(known);
+        }
+        let component =
+            if planned.is_some_and(|version| version.component == wanted.component) { None } else { Some(self.load(wanted).await?) };
+        let version = Version { component, settings: Some(wanted.settings.clone()) };
+        let plan = self.planned.plan_version(self.id, version).await;
+        plan.map_err(|reasons| {
+            let message = format!("`{}` runs {} since a swap, which does not fit the job file any more", self.id, wanted.name);
+            OperatorError::user(message).because(reasons.join("; "))
+        })
+    }
+
+    async fn load(&self, wanted: &Recorded) -> Result<millstream_wasm::Component, OperatorError> {
+        let path = component_path(&self.base.job, &wanted.component);
+        let bytes = self.storage.read(&path).await;
+        let bytes = bytes.map_err(|error| {
+            let message = format!("`{}` runs {} since a swap, which is not to be found: name it in the job file", self.id, wanted.name);
+            OperatorError::user(message).because(error)
+        })?;
+        self.planned.load(&wanted.name, bytes).await
+    }
+
+    /// Whether a version can go on from what the checkpoint holds of the operator.
+    fn reads_state(&self, plan: &dyn OperatorPlan, manifest: Option<&Manifest>) -> bool {
+        let (Some(declared), Some(held)) = (plan.declared(), manifest.and_then(|manifest| manifest.operators.get(self.id))) else {
+            return true;
+        };
+        // What the new version alone keeps is not forgotten in silence.
+        held.subtasks.iter().filter_map(|subtask| subtask.state.as_ref()).all(|state| declared.check(&state.description, |_| false).is_ok())
+    }
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let next = std::iter::successors(error.source(), |error| error.source());
+    next.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
