@@ -1,5 +1,5 @@
 //! Storage that fails as storage does, from a seed: for simulations and tests. The same seed and the same calls in the same order fail in the same
-//! way.
+//! way; files are written where the call is made, so that no thread decides an order.
 
 use std::{
     collections::BTreeSet,
@@ -216,12 +216,7 @@ impl CheckpointStorage for FaultyStorage {
     async fn read_to_file(&self, path: &str, file: &Path) -> Result<(), Error> {
         self.faults.read("reading", path)?;
         let content = self.faults.spoil(self.storage.read(path).await?);
-        let name = file.display().to_string();
-        match tokio::fs::try_exists(file).await {
-            Ok(false) => tokio::fs::write(file, content).await.map_err(|source| Error::local("writing", name, source)),
-            Ok(true) => Err(Error::Exists(name)),
-            Err(source) => Err(Error::local("writing", name, source)),
-        }
+        crate::checkpoint::memory::write_new(file, &content)
     }
 
     async fn size(&self, path: &str) -> Result<u64, Error> {

@@ -4,7 +4,8 @@
 //! - [`CheckpointStorage`]: immutable objects under paths; [`LocalCheckpointStorage`] keeps them in a local directory, [`ObjectCheckpointStorage`]
 //!   in an object store. [`open`] makes one from the location a user wrote.
 //! - [`CommitLog`]: the seam of the commit decision (design §7, §9); [`LocalCommitLog`] is the embedded backend.
-//! - [`faults`]: storage that fails as storage does, from a seed.
+//! - For simulations, without threads: [`MemoryCheckpointStorage`], [`MemoryCommitLog`], and [`faults`]: storage that fails as storage does, from a
+//!   seed.
 
 #![forbid(unsafe_code)]
 
@@ -15,7 +16,7 @@ mod error;
 pub mod faults;
 mod lock;
 
-pub use checkpoint::{CheckpointStorage, Digest, LocalCheckpointStorage, Object, ObjectCheckpointStorage, open};
-pub use commit::{Claim, CommitLog, CommitRecord, LocalCommitLog, Retained};
+pub use checkpoint::{CheckpointStorage, Digest, LocalCheckpointStorage, MemoryCheckpointStorage, Object, ObjectCheckpointStorage, open};
+pub use commit::{Claim, CommitLog, CommitRecord, LocalCommitLog, LogFault, MemoryCommitLog, Retained};
 pub use error::Error;
 pub use lock::DirectoryLock;

@@ -1,11 +1,13 @@
 //! Where snapshots live: immutable objects under paths, created once.
 
 mod local;
+pub(crate) mod memory;
 mod object;
 #[cfg(test)]
 mod tests;
 
 pub use local::LocalCheckpointStorage;
+pub use memory::MemoryCheckpointStorage;
 pub use object::ObjectCheckpointStorage;
 
 use std::{

@@ -14,6 +14,13 @@ macro_rules! every_storage {
                 super::$law(&storage, directory.path()).await;
             })*
         }
+        mod in_memory {
+            $(#[tokio::test]
+            async fn $law() {
+                let directory = tempfile::tempdir().expect("a temporary directory");
+                super::$law(&super::MemoryCheckpointStorage::new(|| 1_700_000_000_000), directory.path()).await;
+            })*
+        }
         mod in_an_object_store {
             $(#[tokio::test]
             async fn $law() {

@@ -1,10 +1,13 @@
 //! The seam of the commit decision: one record per job says which checkpoint holds, and only the claimed incarnation may write it.
 
+mod lines;
 mod local;
+mod memory;
 #[cfg(test)]
 mod tests;
 
 pub use local::LocalCommitLog;
+pub use memory::{LogFault, MemoryCommitLog};
 
 use async_trait::async_trait;
 use millstream_model::ids::{CheckpointId, JobId};

@@ -103,6 +103,49 @@ async fn a_fresh_start_forgets_what_was_committed_and_keeps_the_numbers_growing(
     assert_eq!(bench.claim().await.checkpoint, None, "also when the fresh run dies at once");
 }
 
+/// The log in memory is the same code on a disk that fails when told to.
+#[tokio::test]
+async fn a_write_that_fails_anywhere_leaves_the_old_record_or_the_new_one() {
+    let faults = [
+        LogFault::Refused,
+        LogFault::TornLog(0),
+        LogFault::TornLog(40),
+        LogFault::TornCopy(0),
+        LogFault::TornCopy(40),
+        LogFault::AnswerLost,
+    ];
+    for (fault, may_be_there) in faults.into_iter().zip([false, false, false, true, true, true]) {
+        let (log, job) = (MemoryCommitLog::default(), JobId::from("flights"));
+        let held = log.claim(&job, Claim::default()).await.expect("claimable");
+        let (old, new) = (record(&held, 1), record(&held, 2));
+        log.commit(&job, &old).await.expect("held");
+        log.fail_next(fault);
+        log.commit(&job, &new).await.expect_err("injected");
+        let read = log.read(&job).await.expect("a failed write is no damage");
+        assert_eq!(read.as_ref(), Some(if may_be_there { &new } else { &old }), "{fault:?}");
+        log.fail_next(fault);
+        log.claim(&job, Claim::default()).await.expect_err("injected");
+        let mended = log.claim(&job, Claim::default()).await.expect("repaired");
+        assert_eq!(mended.checkpoint, read.expect("a record").checkpoint, "{fault:?}");
+        let late = log.commit(&job, &record(&held, 3)).await.expect_err("an older incarnation");
+        assert!(matches!(late, Error::Fenced { .. }), "{late}");
+    }
+}
+
+/// The disk stays full while the job is started again and again.
+#[tokio::test]
+async fn writes_that_fail_in_a_row_never_look_like_damage() {
+    let (log, job) = (MemoryCommitLog::default(), JobId::from("flights"));
+    for _ in 0..3 {
+        log.fail_next(LogFault::TornCopy(0));
+        let refused = log.claim(&job, Claim::default()).await.expect_err("injected");
+        assert!(matches!(refused, Error::Io { .. }), "{refused}");
+    }
+    let held = log.claim(&job, Claim::default()).await.expect("there is room again");
+    log.commit(&job, &record(&held, 1)).await.expect("held");
+    assert_eq!(log.read(&job).await.expect("readable"), Some(record(&held, 1)));
+}
+
 /// A crash may leave any beginning of the line in the log, or all of it there and any beginning in the copy. The record was not acknowledged
 /// then, so either answer is right; the next claim mends both files.
 #[tokio::test]
