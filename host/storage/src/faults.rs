@@ -80,7 +80,7 @@ impl Faults {
     }
 
     fn new(seed: u64, chances: Chances, fails_at: Option<(u64, WriteFault)>) -> Arc<Self> {
-        let inner = Deciding { random: Random(seed), writes: 0, fails_at, is_repaired: false };
+        let inner = Deciding { random: Random::seeded(seed), writes: 0, fails_at, is_repaired: false };
         Arc::new(Self { chances, inner: Mutex::new(inner) })
     }
 
@@ -142,20 +142,27 @@ fn unavailable(what: &'static str, path: &str) -> Error {
     Error::Unreachable { what, path: path.to_owned(), source: "injected: 503 Service Unavailable".into() }
 }
 
-/// SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014).
-#[derive(Debug)]
-struct Random(u64);
+/// Numbers that follow from a seed: SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014).
+#[derive(Clone, Debug)]
+pub struct Random(u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    /// The numbers of `seed`.
+    pub fn seeded(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// The next number.
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^ (mixed >> 31)
     }
 
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
+    /// Less than `end`, which is at least 1.
+    pub fn below(&mut self, end: u64) -> u64 {
+        self.number() % end
     }
 }
 

@@ -4,7 +4,10 @@ use std::{ops::ControlFlow, sync::Arc};
 
 use arrow_array::{Array, ArrayRef, RecordBatch, new_empty_array};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
-use millstream_engine::checkpoint::{files::fetch_state, manifest::OperatorManifest};
+use millstream_engine::checkpoint::{
+    files::{FileWork, fetch_state},
+    manifest::OperatorManifest,
+};
 use millstream_model::{
     key::{EncodedKeys, KEY_GROUPS, KeyGroup},
     state::{StateDescriptor, StateKind},
@@ -42,7 +45,7 @@ impl Entries {
         for (number, state) in manifest.subtasks.iter().enumerate().filter_map(|(number, subtask)| Some((number, subtask.state.as_ref()?)))
         {
             let into = directory.path().join(number.to_string());
-            let fetched = fetch_state(&*kept.storage, &kept.files_prefix, state, &into).await;
+            let fetched = fetch_state(FileWork::OnThreads, &*kept.storage, &kept.files_prefix, state, &into).await;
             parts.push(fetched.map_err(|error| Failure::from_error(Exit::of(error.kind()), &error))?);
         }
         let failed = |error: millstream_state::Error| {

@@ -18,6 +18,26 @@ use sha2::{Digest as _, Sha256};
 
 use super::manifest::{FileReference, Manifest, StateManifest};
 
+/// Where work on files runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FileWork {
+    /// On threads that may block.
+    #[default]
+    OnThreads,
+    /// Where it comes up: for simulations on one thread.
+    Inline,
+}
+
+impl FileWork {
+    /// Does `work` there.
+    pub(crate) async fn run<T: Send + 'static>(self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        match self {
+            Self::OnThreads => tokio::task::spawn_blocking(work).await.expect("file work does not panic"),
+            Self::Inline => work(),
+        }
+    }
+}
+
 /// Why a checkpoint cannot be written or read.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -110,6 +130,7 @@ pub fn files_prefix(job: &JobId) -> String {
 /// # Errors
 /// A file cannot be read or stored; nothing refers to those that were.
 pub async fn store_state(
+    file_work: FileWork,
     storage: &dyn CheckpointStorage,
     job: &JobId,
     known: &KnownFiles,
@@ -124,7 +145,7 @@ pub async fn store_state(
             Some(reference) => reference.clone(),
             None => {
                 let path = snapshot.directory.join(&file.name);
-                let reference = hash_file(path.clone()).await?;
+                let reference = hash_file(file_work, path.clone()).await?;
                 if !known.holds(&reference) {
                     let stored = storage.create_from_file(&format!("{}/{}", files_prefix(job), reference.sha256), &path).await;
                     settle(storage, job, &reference, stored).await?;
@@ -165,7 +186,7 @@ async fn settle(
     if found { Ok(()) } else { Err(Error::Damaged { path, reason: "it is not what was stored there".into() }) }
 }
 
-async fn hash_file(path: PathBuf) -> Result<FileReference, Error> {
+async fn hash_file(file_work: FileWork, path: PathBuf) -> Result<FileReference, Error> {
     let hash = move || {
         let failed = |source| Error::Local { path: path.display().to_string(), source };
         let mut file = std::fs::File::open(&path).map_err(failed)?;
@@ -182,7 +203,7 @@ async fn hash_file(path: PathBuf) -> Result<FileReference, Error> {
             }
         }
     };
-    tokio::task::spawn_blocking(hash).await.expect("hashing does not panic")
+    file_work.run(hash).await
 }
 
 /// Fetches the files of a state into the new directory `into`, and checks every hash.
@@ -190,6 +211,7 @@ async fn hash_file(path: PathBuf) -> Result<FileReference, Error> {
 /// # Errors
 /// A file is missing or damaged.
 pub async fn fetch_state(
+    file_work: FileWork,
     storage: &dyn CheckpointStorage,
     files_prefix: &str,
     state: &StateManifest,
@@ -204,7 +226,7 @@ pub async fn fetch_state(
         }
         let file = into.join(name);
         storage.read_to_file(&path, &file).await?;
-        if hash_file(file).await? != *reference {
+        if hash_file(file_work, file).await? != *reference {
             return Err(Error::Damaged { path, reason: "its content is not what was stored".into() });
         }
     }

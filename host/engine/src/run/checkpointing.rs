@@ -460,6 +460,7 @@ impl Checkpointing {
         let ending = self.ending.clone();
         let work = async move {
             let is_whole = tokio::select! {
+                biased;
                 released = released => released.is_ok(),
                 // The next attempt holds nothing for it: a copy that is not whole by then may lack files, and says so.
                 () = ending.cancelled() => false,

@@ -25,13 +25,13 @@ use super::{
     commands::Commands,
     handle::{Command, DurableStatus, JobError, JobOutcome, Phase},
     job::{self, DurableAttempt, job_error, lock},
-    restore::{Mapping, RestoredJob, check_state, match_nodes},
+    restore::{Mapping, Origin, RestoredJob, check_state, match_nodes},
     status::View,
     versions::{self, Plans, Running, Versions},
 };
 use crate::{
     checkpoint::{
-        files,
+        files::{self, FileWork},
         manifest::Manifest,
         restart::{Decision, Restarts},
     },
@@ -76,26 +76,6 @@ pub enum StartFrom {
         /// Id in the savepoint → id in the job file.
         renames: BTreeMap<String, String>,
     },
-}
-
-/// Where work on files runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum FileWork {
-    /// On threads that may block.
-    #[default]
-    OnThreads,
-    /// Where it comes up: for simulations on one thread.
-    Inline,
-}
-
-impl FileWork {
-    /// Does `work` there.
-    pub(super) async fn run<T: Send + 'static>(self, work: impl FnOnce() -> T + Send + 'static) -> T {
-        match self {
-            Self::OnThreads => tokio::task::spawn_blocking(work).await.expect("file work does not panic"),
-            Self::Inline => work(),
-        }
-    }
 }
 
 /// A place of the protocol at which a run can be made to die.
@@ -354,7 +334,7 @@ impl Run {
     }
 
     async fn prepare(&self) -> Result<Prepared, NotBegun> {
-        let (storage, job) = (self.durable.storage.as_ref(), &self.plan.job);
+        let (storage, job, file_work) = (self.durable.storage.as_ref(), &self.plan.job, self.durable.file_work);
         let seen_incarnation = incarnation_seen(storage, job.as_str()).await?;
         // What another start was asked for holds until this run has claimed the log; from then on what it commits itself counts.
         let is_fresh = !self.has_claimed.load(Ordering::Relaxed) && self.durable.start != StartFrom::Latest;
@@ -374,7 +354,11 @@ impl Run {
         let (plan, versions) = self.versions(&record, is_fresh, known.as_ref()).await?;
         let into = directory.join("restore");
         let restored = match (&known, &self.durable.start) {
-            (Some(manifest), _) => restore(&plan, manifest, &Mapping::default(), storage, &files::files_prefix(job), &into).await?,
+            (Some(manifest), _) => {
+                let files_prefix = files::files_prefix(job);
+                let from = Origin { storage, files_prefix: &files_prefix, file_work };
+                restore(&plan, manifest, &Mapping::default(), from, &into).await?
+            }
             (None, StartFrom::Savepoint { location, allow_dropped, renames }) => {
                 let from = millstream_storage::open(location).map_err(|error| storage_failed("opening the savepoint", error))?;
                 let manifest = files::read_manifest(from.as_ref(), "manifest", None).await;
@@ -384,7 +368,8 @@ impl Run {
                     allow_dropped: allow_dropped.iter().cloned().collect::<BTreeSet<_>>(),
                     is_fork: manifest.job != *job,
                 };
-                restore(&plan, &manifest, &mapping, from.as_ref(), "files", &into).await?
+                let from = Origin { storage: from.as_ref(), files_prefix: "files", file_work };
+                restore(&plan, &manifest, &mapping, from, &into).await?
             }
             (None, StartFrom::Latest | StartFrom::Fresh) => RestoredJob::default(),
         };
@@ -429,13 +414,12 @@ async fn restore(
     plan: &JobPlan,
     manifest: &Manifest,
     mapping: &Mapping,
-    storage: &dyn CheckpointStorage,
-    files_prefix: &str,
+    from: Origin<'_>,
     into: &std::path::Path,
 ) -> Result<RestoredJob, OperatorError> {
     let matched = match_nodes(plan, manifest, mapping)?;
     check_state(plan, &matched, mapping)?;
-    let fetched = RestoredJob::fetch(matched, mapping, storage, files_prefix, into).await;
+    let fetched = RestoredJob::fetch(matched, mapping, from, into).await;
     fetched.map_err(|error| files_failed("fetching what the checkpoint holds", error))
 }
 

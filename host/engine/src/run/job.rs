@@ -522,6 +522,7 @@ async fn discover(
     loop {
         let next_ms = settings.clock.now_ms().saturating_add(interval_ms);
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             () = settings.clock.sleep_until(next_ms) => {}
         }

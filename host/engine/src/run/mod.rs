@@ -46,8 +46,9 @@ use tokio::{
     sync::{mpsc, watch},
 };
 
+pub use crate::checkpoint::files::FileWork;
 pub use assign::{Assigner, InTurn};
-pub use durable::{CrashPoint, CrashPoints, Durable, FileWork, Misfit, StartFrom, check_places};
+pub use durable::{CrashPoint, CrashPoints, Durable, Misfit, StartFrom, check_places};
 pub use exchange::{EdgeId, Edges, Exchange, InProcess};
 pub use handle::{
     BarrierReport, CheckpointError, CheckpointOutcome, CheckpointReport, DurableStatus, HeldCheckpoint, JobError, JobHandle, JobOutcome,

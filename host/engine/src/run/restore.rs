@@ -22,7 +22,7 @@ use serde_json::Value;
 use super::{handle::OperatorKind, held, outlet::keys_of};
 use crate::{
     checkpoint::{
-        files,
+        files::{self, FileWork},
         manifest::{Manifest, OperatorManifest, SplitManifest, StateManifest, SubtaskManifest},
     },
     graph::{JobPlan, Node, NodeIndex, NodeKind, OperatorNode},
@@ -41,6 +41,16 @@ pub(super) struct Mapping {
     pub(super) allow_dropped: BTreeSet<String>,
     /// Another job goes on from it: what the sinks remember belongs to that one.
     pub(super) is_fork: bool,
+}
+
+/// Where what a manifest names is fetched from.
+#[derive(Clone, Copy)]
+pub(super) struct Origin<'a> {
+    pub(super) storage: &'a dyn CheckpointStorage,
+    /// The path below which the files lie.
+    pub(super) files_prefix: &'a str,
+    /// Where they are checked.
+    pub(super) file_work: FileWork,
 }
 
 /// What the nodes of a run go on from. Empty: a fresh start.
@@ -159,18 +169,12 @@ impl RestoredJob {
     ///
     /// # Errors
     /// A file is missing or damaged, or the storage does not answer.
-    pub(super) async fn fetch(
-        matched: Matched<'_>,
-        mapping: &Mapping,
-        storage: &dyn CheckpointStorage,
-        files_prefix: &str,
-        directory: &Path,
-    ) -> Result<Self, files::Error> {
+    pub(super) async fn fetch(matched: Matched<'_>, mapping: &Mapping, from: Origin<'_>, directory: &Path) -> Result<Self, files::Error> {
         let mut fetches: Vec<BoxFuture<'_, Result<(NodeIndex, RestoredSubtask), files::Error>>> = Vec::new();
         for (node, operator) in &matched.nodes {
             for (index, subtask) in operator.subtasks.iter().enumerate() {
                 let into = directory.join(format!("{node}-{index}"));
-                let fetch = async move { Ok((*node, RestoredSubtask::fetch(subtask, storage, files_prefix, &into).await?)) };
+                let fetch = async move { Ok((*node, RestoredSubtask::fetch(subtask, from, &into).await?)) };
                 fetches.push(fetch.boxed());
             }
         }
@@ -214,14 +218,10 @@ impl RestoredJob {
 }
 
 impl RestoredSubtask {
-    async fn fetch(
-        manifest: &SubtaskManifest,
-        storage: &dyn CheckpointStorage,
-        files_prefix: &str,
-        into: &Path,
-    ) -> Result<Self, files::Error> {
+    async fn fetch(manifest: &SubtaskManifest, from: Origin<'_>, into: &Path) -> Result<Self, files::Error> {
+        let Origin { storage, files_prefix, file_work } = from;
         let state = match &manifest.state {
-            Some(state) => Some(files::fetch_state(storage, files_prefix, state, into).await?),
+            Some(state) => Some(files::fetch_state(file_work, storage, files_prefix, state, into).await?),
             None => None,
         };
         let mut held = Vec::with_capacity(manifest.held_rows.len());

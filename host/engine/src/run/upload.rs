@@ -15,14 +15,13 @@ use millstream_model::{
 use millstream_storage::{CheckpointStorage, Digest, Error, Object};
 
 use super::{
-    durable::FileWork,
     held,
     job::lock,
     snapshot::{LinkSnapshot, SubtaskSnapshot},
 };
 use crate::{
     checkpoint::{
-        files::{self, KnownFiles},
+        files::{self, FileWork, KnownFiles},
         manifest::SubtaskManifest,
     },
     graph::NodeIndex,
@@ -67,7 +66,7 @@ impl Upload {
         let state = match link.state {
             Some(snapshot) => {
                 let groups = KeyGroup::owned_by(self.member.index, self.member.parallelism);
-                let stored = files::store_state(storage, &self.job, &self.known, groups, snapshot).await?;
+                let stored = files::store_state(self.file_work, storage, &self.job, &self.known, groups, snapshot).await?;
                 bytes_new += stored.bytes_new;
                 Some(stored.manifest)
             }
