@@ -7,7 +7,7 @@ use millstream_job_tests::{components, rows::Expected};
 use crate::binary::{Ended, History, Place, Random, ended, is_soak, killed_after};
 
 /// Where the engine can be told to die, in the order of one checkpoint.
-const POINTS: [&str; 6] = ["barrier", "snapshot", "upload", "manifest", "record", "publish"];
+const POINTS: [&str; 7] = ["barrier", "snapshot", "upload", "manifest", "record", "collect", "publish"];
 /// A job that needs more runs than this makes no progress.
 const RUNS_MAX: u32 = 400;
 

@@ -65,14 +65,25 @@ pub struct Collection {
     pub sweeps_at_ms: Option<i64>,
 }
 
+/// How a removal ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removed {
+    /// Nothing of it is left.
+    All,
+    /// It was stopped.
+    NotAll,
+    /// It is to look as if the process had died between the files and the manifests.
+    Died,
+}
+
 impl Collection {
-    /// Removes it; whether all of it: not, if it was `stopped` meanwhile.
+    /// Removes it, unless it is `stopped` meanwhile. `dies` is asked when files of garbage are gone and their manifests are not.
     ///
     /// # Errors
     /// Something cannot be read or removed; what was not removed may be tried again.
-    pub async fn remove(&self, stopped: &CancellationToken) -> Result<bool, Error> {
+    pub async fn remove(&self, stopped: &CancellationToken, dies: impl Fn() -> bool) -> Result<Removed, Error> {
         if self.garbage.is_empty() && self.created.is_empty() && self.sweeps_at_ms.is_none() {
-            return Ok(true);
+            return Ok(Removed::All);
         }
         let mut kept = BTreeSet::new();
         for checkpoint in &self.kept {
@@ -90,11 +101,14 @@ impl Collection {
             }
         }
         self.delete(retention::removable(&candidates, &kept), stopped).await?;
+        if !self.garbage.is_empty() && dies() {
+            return Ok(Removed::Died);
+        }
         self.delete(self.garbage.iter().map(|checkpoint| &checkpoint.at.manifest), stopped).await?;
         if let Some(now_ms) = self.sweeps_at_ms {
             self.sweep(Sweep { job: &self.job, incarnation: self.incarnation, now_ms }, kept, stopped).await?;
         }
-        Ok(!stopped.is_cancelled())
+        Ok(if stopped.is_cancelled() { Removed::NotAll } else { Removed::All })
     }
 
     /// Removes orphans; `kept`: paths.

@@ -35,7 +35,7 @@ use super::{
 };
 use crate::{
     checkpoint::{
-        collect::{Collection, Committed},
+        collect::{Collection, Committed, Removed},
         coordinator::{Action, Coordinator, Fact, SavepointNumber, Settings, Start},
         files::{self, KnownFiles},
         manifest::{KeyColumn, Manifest, OperatorManifest, SubtaskManifest},
@@ -87,6 +87,8 @@ pub(super) enum Done {
     Collected {
         removed_all: bool,
     },
+    /// A crash point asks to die in the middle of a removal.
+    Died,
     /// Whoever held the checkpoint for a savepoint has released it.
     Released {
         savepoint: SavepointNumber,
@@ -268,6 +270,9 @@ impl Checkpointing {
     }
 
     pub(super) fn on_done(&mut self, checkpoint: CheckpointId, done: Done, swapped: &Swapped) -> Vec<Order> {
+        if matches!(done, Done::Died) {
+            return vec![Order::Crash];
+        }
         if let Done::Released { savepoint, is_whole } = done {
             let fact = if is_whole { Fact::SavepointCopied { savepoint } } else { Fact::SavepointFailed { savepoint } };
             return self.step(fact, swapped);
@@ -290,7 +295,7 @@ impl Checkpointing {
             Done::Committed { result: Ok(()) } => Fact::Committed { checkpoint },
             Done::Committed { result: Err(error) } => Fact::CommitInDoubt { checkpoint, reason: causes(&error) },
             Done::Collected { removed_all } => Fact::Collected { checkpoint, removed_all },
-            Done::Released { .. } => return Vec::new(),
+            Done::Released { .. } | Done::Died => return Vec::new(),
         };
         self.step(fact, swapped)
     }
@@ -423,17 +428,23 @@ impl Checkpointing {
             created: self.storage.take_created(),
             sweeps_at_ms: sweeps.then(|| self.clock.now_ms()),
         };
+        let crash = self.durable.crash.clone();
+        let dies = move || crash.as_ref().is_some_and(|crash| crash.reached(CrashPoint::Collect));
         // What is neither, was removed with an earlier commit.
         self.committed.retain(|checkpoint, _| garbage.contains(checkpoint) || kept.contains(checkpoint));
         let (storage, stopped) = (self.storage.clone(), self.ending.clone());
         let work = async move {
-            let removed_all = collection.remove(&stopped).await.unwrap_or_else(|error| {
+            let removed = collection.remove(&stopped, dies).await.unwrap_or_else(|error| {
                 tracing::warn!(
                     error = causes(&error),
                     "what is no longer kept could not be removed; it is tried again with the next checkpoint"
                 );
-                false
+                Removed::NotAll
             });
+            if removed == Removed::Died {
+                return Done::Died;
+            }
+            let removed_all = removed == Removed::All;
             if !removed_all {
                 storage.put_back(collection.created);
             }

@@ -91,6 +91,8 @@ pub enum CrashPoint {
     Manifest,
     /// The record is committed; nothing is published.
     Record,
+    /// Files that are no longer kept are removed, their manifests are not.
+    Collect,
     /// Everything is published.
     Publish,
 }
@@ -104,6 +106,7 @@ impl CrashPoint {
             Self::Upload => "upload",
             Self::Manifest => "manifest",
             Self::Record => "record",
+            Self::Collect => "collect",
             Self::Publish => "publish",
         }
     }

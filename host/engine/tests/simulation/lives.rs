@@ -36,7 +36,7 @@ pub struct Told {
 
 /// How a process ended.
 #[derive(Debug, PartialEq, Eq)]
-enum Ended {
+pub enum Ended {
     Died,
     Stopped,
     Finished,
@@ -45,14 +45,14 @@ enum Ended {
     Stuck(String),
 }
 
-struct Simulation {
-    world: Arc<World>,
+pub struct Simulation {
+    pub world: Arc<World>,
     job: Job,
     /// What really lies in the storage.
     stored: Arc<MemoryCheckpointStorage>,
     storage: Arc<dyn CheckpointStorage>,
     log: Arc<GatedLog>,
-    faults: Arc<Faults>,
+    pub faults: Arc<Faults>,
     /// For files of the running process; nothing in it needs to survive.
     work: TempDir,
     lives: u32,
@@ -64,21 +64,7 @@ pub fn simulate(kind: Kind, seed: u64) -> Told {
     let mut random = Random::seeded(seed ^ 0x5eed);
     let world = World::new(seed, troubles(&mut random));
     let job = Job::new(kind, &mut random);
-    let clock = world.clock.clone();
-    let stored = Arc::new(MemoryCheckpointStorage::new(move || millstream_engine::clock::Clock::now_ms(clock.as_ref())));
-    let faults = Faults::seeded(seed, chances(&mut random));
-    let faulty = Arc::new(FaultyStorage::new(stored.clone(), faults.clone()));
-    let mut simulation = Simulation {
-        storage: Arc::new(Gated { world: world.clone(), storage: faulty }),
-        log: Arc::new(GatedLog::new(world.clone())),
-        work: tempfile::tempdir().expect("a temporary directory"),
-        world,
-        job,
-        stored,
-        faults,
-        lives: 0,
-        crashes: 0,
-    };
+    let mut simulation = Simulation::new(world, job, Faults::seeded(seed, chances(&mut random)));
     simulation.run();
     let Simulation { world, lives, crashes, .. } = simulation;
     Told { trace: world.trace(), lives, crashes, broken: world.broken() }
@@ -101,6 +87,23 @@ fn chances(random: &mut Random) -> Chances {
 }
 
 impl Simulation {
+    pub fn new(world: Arc<World>, job: Job, faults: Arc<Faults>) -> Self {
+        let clock = world.clock.clone();
+        let stored = Arc::new(MemoryCheckpointStorage::new(move || millstream_engine::clock::Clock::now_ms(clock.as_ref())));
+        let faulty = Arc::new(FaultyStorage::new(stored.clone(), faults.clone()));
+        Self {
+            storage: Arc::new(Gated { world: world.clone(), storage: faulty }),
+            log: Arc::new(GatedLog::new(world.clone(), faults.clone())),
+            work: tempfile::tempdir().expect("a temporary directory"),
+            world,
+            job,
+            stored,
+            faults,
+            lives: 0,
+            crashes: 0,
+        }
+    }
+
     fn run(&mut self) {
         for life in 0..=TROUBLED_LIVES {
             let is_calm = life == TROUBLED_LIVES;
@@ -129,7 +132,7 @@ impl Simulation {
     }
 
     /// One process, from its beginning to its end or death.
-    fn live(&self) -> Ended {
+    pub fn live(&self) -> Ended {
         let runtime = runtime();
         runtime.block_on(async {
             let shape = Shape {
@@ -223,7 +226,7 @@ impl Simulation {
     }
 
     /// Whatever happened: the checkpoint that was decided is whole, and so are the others that are kept.
-    fn check_durable(&self) {
+    pub fn check_durable(&self) {
         let record = runtime().block_on(self.record());
         let Some(record) = record else { return };
         let mut kept = record.retained.clone();
@@ -246,7 +249,7 @@ impl Simulation {
     }
 
     async fn record(&self) -> Option<CommitRecord> {
-        let log: &MemoryCommitLog = &self.log.log;
+        let log: &MemoryCommitLog = &self.log.disk;
         log.read(&job()).await.expect("the commit log is readable whatever happened")
     }
 
@@ -255,7 +258,7 @@ impl Simulation {
         shelves.get(sink).map(|shelf| shelf.published.values().flatten().cloned().collect()).unwrap_or_default()
     }
 
-    fn check_results(&self) {
+    pub fn check_results(&self) {
         for sink in self.job.sinks() {
             let checked = self.job.check(&sink, &self.published(&sink));
             self.world.must(checked.is_ok(), || checked.expect_err("it failed"));

@@ -4,7 +4,7 @@
 //! Every failure prints its seed. `MILLSTREAM_SEED=<seed>` runs that one alone and prints its history; `MILLSTREAM_SOAK=1` runs long.
 //!
 //! In reading order: [`world`] (gates, crashes, trace), [`clock`], [`storage`], [`source`], [`sink`], [`operators`], [`jobs`] (what runs, and
-//! what must come out), [`lives`] (processes one after the other).
+//! what must come out), [`lives`] (processes one after the other). [`storage_errors`]: a storage that is full or broken.
 
 #![expect(clippy::print_stdout, reason = "seeds and figures are read by people")]
 
@@ -15,6 +15,7 @@ mod operators;
 mod sink;
 mod source;
 mod storage;
+mod storage_errors;
 mod world;
 
 use std::env;

@@ -8,7 +8,10 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use millstream_model::ids::JobId;
-use millstream_storage::{CheckpointStorage, Claim, CommitLog, CommitRecord, Digest, Error, LogFault, MemoryCommitLog, Object};
+use millstream_storage::{
+    CheckpointStorage, Claim, CommitLog, CommitRecord, Digest, Error, LogFault, MemoryCommitLog, Object,
+    faults::{Faults, FaultyCommitLog},
+};
 
 use crate::world::{World, lock};
 
@@ -73,20 +76,23 @@ impl CheckpointStorage for Gated {
 /// The commit log behind gates, on a disk that fails. A commit of a process that dies may be on its way still, and arrive after the next claim.
 pub struct GatedLog {
     pub world: Arc<World>,
-    pub log: MemoryCommitLog,
+    /// What really is in it.
+    pub disk: MemoryCommitLog,
+    log: FaultyCommitLog,
     late: Mutex<Option<(JobId, CommitRecord)>>,
 }
 
 impl GatedLog {
-    pub fn new(world: Arc<World>) -> Self {
-        Self { world, log: MemoryCommitLog::default(), late: Mutex::default() }
+    pub fn new(world: Arc<World>, faults: Arc<Faults>) -> Self {
+        let disk = MemoryCommitLog::default();
+        Self { world, log: FaultyCommitLog::new(Arc::new(disk.clone()), faults), disk, late: Mutex::default() }
     }
 
     fn maybe_fault(&self) {
         if self.world.happens(self.world.troubles().log_failing) {
             let bytes = self.world.below(300) as usize;
             let faults = [LogFault::Refused, LogFault::TornLog(bytes), LogFault::TornCopy(bytes), LogFault::AnswerLost];
-            self.log.fail_next(faults[self.world.below(4) as usize]);
+            self.disk.fail_next(faults[self.world.below(4) as usize]);
         }
     }
 }
@@ -99,7 +105,7 @@ impl CommitLog for GatedLog {
         let record = self.log.claim(job, claim).await;
         let late = record.as_ref().ok().and_then(|_| lock(&self.late).take());
         if let Some((job, record)) = late {
-            let arrived = self.log.commit(&job, &record).await;
+            let arrived = self.disk.commit(&job, &record).await;
             self.world.note(|| format!("late commit of {:?}: {}", record.checkpoint, outcome(&arrived)));
         }
         self.world.pass(|| format!("claim: {record:?}")).await;

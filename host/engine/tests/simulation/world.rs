@@ -37,6 +37,11 @@ pub struct Troubles {
     pub crash_points: u64,
 }
 
+impl Troubles {
+    /// Nothing happens but what the job does, slowly enough for several checkpoints.
+    pub const NONE: Self = Self { gates_max: 1, pause_rounds: 16, failing: 0, log_failing: 0, crash_points: 0 };
+}
+
 /// The world of one seed.
 pub struct World {
     /// The clock of the job.
