@@ -8,13 +8,17 @@ use millstream_engine::{
 };
 use serde_json::json;
 
+use millstream_server::{
+    kept::{self, Facts, Kept},
+    place::Place,
+    savepoint,
+};
+
 use crate::{
     control::{client, protocol::Request},
-    kept::{self, Facts, Kept},
     machine,
-    place::Place,
     report::{Exit, Failure},
-    savepoint, summary,
+    summary,
     terminal::{self, ERROR, GOOD},
 };
 
@@ -83,7 +87,7 @@ async fn list(directory: &Path, json: bool) -> Result<Exit, Failure> {
     for committed in kept::all(&record) {
         // One that is damaged is why somebody looks for the others.
         let read = Kept::committed(&place, &owner, &committed).await;
-        found.push((committed.checkpoint.0, read.map(|kept| kept.facts())));
+        found.push((committed.checkpoint.0, read.map(|kept| kept.facts()).map_err(Failure::from)));
     }
     let last = record.checkpoint.map(|checkpoint| checkpoint.0);
     if json {
@@ -174,11 +178,16 @@ async fn verify(directory: &Path, json: bool) -> Result<Exit, Failure> {
     let (mut checked, mut damage) = (0_usize, Vec::new());
     for committed in kept::all(&record) {
         checked += 1;
-        examine(format!("checkpoint {}", committed.checkpoint.0), Kept::committed(&place, &owner, &committed).await, &mut damage).await;
+        examine(
+            format!("checkpoint {}", committed.checkpoint.0),
+            Kept::committed(&place, &owner, &committed).await.map_err(Failure::from),
+            &mut damage,
+        )
+        .await;
     }
     for name in savepoint::names(&place)? {
         checked += 1;
-        let kept = Kept::savepoint(&place.savepoints().join(&name)).await;
+        let kept = Kept::savepoint(&place.savepoints().join(&name)).await.map_err(Failure::from);
         examine(format!("savepoint `{name}`"), kept, &mut damage).await;
     }
     if json {

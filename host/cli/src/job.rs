@@ -19,7 +19,7 @@ use millstream_engine::{
 use millstream_model::ids::TenantId;
 use serde_json::Value;
 
-use crate::report::{Exit, Failure, Problem};
+use crate::report::{Exit, Failure};
 
 /// Which job, and what is different from its file.
 #[derive(clap::Args)]
@@ -93,18 +93,7 @@ fn unreadable(file: &Path, error: &std::io::Error) -> Failure {
 
 /// All mistakes of a job file, each with its line.
 fn failure(problems: spec::Problems, file: &Path, text: &str) -> Failure {
-    let lines: Vec<&str> = text.lines().collect();
-    let shown = |problem: spec::Problem| Problem {
-        file: Some(file.to_owned()),
-        excerpt: problem.line.checked_sub(1).and_then(|index| lines.get(index)).map(|line| (*line).to_owned()),
-        line: Some(problem.line),
-        column: Some(problem.column),
-        message: problem.message,
-        path: Some(problem.path).filter(|path| !path.is_empty()),
-        fix: problem.help,
-        causes: Vec::new(),
-    };
-    Failure { exit: Exit::of(problems.kind()), problems: problems.problems.into_iter().map(shown).collect() }
+    millstream_server::failure::Failure::of_spec(&problems, Some(file.to_owned()), text).into()
 }
 
 #[cfg(test)]

@@ -25,10 +25,10 @@ pub fn component_runtime(pooled_instances: u32) -> Result<Runtime, Failure> {
 }
 
 /// Runs one future to its end, for commands that do one thing at a time.
-pub fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+pub fn block_on<T, E: Into<Failure>>(future: impl Future<Output = Result<T, E>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::new(Exit::Failed, "this process cannot start its tasks").because(&error))?;
-    runtime.block_on(future)
+    runtime.block_on(future).map_err(Into::into)
 }

@@ -3,7 +3,8 @@
 use std::{error::Error, fmt::Write as _, path::PathBuf, process::ExitCode};
 
 use millstream_model::ErrorKind;
-use serde::Serialize;
+use millstream_server::failure;
+pub use millstream_server::failure::Problem;
 
 use crate::terminal::{self, ERROR, FAINT, GOOD};
 
@@ -47,34 +48,6 @@ impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit.code())
     }
-}
-
-/// One thing that is wrong.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Problem {
-    /// The file it is in.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub file: Option<PathBuf>,
-    /// Line and column in it, from 1.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub line: Option<usize>,
-    /// See `line`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub column: Option<usize>,
-    /// What is wrong, as one clause.
-    pub message: String,
-    /// The keys that lead there, as `operators.hourly.window`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub path: Option<String>,
-    /// The line, to show it.
-    #[serde(skip)]
-    pub excerpt: Option<String>,
-    /// What it is due to, nearest first.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub causes: Vec<String>,
-    /// How to put it right.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub fix: Option<String>,
 }
 
 /// Why a command did not succeed.
@@ -141,48 +114,52 @@ impl Failure {
     }
 
     fn to_text(&self) -> String {
-        self.problems.iter().map(Problem::to_text).collect()
+        self.problems.iter().map(problem_text).collect()
     }
 }
 
-impl Problem {
-    /// `file:line:column: error: message`, then causes and fix, a line each.
-    fn to_text(&self) -> String {
-        let mut text = self.place();
-        let _ = writeln!(text, "{ERROR}error:{ERROR:#} {}", self.message);
-        if let Some(path) = &self.path {
-            let _ = writeln!(text, "  {FAINT}in{FAINT:#} {path}");
-        }
-        text += &self.shown_excerpt().unwrap_or_default();
-        for cause in &self.causes {
-            let _ = writeln!(text, "  {FAINT}because:{FAINT:#} {}", cause.replace('\n', "\n    "));
-        }
-        if let Some(fix) = &self.fix {
-            let _ = writeln!(text, "  {GOOD}fix:{GOOD:#} {}", fix.replace('\n', "\n       "));
-        }
-        text
+/// `file:line:column: error: message`, then causes and fix, a line each.
+fn problem_text(problem: &Problem) -> String {
+    let mut text = place(problem);
+    let _ = writeln!(text, "{ERROR}error:{ERROR:#} {}", problem.message);
+    if let Some(path) = &problem.path {
+        let _ = writeln!(text, "  {FAINT}in{FAINT:#} {path}");
     }
-
-    /// The line in the file, and a mark under the column.
-    fn shown_excerpt(&self) -> Option<String> {
-        const WIDTH_MAX: usize = 160;
-        let (excerpt, line, column) = (self.excerpt.as_ref()?, self.line?, self.column?);
-        let shown: String = excerpt.chars().take(WIDTH_MAX).collect();
-        let indent = " ".repeat(column.saturating_sub(1).min(WIDTH_MAX));
-        let margin = " ".repeat(line.to_string().len());
-        Some(format!("  {FAINT}{line} |{FAINT:#} {shown}\n  {margin} {FAINT}|{FAINT:#} {indent}{ERROR}^{ERROR:#}\n"))
+    text += &shown_excerpt(problem).unwrap_or_default();
+    for cause in &problem.causes {
+        let _ = writeln!(text, "  {FAINT}because:{FAINT:#} {}", cause.replace('\n', "\n    "));
     }
+    if let Some(fix) = &problem.fix {
+        let _ = writeln!(text, "  {GOOD}fix:{GOOD:#} {}", fix.replace('\n', "\n       "));
+    }
+    text
+}
 
-    fn place(&self) -> String {
-        let mut text = String::new();
-        if let Some(file) = &self.file {
-            let _ = write!(text, "{}:", file.display());
-            for number in [self.line, self.column].into_iter().flatten() {
-                let _ = write!(text, "{number}:");
-            }
-            text.push(' ');
+/// The line in the file, and a mark under the column.
+fn shown_excerpt(problem: &Problem) -> Option<String> {
+    const WIDTH_MAX: usize = 160;
+    let (excerpt, line, column) = (problem.excerpt.as_ref()?, problem.line?, problem.column?);
+    let shown: String = excerpt.chars().take(WIDTH_MAX).collect();
+    let indent = " ".repeat(column.saturating_sub(1).min(WIDTH_MAX));
+    let margin = " ".repeat(line.to_string().len());
+    Some(format!("  {FAINT}{line} |{FAINT:#} {shown}\n  {margin} {FAINT}|{FAINT:#} {indent}{ERROR}^{ERROR:#}\n"))
+}
+
+fn place(problem: &Problem) -> String {
+    let mut text = String::new();
+    if let Some(file) = &problem.file {
+        let _ = write!(text, "{}:", file.display());
+        for number in [problem.line, problem.column].into_iter().flatten() {
+            let _ = write!(text, "{number}:");
         }
-        text
+        text.push(' ');
+    }
+    text
+}
+
+impl From<failure::Failure> for Failure {
+    fn from(failure: failure::Failure) -> Self {
+        Self { exit: Exit::of(failure.kind), problems: failure.problems }
     }
 }
 
@@ -202,7 +179,7 @@ mod tests {
             causes: vec!["of `files`".into()],
             fix: Some("did you mean `path`?".into()),
         };
-        let plain = anstream::adapter::strip_str(&problem.to_text()).to_string();
+        let plain = anstream::adapter::strip_str(&problem_text(&problem)).to_string();
         insta::assert_snapshot!(plain, @r"
         job.yaml:3:7: error: unknown key `pth`
           in sources.in.files

@@ -3,8 +3,7 @@
 //! The job runs on threads of its own; this module starts it ([`durable`]: from where its directory says) and [`watch`] follows it through its
 //! handle: it shows progress, turns signals into commands and the outcome into a summary and an exit code.
 
-mod backups;
-mod chance;
+mod crash;
 mod durable;
 mod stop;
 mod watch;

@@ -1,12 +1,6 @@
 //! `millstream savepoint`: checkpoints that a user names, each complete in its own directory.
 
-mod copy;
-
-use std::{
-    fs,
-    io::ErrorKind,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use millstream_engine::{
     checkpoint::manifest::OperatorManifest,
@@ -16,11 +10,15 @@ use millstream_engine::{
 use millstream_model::ids::OperatorId;
 use serde_json::json;
 
+use millstream_server::{
+    kept::{self, Facts, Kept},
+    place::Place,
+    savepoint::{check_name, copied_from, copy, kept_as, made, names, remove},
+};
+
 use crate::{
     control::{client, protocol::Request},
-    kept::{self, Facts, Kept},
     machine,
-    place::{Owner, Place},
     report::{Exit, Failure},
     terminal::{self, STRONG},
 };
@@ -141,17 +139,6 @@ pub fn execute(arguments: Arguments) -> Result<Exit, Failure> {
     })
 }
 
-/// A name is one part of a path that nobody has to quote.
-pub fn check_name(name: &str) -> Result<(), Failure> {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-    let is_good = (1..=100).contains(&name.len()) && !name.starts_with('.') && !name.starts_with('-') && name.bytes().all(is_plain);
-    if is_good {
-        return Ok(());
-    }
-    Err(Failure::new(Exit::Invalid, format!("`{name}` is no name for a savepoint"))
-        .fix("use letters, digits, `-`, `_` and `.`, at most 100 of them, beginning with a letter or digit"))
-}
-
 /// A savepoint is a copy of a committed checkpoint: of one that the running job takes now, or of the last one.
 async fn create(name: Option<String>, checkpoint: Option<u64>, of: &OfJob) -> Result<Exit, Failure> {
     let (place, owner) = Place::existing(&of.state)?;
@@ -173,38 +160,11 @@ async fn create(name: Option<String>, checkpoint: Option<u64>, of: &OfJob) -> Re
     Ok(Exit::Done)
 }
 
-/// The kept checkpoint with this number.
-async fn kept_as(place: &Place, owner: &Owner, number: u64) -> Result<Kept, Failure> {
-    let record = kept::record(place, owner).await?;
-    let all = record.as_ref().map(kept::all).into_iter().flatten();
-    let committed = all.into_iter().find(|committed| committed.checkpoint.0 == number).ok_or_else(|| {
-        Failure::new(Exit::Invalid, format!("checkpoint {number} of job `{}` is not kept", owner.job))
-            .fix("`millstream checkpoint list DIR` shows those that are")
-    })?;
-    Kept::committed(place, owner, &committed).await
-}
-
-/// Makes a savepoint of the last checkpoint.
-pub async fn made(place: &Place, owner: &Owner, name: &str) -> Result<Facts, Failure> {
-    let last = Kept::last(place, owner).await?.ok_or_else(|| {
-        Failure::new(
-            Exit::Failed,
-            format!("job `{}` has committed no checkpoint yet, so there is nothing to make a savepoint of", owner.job),
-        )
-    })?;
-    copied_from(&last, place, name).await
-}
-
-/// Makes a savepoint of this checkpoint.
-pub async fn copied_from(checkpoint: &Kept, place: &Place, name: &str) -> Result<Facts, Failure> {
-    Ok(copy::copy(checkpoint, &place.savepoints().join(name), name).await?.facts())
-}
-
 async fn list(of: &OfJob) -> Result<Exit, Failure> {
     let (place, _) = Place::existing(&of.state)?;
     let mut found = Vec::new();
     for name in names(&place)? {
-        found.push((Kept::savepoint(&place.savepoints().join(&name)).await, name));
+        found.push((Kept::savepoint(&place.savepoints().join(&name)).await.map_err(Failure::from), name));
     }
     if of.json {
         let shown = |(kept, name): &(Result<Kept, Failure>, String)| match kept {
@@ -225,20 +185,6 @@ async fn list(of: &OfJob) -> Result<Exit, Failure> {
     let rows: Vec<_> = found.iter().map(row).collect();
     terminal::print(&terminal::table(["NAME", "TAKEN", "JOB", "CHECKPOINT", "SIZE"], &rows));
     Ok(Exit::Done)
-}
-
-/// The names of the savepoints of a job, sorted.
-pub fn names(place: &Place) -> Result<Vec<String>, Failure> {
-    let entries = match fs::read_dir(place.savepoints()) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(Failure::new(Exit::Failed, "the savepoints cannot be listed").because(&error)),
-    };
-    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    // What begins with a dot is being made.
-    let mut names: Vec<String> = names.filter(|name| !name.starts_with('.')).collect();
-    names.sort();
-    Ok(names)
 }
 
 async fn inspect(savepoint: &Path, state: Option<&Path>, json: bool) -> Result<Exit, Failure> {
@@ -284,14 +230,6 @@ async fn delete(name: &str, of: &OfJob) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// Deletes a savepoint of a job.
-pub fn remove(place: &Place, name: &str) -> Result<(), Failure> {
-    let directory = kept::savepoint_directory(&place.savepoints().join(name), None)?;
-    // Without its manifest it is no savepoint any more, however far the rest comes.
-    let deleted = fs::remove_file(directory.join("manifest")).and_then(|()| fs::remove_dir_all(&directory));
-    deleted.map_err(|error| Failure::new(Exit::Failed, format!("savepoint `{name}` cannot be deleted")).because(&error))
-}
-
 async fn export(name: &str, to: &Path, of: &OfJob) -> Result<Exit, Failure> {
     let (place, _) = Place::existing(&of.state)?;
     check_name(name)?;
@@ -318,19 +256,4 @@ fn copied(name: &str, to: &Path, facts: &Facts, json: bool) -> Result<Exit, Fail
         format!("savepoint `{name}`, {} in {} files, copied to {} and verified", terminal::size(facts.bytes), facts.files, to.display())
     });
     Ok(Exit::Done)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_is_one_plain_part_of_a_path() {
-        for good in ["a", "monday", "2013-01-05T03-00-00Z", "v1.2_x"] {
-            assert!(check_name(good).is_ok(), "{good}");
-        }
-        for bad in ["", ".", "..", "../x", "a/b", ".hidden", "-x", "a b", "ä", "a\n", &"a".repeat(101)] {
-            assert!(check_name(bad).is_err(), "{bad}");
-        }
-    }
 }

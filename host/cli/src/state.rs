@@ -3,9 +3,7 @@
 //! What is looked into is a committed checkpoint: of a job directory the last one, whether the job runs or not. Its files are copied into a temporary
 //! directory, verified, and read through a store of their own; nothing of the job is touched.
 
-mod entries;
 mod format;
-mod key;
 
 use std::{
     fs::File,
@@ -16,17 +14,14 @@ use std::{
 
 use arrow_array::RecordBatch;
 use arrow_schema::ArrowError;
-use entries::Entries;
 use format::{Format, Writer};
-use millstream_engine::checkpoint::manifest::{OperatorManifest, StateManifest};
-use millstream_model::{
-    state::{StateDescriptor, StateKind},
-    types::type_text,
+
+use millstream_server::{
+    kept::Kept,
+    state::{self, Entries, Listed, key},
 };
-use serde::Serialize;
 
 use crate::{
-    kept::Kept,
     machine,
     report::{Exit, Failure},
     terminal,
@@ -140,32 +135,13 @@ pub fn execute(arguments: Arguments) -> Result<Exit, Failure> {
 impl Of {
     async fn open(&self) -> Result<Entries, Failure> {
         let kept = Kept::at(&self.place).await?;
-        Entries::open(&kept, &self.operator, self.state_name.as_deref()).await
+        Ok(Entries::open(&kept, &self.operator, self.state_name.as_deref()).await?)
     }
-}
-
-/// One state, as it is listed.
-#[derive(Serialize)]
-#[serde(rename_all = "kebab-case")]
-struct Listed {
-    operator: String,
-    key: Vec<String>,
-    state: String,
-    kind: &'static str,
-    version: u32,
-    #[serde(rename = "type")]
-    value_type: String,
-    subtasks: usize,
-    /// Of all states of the operator.
-    operator_bytes: u64,
 }
 
 async fn list(place: &Path, only: Option<&str>, json: bool) -> Result<Exit, Failure> {
     let kept = Kept::at(place).await?;
-    let mut listed = Vec::new();
-    for (id, operator) in kept.manifest.operators.iter().filter(|(id, _)| only.is_none_or(|only| id.as_str() == only)) {
-        listed.extend(states(id.as_str(), operator)?);
-    }
+    let listed = state::list(&kept, only)?;
     if json {
         terminal::print(&serde_json::to_string(&listed).expect("states have string keys only"));
         return Ok(Exit::Done);
@@ -177,37 +153,11 @@ async fn list(place: &Path, only: Option<&str>, json: bool) -> Result<Exit, Fail
     let row = |state: &Listed| {
         let Listed { operator, key, state: name, kind, version, value_type, operator_bytes, .. } = state;
         let version = version.to_string();
-        [operator.clone(), key.join(", "), name.clone(), (*kind).to_owned(), version, terminal::size(*operator_bytes), value_type.clone()]
+        [operator.clone(), key.join(", "), name.clone(), kind.clone(), version, terminal::size(*operator_bytes), value_type.clone()]
     };
     let rows: Vec<_> = listed.iter().map(row).collect();
     terminal::print(&terminal::table(["OPERATOR", "KEY", "STATE", "KIND", "VERSION", "SIZE", "TYPE"], &rows));
     Ok(Exit::Done)
-}
-
-fn states(id: &str, operator: &OperatorManifest) -> Result<Vec<Listed>, Failure> {
-    let parts: Vec<&StateManifest> = operator.subtasks.iter().filter_map(|subtask| subtask.state.as_ref()).collect();
-    let Some(first) = parts.first() else { return Ok(Vec::new()) };
-    let descriptors = first.description.state_descriptors();
-    let descriptors = descriptors.map_err(|error| Failure::from_error(Exit::of(error.kind()), &error))?;
-    let operator_bytes = parts.iter().flat_map(|part| part.files.values()).map(|file| file.bytes).sum();
-    let listed = |state: StateDescriptor| Listed {
-        operator: id.to_owned(),
-        key: operator.key.iter().map(|column| format!("{}: {}", column.name, column.data_type)).collect(),
-        kind: match state.kind {
-            StateKind::Value => "value",
-            StateKind::OrderedMap => "map",
-            StateKind::AppendedList => "list",
-        },
-        version: state.version,
-        value_type: match &state.map_key_type {
-            Some(map_key) => format!("{} → {}", type_text(map_key), type_text(&state.value_type)),
-            None => type_text(&state.value_type),
-        },
-        state: state.name,
-        subtasks: parts.len(),
-        operator_bytes,
-    };
-    Ok(descriptors.into_iter().map(listed).collect())
 }
 
 async fn get(of: &Of, key: &[(String, Option<String>)], json: bool) -> Result<Exit, Failure> {
@@ -216,7 +166,7 @@ async fn get(of: &Of, key: &[(String, Option<String>)], json: bool) -> Result<Ex
     let mut found = Vec::new();
     entries.read(Some(&key), |page| {
         found.push(page);
-        Ok(ControlFlow::Continue(()))
+        Ok::<_, Failure>(ControlFlow::Continue(()))
     })?;
     if found.is_empty() {
         return Err(Failure::new(Exit::Failed, format!("`{}` keeps no state for this key", of.operator)));
@@ -231,7 +181,7 @@ async fn scan(of: &Of, limit: usize, json: bool) -> Result<Exit, Failure> {
         let taken = page.slice(0, page.num_rows().min(left));
         left -= taken.num_rows();
         found.push(taken);
-        Ok(if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        Ok::<_, Failure>(if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     })?;
     show(&found, json)
 }
@@ -263,7 +213,7 @@ async fn export(of: &Of, format: Format, output: Option<&Path>, json: bool) -> R
     entries.read(None, |page| {
         rows += page.num_rows();
         writer.write(&page).map_err(failed)?;
-        Ok(ControlFlow::Continue(()))
+        Ok::<_, Failure>(ControlFlow::Continue(()))
     })?;
     writer.finish().map_err(failed)?.flush().map_err(|error| failed(error.into()))?;
     terminal::note(&if json { serde_json::json!({ "entries": rows }).to_string() } else { format!("{rows} entries") });

@@ -5,14 +5,17 @@ use std::path::PathBuf;
 use millstream_engine::clock::{Clock, SystemClock};
 use serde_json::{Value, json};
 
+use millstream_server::{
+    kept::{self, Facts, Kept},
+    place::{Owner, Place},
+};
+
 use crate::{
     control::{
         client,
         protocol::{Request, Status},
     },
-    kept::{self, Facts, Kept},
     machine,
-    place::{Owner, Place},
     report::{Exit, Failure},
     summary,
     terminal::{self, GOOD, STRONG},

@@ -4,12 +4,13 @@ use std::{fs::File, path::PathBuf};
 
 use millstream_engine::run::CheckpointReport;
 
+use millstream_server::{place::Place, savepoint};
+
 use crate::{
     control::{client, protocol::Request},
     machine,
-    place::Place,
     report::{Exit, Failure},
-    savepoint, terminal,
+    terminal,
 };
 
 /// Stops the job of a directory: it takes a last checkpoint, or a savepoint, and the next run goes on from there.

@@ -6,6 +6,7 @@ use millstream_engine::{
     metrics::{GuestMetricStatus, GuestMetricValue},
     run::{OperatorKind, OperatorStatus, Summary},
 };
+pub use millstream_server::text::duration;
 
 use crate::terminal::{FAINT, GOOD, STRONG, WARNING, grouped};
 
@@ -49,19 +50,6 @@ pub fn operators(operators: &[OperatorStatus]) -> String {
 /// The same as one line of JSON.
 pub fn to_json(job: &str, summary: &Summary, took: Duration) -> String {
     serde_json::json!({ "job": job, "outcome": "finished", "duration-ms": took.as_millis() as u64, "summary": summary }).to_string()
-}
-
-/// `950 ms`, `3.2 s`, `4 min 10 s`.
-pub fn duration(duration: Duration) -> String {
-    let seconds = duration.as_secs_f64();
-    if seconds < 0.9995 {
-        format!("{} ms", duration.as_millis())
-    } else if seconds < 59.95 {
-        format!("{seconds:.1} s")
-    } else {
-        let whole = duration.as_secs();
-        format!("{} min {} s", whole / 60, whole % 60)
-    }
 }
 
 fn sources(summary: &Summary) -> impl Iterator<Item = &OperatorStatus> {

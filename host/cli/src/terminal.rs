@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
 use clap::ValueEnum;
+pub use millstream_server::text::{size, time};
 
 /// When to use colours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -47,21 +48,6 @@ pub fn note(text: &str) {
     ignore_closed(write_all(&mut anstream::stderr().lock(), text));
 }
 
-/// `bytes` as people read sizes: `512 B`, `41.3 KiB`.
-pub fn size(bytes: u64) -> String {
-    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
-    if bytes < 1024 {
-        return format!("{bytes} B");
-    }
-    let mut value = bytes as f64 / 1024.0;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    format!("{value:.1} {}", UNITS[unit])
-}
-
 /// `count` with its digits in groups of three: `1,234,567`.
 pub fn grouped(count: u64) -> String {
     let digits = count.to_string();
@@ -97,12 +83,6 @@ pub fn table<const N: usize>(header: [&str; N], rows: &[[String; N]]) -> String 
     text
 }
 
-/// A time in ms since epoch: `2013-01-05T03:00:00Z`.
-pub fn time(at_ms: i64) -> String {
-    let utc = arrow_array::temporal_conversions::timestamp_ms_to_datetime(at_ms);
-    utc.map_or_else(|| at_ms.to_string(), |utc| format!("{}Z", utc.format("%Y-%m-%dT%H:%M:%S")))
-}
-
 fn write_all(to: &mut impl Write, text: &str) -> io::Result<()> {
     to.write_all(text.as_bytes())?;
     if !text.ends_with('\n') {
@@ -118,14 +98,6 @@ fn ignore_closed(_written: io::Result<()>) {}
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_are_read_by_people() {
-        assert_eq!(size(0), "0 B");
-        assert_eq!(size(1023), "1023 B");
-        assert_eq!(size(1024), "1.0 KiB");
-        assert_eq!(size(5 << 30), "5.0 GiB");
-    }
 
     #[test]
     fn tables_align_numbers_at_the_right() {

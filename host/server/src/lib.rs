@@ -1,1 +1,16 @@
-//! x
+//! The service, and what it shares with the command line.
+//!
+//! Shared: [`place`] (a job directory), [`kept`] (its checkpoints), [`savepoint`], [`backups`], [`state`] (typed reads), and [`failure`], in which
+//! all of them and the service say what went wrong.
+
+#![forbid(unsafe_code)]
+
+pub mod backups;
+pub mod catalogue;
+pub mod failure;
+pub mod kept;
+pub mod place;
+pub mod random;
+pub mod savepoint;
+pub mod state;
+pub mod text;

@@ -4,6 +4,7 @@
 //! - [`CheckpointStorage`]: immutable objects under paths; [`LocalCheckpointStorage`] keeps them in a local directory, [`ObjectCheckpointStorage`]
 //!   in an object store. [`open`] makes one from the location a user wrote.
 //! - [`CommitLog`]: the seam of the commit decision (design §7, §9); [`LocalCommitLog`] is the embedded backend.
+//! - [`journal`]: records in a file that only grows, for what a catalogue or an audit keeps.
 //! - For simulations, without threads: [`MemoryCheckpointStorage`], [`MemoryCommitLog`], and [`faults`]: storage that fails as storage does, from a
 //!   seed.
 
@@ -14,6 +15,7 @@ pub mod commit;
 pub mod durable;
 mod error;
 pub mod faults;
+pub mod journal;
 mod lock;
 
 pub use checkpoint::{CheckpointStorage, Digest, LocalCheckpointStorage, MemoryCheckpointStorage, Object, ObjectCheckpointStorage, open};

@@ -11,10 +11,9 @@ use super::{
     address,
     protocol::{ANSWER_BYTES_MAX, Answer, Refusal, Request},
 };
-use crate::{
-    place::{Owner, Place},
-    report::{Exit, Failure},
-};
+use millstream_server::place::{Owner, Place};
+
+use crate::report::{Exit, Failure};
 
 /// What the running job answers; none: no process runs the job.
 pub fn ask<T: DeserializeOwned>(place: &Place, request: &Request) -> Result<Option<T>, Failure> {

@@ -15,9 +15,10 @@ use tokio::{
 };
 
 use super::protocol::{Answer, LINE_BYTES_MAX, LineError, Refusal, Request, read_line};
+use millstream_server::place::Place;
+
 use crate::{
     control::address,
-    place::Place,
     report::{Exit, Failure},
 };
 

@@ -11,20 +11,18 @@ use millstream_engine::{
     graph::JobPlan,
     run::{self, Durable, FileWork, Misfit, RunSettings, StartFrom},
 };
+use millstream_server::{
+    backups,
+    kept::{self, Kept},
+    place::{Owner, Place},
+    random::Seeded,
+};
 use millstream_storage::{DirectoryLock, LocalCommitLog};
 use tokio::sync::{mpsc, watch};
 
-use super::{
-    Arguments, backups,
-    chance::{Seeded, crash_points},
-    state,
-    stop::Stops,
-    watch::Watch,
-};
+use super::{Arguments, crash::crash_points, state, stop::Stops, watch::Watch};
 use crate::{
     control::{responder::Responder, server::Server},
-    kept::{self, Kept},
-    place::{Owner, Place},
     progress::Progress,
     report::{Exit, Failure},
     signals::Signals,

@@ -11,6 +11,7 @@ mod filter;
 mod keyed;
 mod lookup_join;
 mod project;
+mod reference;
 mod temporal_join;
 mod union;
 pub mod upgrade;
@@ -25,6 +26,8 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::{clock::Clock, connector::TableLoader, graph::RowOrder, operator::OperatorPlan};
+
+pub use reference::ComponentReference;
 
 pub(crate) use filter::keep;
 pub(crate) use keyed::state_error;
@@ -86,7 +89,7 @@ pub struct Environment<'a> {
     pub clock: Arc<dyn Clock>,
 }
 
-/// Where components come from: files, later a catalogue.
+/// Where components come from: files, or the catalogue of the service.
 #[async_trait]
 pub trait ComponentLoader: Send + Sync {
     /// Loads and inspects the component that the job file names by `path` (already joined to the base directory).
@@ -94,6 +97,15 @@ pub trait ComponentLoader: Send + Sync {
     /// # Errors
     /// It does not exist, is not a component, or imports what it is not granted.
     async fn load(&self, path: &Path) -> Result<millstream_wasm::Component, millstream_wasm::Error>;
+
+    /// Loads and inspects the component that the job file names by `name`, as `enrich:v2` or `enrich@sha256:…`.
+    ///
+    /// # Errors
+    /// As [`Self::load`]; or nothing has names here.
+    async fn load_named(&self, name: &str) -> Result<millstream_wasm::Component, millstream_wasm::Error> {
+        let reason = "only the service knows components by name; outside of it, say `path`";
+        Err(millstream_wasm::Error::Unreadable { component: name.into(), source: std::io::Error::other(reason) })
+    }
 }
 
 #[async_trait]

@@ -102,18 +102,40 @@ async fn pruned(
 /// Loads each component once per planning.
 struct LoadedOnce<'a> {
     loader: &'a dyn ComponentLoader,
-    loaded: Mutex<HashMap<PathBuf, Component>>,
+    /// By path, or by name in place of a path.
+    loaded: Mutex<HashMap<Named, Component>>,
+}
+
+/// How the job file names a component.
+#[derive(PartialEq, Eq, Hash)]
+enum Named {
+    Path(PathBuf),
+    Name(String),
+}
+
+impl LoadedOnce<'_> {
+    async fn once(
+        &self,
+        named: Named,
+        load: impl Future<Output = Result<Component, millstream_wasm::Error>>,
+    ) -> Result<Component, millstream_wasm::Error> {
+        let known = self.loaded.lock().expect("no holder of this lock panics").get(&named).cloned();
+        if let Some(component) = known {
+            return Ok(component);
+        }
+        let component = load.await?;
+        self.loaded.lock().expect("no holder of this lock panics").insert(named, component.clone());
+        Ok(component)
+    }
 }
 
 #[async_trait]
 impl ComponentLoader for LoadedOnce<'_> {
     async fn load(&self, path: &Path) -> Result<Component, millstream_wasm::Error> {
-        let known = self.loaded.lock().expect("no holder of this lock panics").get(path).cloned();
-        if let Some(component) = known {
-            return Ok(component);
-        }
-        let component = self.loader.load(path).await?;
-        self.loaded.lock().expect("no holder of this lock panics").insert(path.to_owned(), component.clone());
-        Ok(component)
+        self.once(Named::Path(path.to_owned()), self.loader.load(path)).await
+    }
+
+    async fn load_named(&self, name: &str) -> Result<Component, millstream_wasm::Error> {
+        self.once(Named::Name(name.to_owned()), self.loader.load_named(name)).await
     }
 }

@@ -1,4 +1,4 @@
-//! `component: { path: events.wasm, settings: {…} }`: user logic in a Wasm component.
+//! `component: { path: events.wasm, settings: {…} }` or, under the service, `component: events:v2`: user logic in a Wasm component.
 //!
 //! [`Component`] (the settings) → [`ComponentOperatorPlan`] (`plan`: what the guest said it reads, keeps, emits and remembers) →
 //! `run` (one instance, its keyed state, and how a batch goes in calls through it) → `call` (one call: what goes in, how the answer is
@@ -16,30 +16,19 @@ mod recovery;
 mod run;
 mod size;
 
-use std::{
-    io::ErrorKind,
-    path::{Path, PathBuf},
-};
+use std::{io::ErrorKind, path::Path};
 
 use async_trait::async_trait;
+pub use plan::{ComponentOperatorPlan, ComponentRequest, PlanError};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::Value;
 
-pub use plan::{ComponentOperatorPlan, ComponentRequest, PlanError};
-
-use super::{Environment, OperatorSpec, PlanRequest, Planned, Ports, Problem};
+use super::{ComponentReference, Environment, OperatorSpec, PlanRequest, Planned, Ports, Problem, reference::Which};
 
 /// An operator written by a user, as a Wasm component.
 #[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Component {
-    /// The component, relative to the job file.
-    path: PathBuf,
-    /// Its settings, as the component describes them. Default: none.
-    #[serde(default)]
-    settings: Value,
-}
+#[serde(transparent)]
+pub struct Component(ComponentReference);
 
 #[async_trait]
 impl OperatorSpec for Component {
@@ -47,14 +36,18 @@ impl OperatorSpec for Component {
 
     async fn ports(&self, environment: &Environment<'_>) -> Result<Ports, Vec<Problem>> {
         let component = self.load(environment).await?;
-        let descriptor = plan::describe(&component).await.map_err(|error| vec![problem("path", &error)])?;
+        let descriptor = plan::describe(&component).await.map_err(|error| vec![problem(self.key(), &error)])?;
         Ok(Ports::Named(descriptor.inputs))
     }
 
     async fn plan(&self, request: PlanRequest<'_>) -> Result<Planned, Vec<Problem>> {
         let component = self.load(request.environment).await?;
-        let wanted =
-            ComponentRequest { operator: request.id.clone(), settings: self.settings.clone(), inputs: request.inputs, keys: request.keys };
+        let wanted = ComponentRequest {
+            operator: request.id.clone(),
+            settings: self.0.settings().clone(),
+            inputs: request.inputs,
+            keys: request.keys,
+        };
         match ComponentOperatorPlan::plan(component, wanted).await {
             Ok(plan) => Ok(Planned::new(plan)),
             Err(PlanError::Settings(mistakes)) => {
@@ -67,12 +60,19 @@ impl OperatorSpec for Component {
 }
 
 impl Component {
+    /// The key that says which component it is.
+    fn key(&self) -> &'static str {
+        self.0.which().map_or("", Which::key)
+    }
+
     async fn load(&self, environment: &Environment<'_>) -> Result<millstream_wasm::Component, Vec<Problem>> {
-        let path = environment.base_directory.join(&self.path);
-        let found = environment.components.load(&path).await;
-        found.map_err(|error| {
-            let problem = problem("path", &error);
-            vec![if is_missing(&error) { problem.help(how_to_build(&path)) } else { problem }]
+        let which = self.0.which().map_err(|problem| vec![problem])?;
+        which.load(environment).await.map_err(|error| {
+            let problem = problem(which.key(), &error);
+            vec![match which {
+                Which::Path(path) if is_missing(&error) => problem.help(how_to_build(&environment.base_directory.join(path))),
+                Which::Path(_) | Which::Name(_) => problem,
+            }]
         })
     }
 }

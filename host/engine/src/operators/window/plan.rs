@@ -20,12 +20,12 @@ use super::{
     pane::{PanePlan, PaneWindows},
     results::{ResultShape, WINDOW_END, WINDOW_START, window_column},
     session::{SessionPlan, SessionWindows},
-    settings::{Aggregate, Columns, Component, Input, Window},
+    settings::{Aggregate, Columns, Input, Window},
 };
 use crate::{
     graph::RowOrder,
     operator::{Operator, OperatorContext, OperatorError, OperatorPlan},
-    operators::{Environment, OUTPUT, OperatorSpec, PlanRequest, Planned, Problem, upgrade::Declared},
+    operators::{ComponentReference, Environment, OUTPUT, OperatorSpec, Place, PlanRequest, Planned, Problem, upgrade::Declared},
     spec::{
         DurationMs,
         suggest::{help, unknown_column},
@@ -309,7 +309,7 @@ fn pick_by(
 }
 
 async fn plan_component(
-    settings: &Component,
+    settings: &ComponentReference,
     input: Option<&Input>,
     found: &ColumnFinder<'_>,
     request: &PlanRequest<'_>,
@@ -317,19 +317,21 @@ async fn plan_component(
     let (fields, offered) = offered_fields(input, found).map_err(|problem| vec![problem])?;
     let environment: &Environment<'_> = request.environment;
     let context = InstanceContext::unheard(Some(request.id.clone()));
+    let which =
+        settings.which().map_err(|problem| vec![Problem { place: Place::Settings(format!("{}.component", found.path)), ..problem }])?;
     let planned = async {
-        let component = environment.components.load(&environment.base_directory.join(&settings.path)).await?;
+        let component = which.load(environment).await?;
         let mut instance = component.aggregate(context).await?;
         instance.describe().await?;
-        let plan = instance.plan(&settings.settings, &fields.clone().into()).await?;
+        let plan = instance.plan(settings.settings(), &fields.clone().into()).await?;
         Ok::<_, millstream_wasm::Error>((component, plan))
     };
     let (component, plan) = planned.await.map_err(|error| vec![Problem::at(format!("{}.component", found.path), with_causes(&error))])?;
     let columns: Vec<usize> = plan.columns.iter().map(|&column| offered[column]).collect();
     let aggregate = ComponentAggregate {
         component,
-        path: settings.path.clone(),
-        settings: settings.settings.clone(),
+        path: which.text(),
+        settings: settings.settings().clone(),
         plan: Arc::new(plan),
         columns: columns.clone(),
     };

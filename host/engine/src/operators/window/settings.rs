@@ -11,7 +11,7 @@ use super::{
     plan::Kind,
 };
 use crate::{
-    operators::{LatePolicy, Problem},
+    operators::{ComponentReference, LatePolicy, Problem},
     spec::DurationMs,
 };
 
@@ -130,7 +130,7 @@ pub struct Aggregate {
     /// With `max-by` and `min-by`: a column, or a list of columns that come out as a struct.
     pub(super) value: Option<Columns>,
     /// A component of the world `window-aggregate`.
-    pub(super) component: Option<Component>,
+    pub(super) component: Option<ComponentReference>,
     /// With `component`: the columns it is given, as a list, or as a map from the name it knows to the column. Default: all columns.
     pub(super) input: Option<Input>,
 }
@@ -155,17 +155,6 @@ pub enum Input {
     Listed(Vec<String>),
     /// The component's name → column.
     Renamed(BTreeMap<String, String>),
-}
-
-/// A component.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Component {
-    /// The file.
-    pub(super) path: String,
-    /// Its settings.
-    #[serde(default)]
-    pub(super) settings: Value,
 }
 
 impl Window {

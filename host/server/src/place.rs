@@ -14,18 +14,17 @@
 //! does not run, and keeps a second job out.
 
 use std::{
-    fs,
-    io::ErrorKind,
+    fs, io,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use millstream_model::ids::JobId;
+use millstream_model::{ErrorKind, ids::JobId};
 use millstream_storage::{CheckpointStorage, durable};
 use serde::{Deserialize, Serialize};
 
-use crate::report::{Exit, Failure};
+use crate::failure::Failure;
 
 /// The version of `job.json` and of the layout.
 const FORMAT: u32 = 1;
@@ -56,6 +55,7 @@ struct Version {
 }
 
 impl Owner {
+    /// A job, its file, and where its checkpoints are.
     pub fn new(job: JobId, job_file: PathBuf, storage: Option<String>) -> Self {
         Self { format: FORMAT, job, job_file, storage }
     }
@@ -63,10 +63,16 @@ impl Owner {
 
 impl Place {
     /// The directory of a job that is about to run; made if it is not there, for its owner's eyes only.
+    ///
+    /// # Errors
+    /// The directory cannot be read or written, is damaged, or is of another version.
+    ///
+    /// # Errors
+    /// The directory cannot be read or written, is damaged, or is of another version.
     pub fn made(directory: &Path) -> Result<Self, Failure> {
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).and_then(|()| directory.canonicalize());
         let directory = made.map_err(|error| {
-            Failure::new(Exit::Failed, format!("the job directory `{}` cannot be made", directory.display()))
+            Failure::new(ErrorKind::Unavailable, format!("the job directory `{}` cannot be made", directory.display()))
                 .because(&error)
                 .fix("name a directory that can be written with `--state`")
         })?;
@@ -74,34 +80,46 @@ impl Place {
     }
 
     /// The directory of a job that has run.
+    ///
+    /// # Errors
+    /// The directory cannot be read or written, is damaged, or is of another version.
+    ///
+    /// # Errors
+    /// The directory cannot be read or written, is damaged, or is of another version.
     pub fn existing(directory: &Path) -> Result<(Self, Owner), Failure> {
         let found = directory.canonicalize().map_err(|error| {
-            Failure::new(Exit::Invalid, format!("there is no job directory `{}`", directory.display())).because(&error).fix(NAME_ONE)
+            Failure::new(ErrorKind::NotFound, format!("there is no job directory `{}`", directory.display())).because(&error).fix(NAME_ONE)
         })?;
         let place = Self { directory: found };
         let owner = place.owner()?.ok_or_else(|| {
-            Failure::new(Exit::Invalid, format!("`{}` is not a job directory: it has no job.json", directory.display())).fix(NAME_ONE)
+            Failure::new(ErrorKind::NotFound, format!("`{}` is not a job directory: it has no job.json", directory.display())).fix(NAME_ONE)
         })?;
         Ok((place, owner))
     }
 
     /// Whose directory it is; none: nobody's yet.
+    ///
+    /// # Errors
+    /// The directory cannot be read or written, is damaged, or is of another version.
+    ///
+    /// # Errors
+    /// The directory cannot be read or written, is damaged, or is of another version.
     pub fn owner(&self) -> Result<Option<Owner>, Failure> {
         let file = self.directory.join("job.json");
         let text = match fs::read(&file) {
             Ok(text) => text,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(Failure::new(Exit::Failed, format!("`{}` cannot be read", file.display())).because(&error)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Failure::new(ErrorKind::Unavailable, format!("`{}` cannot be read", file.display())).because(&error)),
         };
         let damaged = |error: serde_json::Error| {
-            Failure::new(Exit::Failed, format!("`{}` is damaged", file.display()))
+            Failure::new(ErrorKind::Corrupt, format!("`{}` is damaged", file.display()))
                 .because(&error)
                 .fix("it holds one JSON object: {\"format\":1,\"job\":…,\"job-file\":…,\"storage\":null}; write it again, or run with --fresh in another directory")
         };
         match serde_json::from_slice::<Version>(&text).map_err(damaged)?.format {
             FORMAT => serde_json::from_slice(&text).map(Some).map_err(damaged),
             other => Err(Failure::new(
-                Exit::Invalid,
+                ErrorKind::Invalid,
                 format!("`{}` has layout {other}; this version of millstream knows layout {FORMAT}", self.directory.display()),
             )
             .fix("use the version of millstream that made it, or a newer one")),
@@ -109,43 +127,63 @@ impl Place {
     }
 
     /// Writes whose directory it is, durably.
+    ///
+    /// # Errors
+    /// The directory cannot be read or written, is damaged, or is of another version.
+    ///
+    /// # Errors
+    /// The directory cannot be read or written, is damaged, or is of another version.
     pub fn set_owner(&self, owner: &Owner) -> Result<(), Failure> {
         let mut text = serde_json::to_vec_pretty(owner).expect("an owner has string keys only");
         text.push(b'\n');
-        durable::write_file(&self.directory.join("job.json"), &text)
-            .map_err(|error| Failure::new(Exit::Failed, format!("`{}` cannot be written", self.directory.display())).because(&error))
+        durable::write_file(&self.directory.join("job.json"), &text).map_err(|error| {
+            Failure::new(ErrorKind::Unavailable, format!("`{}` cannot be written", self.directory.display())).because(&error)
+        })
     }
 
     /// The storage of the checkpoints of the job that owns it.
+    ///
+    /// # Errors
+    /// The directory cannot be read or written, is damaged, or is of another version.
+    ///
+    /// # Errors
+    /// The directory cannot be read or written, is damaged, or is of another version.
     pub fn storage(&self, owner: &Owner) -> Result<Arc<dyn CheckpointStorage>, Failure> {
         let location = owner.storage.clone().unwrap_or_else(|| self.checkpoints().display().to_string());
-        millstream_storage::open(&location).map_err(|error| Failure::from_error(Exit::of(error.kind()), &error))
+        millstream_storage::open(&location).map_err(|error| Failure::from_error(error.kind(), &error))
     }
 
+    /// The directory itself.
     pub fn path(&self) -> &Path {
         &self.directory
     }
 
+    /// Held by the process that runs the job.
     pub fn lock(&self) -> PathBuf {
         self.directory.join("lock")
     }
 
+    /// The decisions.
     pub fn commit_log(&self) -> PathBuf {
         self.directory.join("commit.log")
     }
 
+    /// The control socket of the running process.
     pub fn socket(&self) -> PathBuf {
         self.directory.join("control.sock")
     }
 
+    /// Checkpoints, unless the job file names another storage.
     pub fn checkpoints(&self) -> PathBuf {
         self.directory.join("checkpoints")
     }
 
+    /// One directory per savepoint.
     pub fn savepoints(&self) -> PathBuf {
         self.directory.join("savepoints")
     }
 
+    /// State of the running attempt.
     pub fn work(&self) -> PathBuf {
         self.directory.join("work")
     }

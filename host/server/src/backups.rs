@@ -9,10 +9,10 @@ use millstream_engine::{
 };
 
 use crate::{
+    failure::Failure,
     kept::Kept,
     place::{Owner, Place},
-    report::{Exit, Failure},
-    savepoint, terminal,
+    savepoint, text,
 };
 
 /// What the names of backups begin with; savepoints that people make are never removed by it.
@@ -52,8 +52,8 @@ async fn newest_ms(place: &Place) -> Option<i64> {
 
 async fn back_up(place: &Place, owner: &Owner, handle: &JobHandle, retained: usize) -> Result<String, Failure> {
     // Held, so that nothing of it is removed while it is copied.
-    let held = handle.hold_checkpoint().await.map_err(|error| Failure::from_error(Exit::Failed, &error))?;
-    let name = format!("{PREFIX}{}", terminal::time(SystemClock.now_ms()).replace(':', "-"));
+    let held = handle.hold_checkpoint().await.map_err(|error| Failure::from_error(error.kind(), &error))?;
+    let name = format!("{PREFIX}{}", text::time(SystemClock.now_ms()).replace(':', "-"));
     let manifest = held.report().manifest.as_deref().expect("a checkpoint that is held is committed");
     savepoint::copied_from(&Kept::with_manifest(place, owner, manifest, None).await?, place, &name).await?;
     held.release();

@@ -18,6 +18,12 @@ pub struct KeyType {
 
 impl KeyType {
     /// The columns that a manifest names.
+    ///
+    /// # Errors
+    /// They do not fit; one clause says why.
+    ///
+    /// # Errors
+    /// They do not fit; one clause says why.
     pub fn new(columns: &[KeyColumn]) -> Result<Self, String> {
         let field = |column: &KeyColumn| match parse_type(&column.data_type) {
             Ok(data_type) => Ok(Field::new(&column.name, data_type, true)),
@@ -27,6 +33,12 @@ impl KeyType {
     }
 
     /// One key, from what was said on the command line.
+    ///
+    /// # Errors
+    /// They do not fit; one clause says why.
+    ///
+    /// # Errors
+    /// They do not fit; one clause says why.
     pub fn parse(&self, said: &[(String, Option<String>)]) -> Result<EncodedKeys, String> {
         if let Some((unknown, _)) = said.iter().find(|(name, _)| self.fields.find(name).is_none()) {
             return Err(format!("the key has no column `{unknown}`; its columns are {}", self.names()));
@@ -44,6 +56,12 @@ impl KeyType {
     }
 
     /// Encoded keys as one column, a struct of the key's columns.
+    ///
+    /// # Errors
+    /// They do not fit; one clause says why.
+    ///
+    /// # Errors
+    /// They do not fit; one clause says why.
     pub fn decode<'a>(&self, keys: impl IntoIterator<Item = &'a [u8]>) -> Result<StructArray, String> {
         let types: Vec<DataType> = self.fields.iter().map(|field| field.data_type().clone()).collect();
         let mut rows = 0;
@@ -73,6 +91,12 @@ fn parsed(field: &Field, text: Option<&str>) -> Result<ArrayRef, String> {
 }
 
 /// `NAME=VALUE`, or `NAME` for null.
+///
+/// # Errors
+/// They do not fit; one clause says why.
+///
+/// # Errors
+/// They do not fit; one clause says why.
 pub fn said(text: &str) -> Result<(String, Option<String>), String> {
     let (name, value) = text.split_once('=').map_or((text, None), |(name, value)| (name, Some(value.to_owned())));
     if name.is_empty() { Err("expected NAME=VALUE, as tailnum=N14228".to_owned()) } else { Ok((name.to_owned(), value)) }

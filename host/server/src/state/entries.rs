@@ -9,6 +9,7 @@ use millstream_engine::checkpoint::{
     manifest::OperatorManifest,
 };
 use millstream_model::{
+    ErrorKind,
     key::{EncodedKeys, KEY_GROUPS, KeyGroup},
     state::{StateDescriptor, StateKind},
 };
@@ -16,10 +17,7 @@ use millstream_state::{Backend, KeyedStore, RocksShared, RocksSharedSettings, St
 use tempfile::TempDir;
 
 use super::key::KeyType;
-use crate::{
-    kept::Kept,
-    report::{Exit, Failure},
-};
+use crate::{failure::Failure, kept::Kept};
 
 /// What tools may take for entries that are not on disk.
 const MEMORY_BYTES: usize = 256 << 20;
@@ -37,25 +35,31 @@ pub struct Entries {
 
 impl Entries {
     /// Fetches and verifies the state of an operator; `name` may be left out if there is one only.
+    ///
+    /// # Errors
+    /// There is no such state, or its files are damaged.
+    ///
+    /// # Errors
+    /// There is no such state, or its files are damaged.
     pub async fn open(kept: &Kept, operator: &str, name: Option<&str>) -> Result<Self, Failure> {
         let manifest = operator_manifest(kept, operator)?;
         let directory =
-            tempfile::tempdir().map_err(|error| Failure::new(Exit::Failed, "there is no room to read state").because(&error))?;
+            tempfile::tempdir().map_err(|error| Failure::new(ErrorKind::Unavailable, "there is no room to read state").because(&error))?;
         let mut parts = Vec::new();
         for (number, state) in manifest.subtasks.iter().enumerate().filter_map(|(number, subtask)| Some((number, subtask.state.as_ref()?)))
         {
             let into = directory.path().join(number.to_string());
             let fetched = fetch_state(FileWork::OnThreads, &*kept.storage, &kept.files_prefix, state, &into).await;
-            parts.push(fetched.map_err(|error| Failure::from_error(Exit::of(error.kind()), &error))?);
+            parts.push(fetched.map_err(|error| Failure::from_error(error.kind(), &error))?);
         }
         let failed = |error: millstream_state::Error| {
-            Failure::new(Exit::of(error.kind()), format!("the state of `{operator}` cannot be read")).because(&error)
+            Failure::new(error.kind(), format!("the state of `{operator}` cannot be read")).because(&error)
         };
         let Some(first) = parts.first() else { return Err(stateless(operator)) };
         let (states, timers) = (first.description.state_descriptors().map_err(failed)?, first.description.timer_descriptors());
         let state = chosen(&states, operator, name)?;
         let descriptor = states[state].clone();
-        let key = KeyType::new(&manifest.key).map_err(|message| Failure::new(Exit::Failed, message))?;
+        let key = KeyType::new(&manifest.key).map_err(|message| Failure::new(ErrorKind::Internal, message))?;
         let backend = Backend::RocksDb {
             directory: directory.path().join("read"),
             shared: Arc::new(RocksShared::new(RocksSharedSettings::default())),
@@ -66,6 +70,12 @@ impl Entries {
     }
 
     /// The columns of its entries.
+    ///
+    /// # Errors
+    /// There is no such state, or its files are damaged.
+    ///
+    /// # Errors
+    /// There is no such state, or its files are damaged.
     pub fn schema(&self) -> Result<SchemaRef, Failure> {
         Ok(self
             .batch(&StatePage {
@@ -77,20 +87,32 @@ impl Entries {
     }
 
     /// The key that was said on the command line.
+    ///
+    /// # Errors
+    /// It does not fit the columns of the key.
+    ///
+    /// # Errors
+    /// It does not fit the columns of the key.
     pub fn key(&self, said: &[(String, Option<String>)]) -> Result<EncodedKeys, Failure> {
-        self.key.parse(said).map_err(|message| Failure::new(Exit::Invalid, message))
+        self.key.parse(said).map_err(|message| Failure::new(ErrorKind::Invalid, message))
     }
 
     /// Reads entries, of one key or of all, page by page until `visit` breaks.
-    pub fn read(
+    ///
+    /// # Errors
+    /// There is no such state, or its files are damaged.
+    ///
+    /// # Errors
+    /// There is no such state, or its files are damaged.
+    pub fn read<E: From<Failure>>(
         &self,
         only: Option<&EncodedKeys>,
-        mut visit: impl FnMut(RecordBatch) -> Result<ControlFlow<()>, Failure>,
-    ) -> Result<(), Failure> {
+        mut visit: impl FnMut(RecordBatch) -> Result<ControlFlow<()>, E>,
+    ) -> Result<(), E> {
         let only: Option<(&[u8], KeyGroup)> = only.map(|keys| (keys.key(0), keys.group(0)));
         let mut failure = None;
         let read = self.store.read_state(self.state, only, |page| {
-            Ok(match self.batch(&page).and_then(&mut visit) {
+            Ok(match self.batch(&page).map_err(E::from).and_then(&mut visit) {
                 Ok(flow) => flow,
                 Err(failed) => {
                     failure = Some(failed);
@@ -98,7 +120,7 @@ impl Entries {
                 }
             })
         });
-        read.map_err(|error| Failure::new(Exit::of(error.kind()), "state cannot be read").because(&error))?;
+        read.map_err(|error| Failure::new(error.kind(), "state cannot be read").because(&error))?;
         failure.map_or(Ok(()), Err)
     }
 
@@ -106,7 +128,7 @@ impl Entries {
         let mut columns: Vec<(&str, ArrayRef)> = Vec::with_capacity(3);
         if !self.key.is_empty() {
             let keys = (0..page.keys.len()).map(|row| page.keys.key(row));
-            let keys = self.key.decode(keys).map_err(|message| Failure::new(Exit::Failed, message))?;
+            let keys = self.key.decode(keys).map_err(|message| Failure::new(ErrorKind::Internal, message))?;
             columns.push(("key", Arc::new(keys)));
         }
         if let Some(map_keys) = &page.map_keys {
@@ -115,7 +137,7 @@ impl Entries {
         columns.push(("value", page.values.clone()));
         let fields: Vec<Field> = columns.iter().map(|(name, column)| Field::new(*name, column.data_type().clone(), true)).collect();
         RecordBatch::try_new(Arc::new(Schema::new(fields)), columns.into_iter().map(|(_, column)| column).collect())
-            .map_err(|error| Failure::new(Exit::Failed, "entries cannot be put together").because(&error))
+            .map_err(|error| Failure::new(ErrorKind::Internal, "entries cannot be put together").because(&error))
     }
 
     fn no_map_keys(&self) -> Option<ArrayRef> {
@@ -133,12 +155,12 @@ fn operator_manifest<'a>(kept: &'a Kept, operator: &str) -> Result<&'a OperatorM
             kept.manifest.operators.iter().filter(|(_, operator)| operator.subtasks.iter().any(|subtask| subtask.state.is_some()));
         let names: Vec<String> = with_state.map(|(id, _)| format!("`{id}`")).collect();
         let message = format!("job `{}` has no operator `{operator}`", kept.manifest.job);
-        Failure::new(Exit::Invalid, message).fix(format!("those with state are {}", names.join(", ")))
+        Failure::new(ErrorKind::NotFound, message).fix(format!("those with state are {}", names.join(", ")))
     })
 }
 
 fn stateless(operator: &str) -> Failure {
-    Failure::new(Exit::Invalid, format!("`{operator}` keeps no state")).fix("`millstream state list PLACE` shows which do")
+    Failure::new(ErrorKind::Invalid, format!("`{operator}` keeps no state")).fix("`millstream state list` shows which do")
 }
 
 fn chosen(states: &[StateDescriptor], operator: &str, name: Option<&str>) -> Result<usize, Failure> {
@@ -147,13 +169,11 @@ fn chosen(states: &[StateDescriptor], operator: &str, name: Option<&str>) -> Res
     match (name, states) {
         (_, []) => Err(stateless(operator)),
         (None, [_]) => Ok(0),
-        (None, _) => {
-            Err(Failure::new(Exit::Invalid, format!("`{operator}` has several states"))
-                .fix(format!("choose one with --state-name: {names}")))
-        }
+        (None, _) => Err(Failure::new(ErrorKind::Invalid, format!("`{operator}` has several states"))
+            .fix(format!("choose one with --state-name: {names}"))),
         (Some(name), _) => states
             .iter()
             .position(|state| state.name == name)
-            .ok_or_else(|| Failure::new(Exit::Invalid, format!("`{operator}` has no state `{name}`")).fix(format!("it has {names}"))),
+            .ok_or_else(|| Failure::new(ErrorKind::NotFound, format!("`{operator}` has no state `{name}`")).fix(format!("it has {names}"))),
     }
 }
