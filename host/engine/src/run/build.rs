@@ -210,6 +210,7 @@ impl Builder<'_> {
             outlets: self.outlets(chain, node, index),
             rejected: planned.rejected.clone(),
             metrics: self.board[node][index.0 as usize].clone(),
+            tap: self.settings.taps.of(&planned.id),
             sent: restored.and_then(|restored| restored.sent(index, planned.parallelism)),
             order,
             cuts_at_watermarks: watermarks_matter(self.plan, node),

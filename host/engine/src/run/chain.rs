@@ -24,6 +24,7 @@ use super::{
     sink::SinkLink,
     snapshot::{self, SnapshotFailed, SnapshotSettings, SubtaskSnapshot, Taking, Wake},
     subtask::Switch,
+    tap::Tap,
 };
 use crate::{
     checkpoint::manifest::SplitManifest,
@@ -77,6 +78,8 @@ pub(super) struct Link {
     pub(super) outlets: Vec<Outlet>,
     pub(super) rejected: RejectedPolicy,
     pub(super) metrics: Arc<OperatorMetrics>,
+    /// Somebody may look at what it emits.
+    pub(super) tap: Arc<Tap>,
     /// The last watermark that was sent on.
     pub(super) sent: Option<Watermark>,
     /// Holds rows for `order: event-time`.
@@ -447,12 +450,15 @@ impl Chain {
     /// Gives rows to the operator or sink of a link.
     async fn deliver(&mut self, link: usize, port: usize, batch: Batch, watermark: Option<Watermark>) -> Result<(), Stop> {
         let now = Moment { watermark, processing_time: self.now_ms };
-        let Link { role, id, .. } = &mut self.links[link];
+        let Link { role, id, tap, .. } = &mut self.links[link];
         let mut out = Output::default();
         let handled = match role {
             Role::Source => Ok(()),
             Role::Operator(operator) => operator.on_batch(port, batch, now, &mut out).await,
-            Role::Sink(sink) => sink.on_batch(&batch, self.now_ms).await,
+            Role::Sink(sink) => {
+                tap.offer(&batch);
+                sink.on_batch(&batch, self.now_ms).await
+            }
         };
         handled.map_err(|error| Stop::Failed { operator: id.clone(), error })?;
         self.settle(link, out).await
@@ -658,7 +664,10 @@ impl Chain {
     }
 
     async fn emit(&mut self, link: usize, port: OutputPort, batch: Batch) -> Result<(), Stop> {
-        let Link { outlets, metrics, .. } = &mut self.links[link];
+        let Link { outlets, metrics, tap, .. } = &mut self.links[link];
+        if matches!(port, OutputPort::Port(_)) {
+            tap.offer(&batch);
+        }
         for outlet in outlets.iter_mut().filter(|outlet| outlet.port == port) {
             let crossing = match &outlet.columns {
                 Some(columns) => batch.project(columns),

@@ -34,6 +34,7 @@ mod status;
 mod subtask;
 mod swap;
 mod swapping;
+mod tap;
 mod upload;
 mod versions;
 
@@ -58,6 +59,8 @@ pub use swap::{
     Comparison, NewComponent, NewVersion, OperatorSwap, OperatorVersion, SwapChange, SwapError, SwapId, SwapPart, SwapPhase, SwapRefusal,
     SwapRequest, SwapStatus, SwitchAt, SwitchReport, VersionCause, VersionEntry,
 };
+
+pub use tap::{Tapped, Taps};
 
 pub use queue::{Disconnected, Inbox, Sender, queues};
 
@@ -88,6 +91,8 @@ pub struct RunSettings {
     pub exchange: Arc<dyn Exchange>,
     /// What makes the run durable; none: it is ephemeral, what it remembers ends with it.
     pub durable: Option<Durable>,
+    /// Where others look at what its operators emit.
+    pub taps: Arc<Taps>,
 }
 
 /// Where state goes that does not fit into memory.
@@ -113,6 +118,7 @@ impl RunSettings {
             assigner: Arc::new(InTurn),
             exchange: Arc::new(InProcess),
             durable: None,
+            taps: Arc::default(),
         }
     }
 

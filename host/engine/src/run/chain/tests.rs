@@ -53,6 +53,7 @@ fn chain_of(role: Role) -> (Chain, TempDir) {
         outlets: Vec::new(),
         rejected: RejectedPolicy::Fail,
         metrics: Arc::default(),
+        tap: Arc::default(),
         sent: None,
         order: None,
         cuts_at_watermarks: false,
