@@ -7,10 +7,15 @@
 
 pub mod backups;
 pub mod catalogue;
+pub mod components;
+pub mod events;
 pub mod failure;
+pub mod jobs;
 pub mod kept;
 pub mod place;
 pub mod random;
+pub mod report;
 pub mod savepoint;
 pub mod state;
 pub mod text;
+pub mod token;

@@ -22,7 +22,7 @@ use serde_json::Value;
 
 pub use local::LocalCatalogue;
 pub use objects::{AuditRecord, Object};
-pub use store::{Found, Store};
+pub use store::{Found, Store, put as store_put};
 
 /// What an entry is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

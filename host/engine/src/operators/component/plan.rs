@@ -134,6 +134,16 @@ impl ComponentOperatorPlan {
         self.inputs.iter().map(|input| input.keys.clone()).collect()
     }
 
+    /// The component.
+    pub fn component(&self) -> &Component {
+        &self.component
+    }
+
+    /// Its settings.
+    pub fn settings(&self) -> &Value {
+        &self.settings
+    }
+
     /// What the component says of itself.
     pub fn descriptor(&self) -> &Descriptor {
         &self.descriptor

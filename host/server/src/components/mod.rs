@@ -1,0 +1,355 @@
+//! Components that were pushed: bytes by digest, names with tags that point to digests, and what each is.
+//!
+//! The flow of a push: bytes stream into a file while they are hashed → the file gets its digest as name → the catalogue knows it as being compiled →
+//! a child process with limits compiles and describes it ([`compile`]) → it is ready or refused. A running job names components by digest, so that
+//! moving a tag touches nothing that runs.
+//!
+//! ```text
+//! DIR/components/<sha-256>.wasm   the bytes
+//! DIR/compiled/                   native code (millstream_wasm's cache)
+//! ```
+
+pub mod compile;
+mod loader;
+mod name;
+mod upload;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use millstream_engine::clock::Clock;
+use millstream_model::{ErrorKind, ids::TenantId};
+use millstream_wasm::Runtime;
+use tokio::sync::{Semaphore, watch};
+
+pub use loader::Loader;
+pub use name::{Reference, check, check_name, check_tag};
+pub use upload::Upload;
+
+use crate::{
+    catalogue::{
+        Expected, Found, Store,
+        objects::{Component, ComponentPhase, Job, Savepoint, Tags},
+        store_put,
+    },
+    failure::Failure,
+};
+
+/// Loaded components that are kept for the next job that names them.
+const LOADED_MAX: usize = 64;
+/// Children that compile at once.
+const COMPILING_MAX: usize = 1;
+/// How often a change of the catalogue is tried again that somebody else was faster with.
+const TRIES: usize = 16;
+
+/// The components of the service.
+pub struct Components {
+    store: Store,
+    runtime: Runtime,
+    directory: PathBuf,
+    compiler: compile::Settings,
+    clock: Arc<dyn Clock>,
+    compiling: Semaphore,
+    /// Says that some component has become ready, or was refused.
+    changed: watch::Sender<u64>,
+    loaded: Mutex<VecDeque<(String, millstream_wasm::Component)>>,
+}
+
+impl Components {
+    /// The components below `directory`.
+    pub fn new(store: Store, runtime: Runtime, directory: &Path, compiler: compile::Settings, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            store,
+            runtime,
+            directory: directory.join("components"),
+            compiler,
+            clock,
+            compiling: Semaphore::new(COMPILING_MAX),
+            changed: watch::Sender::new(0),
+            loaded: Mutex::default(),
+        }
+    }
+
+    /// What a component may be at most, in bytes.
+    pub fn bytes_max(&self) -> u64 {
+        self.runtime.limits().component_bytes
+    }
+
+    /// Takes bytes; nothing counts before [`Self::push`].
+    ///
+    /// # Errors
+    /// The disk does not take them.
+    pub async fn upload(&self) -> Result<Upload, Failure> {
+        Upload::begin(&self.directory, self.bytes_max()).await
+    }
+
+    /// Makes what was uploaded a component under `name`, and perhaps a tag; its digest. It may have been there already.
+    ///
+    /// # Errors
+    /// It cannot be stored.
+    pub async fn push(self: &Arc<Self>, tenant: &TenantId, name: &str, tag: Option<&str>, upload: Upload) -> Result<String, Failure> {
+        let (digest, bytes) = upload.finish().await?;
+        let is_new = match self.store.get::<Component>(tenant, &digest).await? {
+            Some(found) => matches!(found.object.phase, ComponentPhase::Refused { .. }),
+            None => true,
+        };
+        if is_new {
+            let now_ms = self.clock.now_ms();
+            let component = Component { bytes, pushed_ms: now_ms, phase: ComponentPhase::Compiling { since_ms: now_ms } };
+            self.store.put(tenant, &digest, &component, Expected::Any).await?;
+        }
+        self.change_tags(tenant, name, |tags| {
+            tags.digests.insert(digest.clone());
+            if let Some(tag) = tag {
+                tags.tags.insert(tag.to_owned(), digest.clone());
+            }
+            Ok(())
+        })
+        .await?;
+        if is_new {
+            self.begin_compiling(tenant.clone(), digest.clone());
+        }
+        Ok(digest)
+    }
+
+    /// Compiles again what a process that ended was compiling.
+    ///
+    /// # Errors
+    /// The catalogue does not answer.
+    pub async fn resume(self: &Arc<Self>) -> Result<(), Failure> {
+        for tenant in self.store.tenants(crate::catalogue::Kind::Component).await? {
+            for found in self.store.list::<Component>(&tenant, None, usize::MAX).await? {
+                if matches!(found.object.phase, ComponentPhase::Compiling { .. }) {
+                    self.begin_compiling(tenant.clone(), found.name);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn begin_compiling(self: &Arc<Self>, tenant: TenantId, digest: String) {
+        let components = self.clone();
+        tokio::spawn(async move {
+            let _turn = components.compiling.acquire().await.expect("nobody closes it");
+            let began_ms = components.clock.now_ms();
+            let phase = match compile::in_child(&components.compiler, &components.file(&digest), &digest).await {
+                Ok(report) => {
+                    let compile_ms = u64::try_from(components.clock.now_ms() - began_ms).unwrap_or_default();
+                    ComponentPhase::Ready { report: serde_json::to_value(report).expect("a report has string keys only"), compile_ms }
+                }
+                Err(failure) => ComponentPhase::Refused { problems: failure.problems },
+            };
+            if let Err(error) = components.set_phase(&tenant, &digest, phase).await {
+                tracing::warn!(%error, %digest, "what became of a component could not be written down; it is compiled again at the next start");
+            }
+            components.changed.send_modify(|changes| *changes += 1);
+        });
+    }
+
+    async fn set_phase(&self, tenant: &TenantId, digest: &str, phase: ComponentPhase) -> Result<(), Failure> {
+        // Deleted meanwhile: then nobody wants to know.
+        let Some(found) = self.store.get::<Component>(tenant, digest).await? else { return Ok(()) };
+        let component = Component { phase, ..found.object };
+        self.store.put(tenant, digest, &component, Expected::At(found.revision)).await?;
+        Ok(())
+    }
+
+    /// Waits until a component is ready or refused, or until `until_ms`, and says what it is then.
+    ///
+    /// # Errors
+    /// There is none.
+    pub async fn settled(&self, tenant: &TenantId, digest: &str, until_ms: i64) -> Result<Component, Failure> {
+        let mut changed = self.changed.subscribe();
+        loop {
+            let component = self.component(tenant, digest).await?;
+            let is_late = self.clock.now_ms() >= until_ms;
+            if is_late || !matches!(component.phase, ComponentPhase::Compiling { .. }) {
+                return Ok(component);
+            }
+            tokio::select! {
+                _ = changed.changed() => {}
+                () = self.clock.sleep_until(until_ms) => {}
+            }
+        }
+    }
+
+    /// One component by digest.
+    ///
+    /// # Errors
+    /// There is none.
+    pub async fn component(&self, tenant: &TenantId, digest: &str) -> Result<Component, Failure> {
+        let found = self.store.get::<Component>(tenant, digest).await?;
+        found.map(|found| found.object).ok_or_else(|| Failure::new(ErrorKind::NotFound, format!("there is no component `sha256:{digest}`")))
+    }
+
+    /// The tags of a name.
+    ///
+    /// # Errors
+    /// Nothing was pushed under it.
+    pub async fn tags(&self, tenant: &TenantId, name: &str) -> Result<Found<Tags>, Failure> {
+        let found = self.store.get::<Tags>(tenant, name).await?;
+        found.ok_or_else(|| {
+            Failure::new(ErrorKind::NotFound, format!("there is no component `{name}`"))
+                .fix(format!("push it: millstream push {name}:TAG FILE.wasm"))
+        })
+    }
+
+    /// All names.
+    ///
+    /// # Errors
+    /// The catalogue does not answer.
+    pub async fn names(&self, tenant: &TenantId, after: Option<&str>, limit: usize) -> Result<Vec<Found<Tags>>, Failure> {
+        Ok(self.store.list::<Tags>(tenant, after, limit).await?)
+    }
+
+    /// The digest that a reference means now.
+    ///
+    /// # Errors
+    /// There is no such name, tag or digest.
+    pub async fn resolve(&self, tenant: &TenantId, reference: &Reference) -> Result<String, Failure> {
+        let tags = self.tags(tenant, &reference.name).await?.object;
+        match &reference.which {
+            name::Which::Digest(digest) if tags.digests.contains(digest) => Ok(digest.clone()),
+            name::Which::Digest(digest) => {
+                Err(Failure::new(ErrorKind::NotFound, format!("`sha256:{digest}` was not pushed as `{}`", reference.name)))
+            }
+            name::Which::Tag(tag) => tags.tags.get(tag).cloned().ok_or_else(|| {
+                let known: Vec<String> = tags.tags.keys().map(|tag| format!("`{tag}`")).collect();
+                let known = if known.is_empty() { "it has no tags".to_owned() } else { format!("it has {}", known.join(", ")) };
+                Failure::new(ErrorKind::NotFound, format!("component `{}` has no tag `{tag}`", reference.name)).fix(known)
+            }),
+        }
+    }
+
+    /// Points a tag to a digest that was pushed under the name.
+    ///
+    /// # Errors
+    /// There is no such name or digest.
+    pub async fn tag(&self, tenant: &TenantId, name: &str, tag: &str, digest: &str) -> Result<(), Failure> {
+        self.tags(tenant, name).await?;
+        self.change_tags(tenant, name, |tags| {
+            if !tags.digests.contains(digest) {
+                return Err(Failure::new(ErrorKind::NotFound, format!("`sha256:{digest}` was not pushed as `{name}`")));
+            }
+            tags.tags.insert(tag.to_owned(), digest.to_owned());
+            Ok(())
+        })
+        .await
+    }
+
+    /// Removes a tag.
+    ///
+    /// # Errors
+    /// There is none.
+    pub async fn untag(&self, tenant: &TenantId, name: &str, tag: &str) -> Result<(), Failure> {
+        self.tags(tenant, name).await?;
+        self.change_tags(tenant, name, |tags| match tags.tags.remove(tag) {
+            Some(_) => Ok(()),
+            None => Err(Failure::new(ErrorKind::NotFound, format!("component `{name}` has no tag `{tag}`"))),
+        })
+        .await
+    }
+
+    /// Deletes a name, and the components that no other name and no job has.
+    ///
+    /// # Errors
+    /// A job uses one of them.
+    pub async fn delete(&self, tenant: &TenantId, name: &str) -> Result<(), Failure> {
+        let tags = self.tags(tenant, name).await?;
+        let used = self.used(tenant).await?;
+        if let Some((digest, by)) = tags.object.digests.iter().find_map(|digest| Some((digest, used.get(digest)?))) {
+            let message = format!("component `{name}` is in use: `sha256:{}…` by {by}", &digest[..12.min(digest.len())]);
+            return Err(Failure::new(ErrorKind::Conflict, message).fix("delete what uses it first, or swap it for another component"));
+        }
+        self.store.remove::<Tags>(tenant, name, Expected::At(tags.revision)).await?;
+        let others = self.names(tenant, None, usize::MAX).await?;
+        for digest in tags.object.digests.iter().filter(|digest| !others.iter().any(|other| other.object.digests.contains(*digest))) {
+            self.store.remove::<Component>(tenant, digest, Expected::Any).await?;
+            // Without its entry nobody finds it; a file that stays is in nobody's way.
+            drop(tokio::fs::remove_file(self.file(digest)).await);
+        }
+        Ok(())
+    }
+
+    /// Digest → what uses it: jobs with all their versions, and savepoints.
+    async fn used(&self, tenant: &TenantId) -> Result<BTreeMap<String, String>, Failure> {
+        let mut used = BTreeMap::new();
+        for savepoint in self.store.list::<Savepoint>(tenant, None, usize::MAX).await? {
+            let by = format!("savepoint `{}`", savepoint.name);
+            used.extend(savepoint.object.components.into_values().map(|digest| (digest, by.clone())));
+        }
+        for job in self.store.list::<Job>(tenant, None, usize::MAX).await? {
+            for version in job.object.versions {
+                let by = format!("job `{}`, version {}", job.name, version.number);
+                used.extend(version.components.into_values().map(|digest| (digest, by.clone())));
+            }
+        }
+        Ok(used)
+    }
+
+    /// A component, ready to make instances of.
+    ///
+    /// # Errors
+    /// It is not there, not ready, or was refused.
+    pub async fn load(&self, tenant: &TenantId, digest: &str, name: &str) -> Result<millstream_wasm::Component, Failure> {
+        match self.component(tenant, digest).await?.phase {
+            ComponentPhase::Ready { .. } => {}
+            ComponentPhase::Compiling { .. } => {
+                return Err(Failure::new(ErrorKind::Unavailable, format!("component `{name}` is still being compiled"))
+                    .fix("try again in a moment"));
+            }
+            ComponentPhase::Refused { problems } => {
+                let cause = problems.first().map_or("", |problem| problem.message.as_str());
+                return Err(Failure::new(ErrorKind::Invalid, format!("component `{name}` was refused: {cause}")));
+            }
+        }
+        if let Some(component) = self.loaded(digest) {
+            return Ok(component);
+        }
+        let file = self.file(digest);
+        let bytes = tokio::fs::read(&file).await;
+        let bytes =
+            bytes.map_err(|error| Failure::new(ErrorKind::Unavailable, format!("component `{name}` cannot be read")).because(&error))?;
+        let component = self.runtime.load(bytes.into(), name).await.map_err(|error| Failure::from_error(error.kind(), &error))?;
+        if component.digest().to_string() != digest {
+            return Err(Failure::new(ErrorKind::Corrupt, format!("`{}` is not what was pushed", file.display())).fix("push it again"));
+        }
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        loaded.push_back((digest.to_owned(), component.clone()));
+        if loaded.len() > LOADED_MAX {
+            loaded.pop_front();
+        }
+        Ok(component)
+    }
+
+    fn loaded(&self, digest: &str) -> Option<millstream_wasm::Component> {
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = loaded.iter().position(|(known, _)| known == digest)?;
+        let found = loaded.remove(at)?;
+        let component = found.1.clone();
+        loaded.push_back(found);
+        Some(component)
+    }
+
+    fn file(&self, digest: &str) -> PathBuf {
+        self.directory.join(format!("{digest}.wasm"))
+    }
+
+    /// Changes the tags of a name, made if it is not there, again and again until nobody was faster.
+    async fn change_tags(&self, tenant: &TenantId, name: &str, change: impl Fn(&mut Tags) -> Result<(), Failure>) -> Result<(), Failure> {
+        let mut tries = 0;
+        loop {
+            let found = self.store.get::<Tags>(tenant, name).await?;
+            let expected = found.as_ref().map_or(Expected::Absent, |found| Expected::At(found.revision));
+            let mut tags = found.map(|found| found.object).unwrap_or_default();
+            change(&mut tags)?;
+            match self.store.change(vec![store_put(tenant, name, &tags, expected)]).await {
+                Err(error) if error.kind() == ErrorKind::Conflict && tries < TRIES => tries += 1,
+                done => return Ok(done.map(drop)?),
+            }
+        }
+    }
+}

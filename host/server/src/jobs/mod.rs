@@ -1,0 +1,367 @@
+//! Jobs of the service: what is asked of them is decided against the catalogue, written down there, and only then done.
+//!
+//! [`prepare`] makes a plan of a version, [`runner`] has at most one run of it, [`observed`] says what it does; [`swap`] changes components of a run,
+//! [`savepoints`] keeps what it holds. A change of a job: take its turn → check the ETag → plan the new version → write it down → act. After a crash
+//! [`Jobs::resume`] starts what should run, from its last checkpoint.
+//!
+//! ```text
+//! DIR/jobs/<tenant>/<job>/   a job directory (crate::place)
+//! ```
+
+pub mod observed;
+pub mod prepare;
+pub mod runner;
+pub mod savepoints;
+pub mod secrets;
+pub mod swap;
+
+use std::{
+    collections::BTreeMap,
+    num::NonZeroU32,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use futures::stream::{self, StreamExt as _};
+use millstream_engine::{
+    clock::{Clock, Random},
+    run::CrashPoints,
+};
+use millstream_model::{
+    ErrorKind,
+    ids::{JobId, TenantId},
+};
+use millstream_state::RocksShared;
+use serde_json::Value;
+use tokio::runtime::Handle;
+
+use self::{
+    prepare::{Asked, Preparing},
+    runner::Runner,
+};
+use crate::{
+    catalogue::{
+        Expected, Found, Kind, Revision, Store,
+        objects::{Desired, Job, JobVersion, Origin, Savepoint, Start},
+    },
+    components,
+    events::{Events, What},
+    failure::Failure,
+};
+
+/// Jobs that are started at once after the start of the process.
+const STARTING_MAX: usize = 16;
+/// Versions of a job that are kept.
+const VERSIONS_MAX: usize = 100;
+
+/// The jobs of the service.
+pub struct Jobs {
+    /// The catalogue.
+    pub store: Store,
+    /// Makes plans.
+    pub preparing: Preparing,
+    /// Where their directories are.
+    pub directory: PathBuf,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness that nobody needs to guess.
+    pub random: Arc<dyn Random>,
+    /// The data runtime.
+    pub data: Handle,
+    /// Shared by all state on disk.
+    pub rocks: Arc<RocksShared>,
+    /// For tests: where to die.
+    pub crash: Option<Arc<dyn CrashPoints>>,
+    /// Who wants to know what happens.
+    pub events: Events,
+    /// The jobs of this process.
+    pub runners: Mutex<BTreeMap<(TenantId, String), Arc<Runner>>>,
+}
+
+/// Who asks, and what they have read.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// Whose job.
+    pub tenant: TenantId,
+    /// The id of the token.
+    pub by: String,
+    /// The job as they have read it; none: whatever it is.
+    pub expected: Option<Revision>,
+}
+
+/// A new job.
+#[derive(Clone, Debug, Default)]
+pub struct Submission {
+    /// The job file; empty: that of the savepoint.
+    pub spec: String,
+    /// Values that are replaced in it.
+    pub replaced: BTreeMap<String, Value>,
+    /// The savepoint that it starts from.
+    pub start: Option<Start>,
+    /// Do not start it yet.
+    pub paused: bool,
+}
+
+impl Jobs {
+    /// The directory of a job.
+    pub fn directory_of(&self, tenant: &TenantId, job: &str) -> PathBuf {
+        self.directory.join(tenant.as_str()).join(job)
+    }
+
+    /// What runs a job; made when it is asked for first.
+    pub fn runner(&self, tenant: &TenantId, job: &str) -> Arc<Runner> {
+        let mut runners = self.runners.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (tenant.clone(), job.to_owned());
+        runners.entry(key).or_insert_with(|| Arc::new(Runner::new(tenant.clone(), JobId::from(job), self.clock.now_ms()))).clone()
+    }
+
+    /// One job of the catalogue.
+    ///
+    /// # Errors
+    /// There is none.
+    pub async fn job(&self, tenant: &TenantId, name: &str) -> Result<Found<Job>, Failure> {
+        let found = self.store.get::<Job>(tenant, name).await?;
+        found.ok_or_else(|| Failure::new(ErrorKind::NotFound, format!("there is no job `{name}`")).fix("`millstream jobs` lists them"))
+    }
+
+    /// Starts every job that should run, and forgets what deleted jobs left.
+    ///
+    /// # Errors
+    /// The catalogue does not answer.
+    pub async fn resume(self: &Arc<Self>) -> Result<(), Failure> {
+        let mut wanted = Vec::new();
+        for tenant in self.store.tenants(Kind::Job).await? {
+            for found in self.store.list::<Job>(&tenant, None, usize::MAX).await? {
+                // It is known from here on, whether it runs or not.
+                let runner = self.runner(&tenant, &found.name);
+                if found.object.desired == Desired::Running {
+                    wanted.push((runner, found.object));
+                }
+            }
+        }
+        let start = async |(runner, job): (Arc<Runner>, Job)| {
+            let _turn = runner.turn.lock().await;
+            if runner.running().is_some() {
+                return;
+            }
+            if let Err(failure) = runner.start(self, &job).await {
+                tracing::error!(tenant = %runner.tenant, job = %runner.job, "the job cannot go on: {failure}");
+            }
+        };
+        stream::iter(wanted).for_each_concurrent(STARTING_MAX, start).await;
+        Ok(())
+    }
+
+    /// Stops every run behind a last checkpoint; what is wanted of the jobs stays, so that the next process goes on.
+    pub async fn suspend(self: &Arc<Self>) {
+        let runners: Vec<_> = self.runners.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        let stop = async |runner: Arc<Runner>| {
+            let _turn = runner.turn.lock().await;
+            if let Err(failure) = runner.stop(self).await {
+                tracing::warn!(job = %runner.job, "the job goes on from an earlier checkpoint: {failure}");
+                runner.cancel().await;
+            }
+        };
+        stream::iter(runners).for_each_concurrent(STARTING_MAX, stop).await;
+    }
+
+    /// Submits a job.
+    ///
+    /// # Errors
+    /// The job file has mistakes, or there is such a job.
+    pub async fn submit(self: &Arc<Self>, change: &Change, submission: Submission) -> Result<(String, Revision), Failure> {
+        let (asked, start) = self.asked(&change.tenant, submission.clone()).await?;
+        let name = self.preparing.name(&asked)?;
+        components::check(&name, "job")?;
+        let runner = self.runner(&change.tenant, &name);
+        let _turn = runner.turn.lock().await;
+        if self.store.get::<Job>(&change.tenant, &name).await?.is_some() {
+            return Err(Failure::new(ErrorKind::Conflict, format!("there is a job `{name}` already"))
+                .fix(format!("give the job another name (`job:` in the job file), or replace it: PUT /v1/jobs/{name}")));
+        }
+        let prepared = self.preparing.prepare(&change.tenant, &asked, None).await?;
+        self.clear(&change.tenant, &name)?;
+        let version = JobVersion {
+            number: 1,
+            at_ms: self.clock.now_ms(),
+            by: change.by.clone(),
+            origin: Origin::Submitted,
+            spec: asked.spec,
+            replaced: asked.replaced,
+            components: prepared.components,
+        };
+        let desired = if submission.paused { Desired::Paused } else { Desired::Running };
+        let job = Job { desired, created_ms: self.clock.now_ms(), versions: vec![version], start };
+        let revision = self.store.put(&change.tenant, &name, &job, Expected::Absent).await?;
+        if !submission.paused {
+            // It was planned a moment ago: what fails now is what a run can fail of, and is seen where the job is looked at.
+            drop(runner.start(self, &job).await);
+        }
+        Ok((name, revision))
+    }
+
+    /// What a submission asks for: with a savepoint and without a job file, the job file of that savepoint.
+    pub async fn asked(&self, tenant: &TenantId, submission: Submission) -> Result<(Asked, Option<Start>), Failure> {
+        let Submission { spec, replaced, start, .. } = submission;
+        let mut asked = Asked { spec, replaced: BTreeMap::new(), components: BTreeMap::new() };
+        if let (Some(start), true) = (&start, asked.spec.trim().is_empty()) {
+            let name = savepoints::entry(start.job.as_str(), &start.savepoint);
+            let found = self.store.get::<Savepoint>(tenant, &name).await?;
+            let found = found.ok_or_else(|| Failure::new(ErrorKind::NotFound, format!("there is no savepoint `{name}`")))?.object;
+            asked = Asked { spec: found.spec, replaced: found.replaced, components: found.components };
+        }
+        asked.replaced.extend(replaced);
+        Ok((asked, start))
+    }
+
+    /// Puts another job file in the place of the one before: the job stops behind a checkpoint and goes on from there.
+    ///
+    /// # Errors
+    /// The job file has mistakes or is of another job, or the state has no place in it. The job runs on as it was.
+    pub async fn replace(self: &Arc<Self>, change: &Change, name: &str, spec: String) -> Result<Revision, Failure> {
+        let asked = Asked { spec, ..Asked::default() };
+        let named = self.preparing.name(&asked)?;
+        if named != name {
+            return Err(Failure::new(ErrorKind::Invalid, format!("the job file is of job `{named}`, not `{name}`"))
+                .fix(format!("write `job: {name}` in it, or submit it as a job of its own")));
+        }
+        self.restart_as(change, name, |_| Ok((asked.clone(), Origin::Replaced))).await
+    }
+
+    /// Changes the parallelism of a job: it stops behind a checkpoint and goes on from there.
+    ///
+    /// # Errors
+    /// There is no such job, or it cannot be stopped.
+    pub async fn scale(self: &Arc<Self>, change: &Change, name: &str, parallelism: NonZeroU32) -> Result<Revision, Failure> {
+        let scaled = |job: &Job| {
+            let mut asked = Asked::of(job.current());
+            asked.replaced.insert("parallelism".to_owned(), Value::from(parallelism.get()));
+            Ok((asked, Origin::Scaled))
+        };
+        self.restart_as(change, name, scaled).await
+    }
+
+    /// Plans another version, stops the job behind a checkpoint, and starts it as that version if it is to run.
+    async fn restart_as(
+        self: &Arc<Self>,
+        change: &Change,
+        name: &str,
+        asked: impl FnOnce(&Job) -> Result<(Asked, Origin), Failure>,
+    ) -> Result<Revision, Failure> {
+        let runner = self.runner(&change.tenant, name);
+        let _turn = self.turn(&runner)?;
+        let found = self.expected(change, name).await?;
+        let (asked, origin) = asked(&found.object)?;
+        let prepared = self.preparing.prepare(&change.tenant, &asked, None).await?;
+        runner.stop(self).await?;
+        let job = self.with_version(found.object.clone(), change, Asked { components: prepared.components, ..asked }, origin);
+        let revision = self.store.put(&change.tenant, name, &job, Expected::At(found.revision)).await?;
+        if job.desired != Desired::Running {
+            return Ok(revision);
+        }
+        if let Err(failure) = runner.start(self, &job).await {
+            // Nothing of the new version has run: the one before goes on where it stopped.
+            self.store.put(&change.tenant, name, &found.object, Expected::At(revision)).await?;
+            runner.start(self, &found.object).await?;
+            return Err(failure);
+        }
+        self.events.emit(&change.tenant, Some(name), What::Version { version: job.current().number });
+        Ok(revision)
+    }
+
+    /// The job with one more version.
+    fn with_version(&self, mut job: Job, change: &Change, asked: Asked, origin: Origin) -> Job {
+        let Asked { spec, replaced, components } = asked;
+        let number = job.current().number + 1;
+        job.versions.push(JobVersion { number, at_ms: self.clock.now_ms(), by: change.by.clone(), origin, spec, replaced, components });
+        if job.versions.len() > VERSIONS_MAX {
+            job.versions.remove(0);
+        }
+        job
+    }
+
+    /// Pauses or stops a job behind a checkpoint.
+    ///
+    /// # Errors
+    /// There is no such job, or no last checkpoint: it runs on.
+    pub async fn halt(self: &Arc<Self>, change: &Change, name: &str, desired: Desired) -> Result<Revision, Failure> {
+        let runner = self.runner(&change.tenant, name);
+        let _turn = runner.turn.lock().await;
+        let found = self.expected(change, name).await?;
+        runner.stop(self).await?;
+        let job = Job { desired, ..found.object };
+        Ok(self.store.put(&change.tenant, name, &job, Expected::At(found.revision)).await?)
+    }
+
+    /// Has a job run again, from its last checkpoint.
+    ///
+    /// # Errors
+    /// There is no such job, or it cannot start.
+    pub async fn resume_one(self: &Arc<Self>, change: &Change, name: &str) -> Result<Revision, Failure> {
+        let runner = self.runner(&change.tenant, name);
+        let _turn = runner.turn.lock().await;
+        let found = self.expected(change, name).await?;
+        let job = Job { desired: Desired::Running, ..found.object };
+        let revision = self.store.put(&change.tenant, name, &job, Expected::At(found.revision)).await?;
+        if runner.running().is_none() {
+            runner.start(self, &job).await?;
+        }
+        Ok(revision)
+    }
+
+    /// Deletes a job that does not run, with everything that it keeps.
+    ///
+    /// # Errors
+    /// It runs, or it has savepoints and nobody said that they may go.
+    pub async fn delete(self: &Arc<Self>, change: &Change, name: &str, with_savepoints: bool) -> Result<(), Failure> {
+        let runner = self.runner(&change.tenant, name);
+        let _turn = runner.turn.lock().await;
+        let found = self.expected(change, name).await?;
+        if runner.running().is_some() {
+            return Err(
+                Failure::new(ErrorKind::Conflict, format!("job `{name}` runs")).fix(format!("stop it first: millstream stop {name}"))
+            );
+        }
+        let savepoints = self.savepoint_entries(&change.tenant, name).await?;
+        if !savepoints.is_empty() && !with_savepoints {
+            return Err(Failure::new(ErrorKind::Conflict, format!("job `{name}` has {} savepoints", savepoints.len()))
+                .fix("delete them first, or say that they go with it: ?savepoints=delete"));
+        }
+        self.store.remove::<Job>(&change.tenant, name, Expected::At(found.revision)).await?;
+        for savepoint in savepoints {
+            self.store.remove::<Savepoint>(&change.tenant, &savepoint.name, Expected::Any).await?;
+        }
+        self.runners.lock().unwrap_or_else(PoisonError::into_inner).remove(&(change.tenant.clone(), name.to_owned()));
+        self.clear(&change.tenant, name)
+    }
+
+    /// What a deleted job of this name left: a new one must not go on from there.
+    fn clear(&self, tenant: &TenantId, name: &str) -> Result<(), Failure> {
+        match std::fs::remove_dir_all(self.directory_of(tenant, name)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Failure::new(ErrorKind::Unavailable, format!("the directory of job `{name}` cannot be removed")).because(&error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The job, as who asks has read it.
+    pub(crate) async fn expected(&self, change: &Change, name: &str) -> Result<Found<Job>, Failure> {
+        let found = self.job(&change.tenant, name).await?;
+        match change.expected {
+            Some(expected) if expected != found.revision => {
+                Err(Failure::new(ErrorKind::Conflict, format!("job `{name}` has changed since it was read"))
+                    .fix("read it again, and send its new ETag"))
+            }
+            _ => Ok(found),
+        }
+    }
+
+    /// The turn of a job, for changes of which two at once make no sense.
+    pub(crate) fn turn<'a>(&self, runner: &'a Runner) -> Result<tokio::sync::MutexGuard<'a, ()>, Failure> {
+        runner.turn.try_lock().map_err(|_| {
+            Failure::new(ErrorKind::Conflict, format!("another change of job `{}` is under way", runner.job))
+                .fix("wait for it: millstream jobs shows what every job does")
+        })
+    }
+}
