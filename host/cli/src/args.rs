@@ -3,8 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::{
-    build, checkpoint, completions, doctor, explain, inspect, new, run, savepoint, schema, state, status, stop, terminal::Colors, test,
-    validate,
+    build, checkpoint, completions, doctor, explain, inspect, new, run, savepoint, schema, serve, state, status, stop, terminal::Colors,
+    test, validate,
 };
 
 /// Runs jobs on streams of rows whose logic is WebAssembly.
@@ -43,6 +43,9 @@ First steps:
 #[derive(Subcommand)]
 pub enum Command {
     Run(run::Arguments),
+    Serve(serve::Arguments),
+    #[command(hide = true)]
+    CompileComponent(serve::CompileArguments),
     Status(status::Arguments),
     Stop(stop::Arguments),
     Savepoint(savepoint::Arguments),
@@ -64,6 +67,7 @@ impl Command {
     pub fn wants_json(&self) -> bool {
         match self {
             Self::Run(arguments) => arguments.json,
+            Self::Serve(arguments) => arguments.json,
             Self::Status(arguments) => arguments.json,
             Self::Stop(arguments) => arguments.json,
             Self::Savepoint(arguments) => arguments.json(),
@@ -72,7 +76,13 @@ impl Command {
             Self::Validate(arguments) => arguments.json,
             Self::Inspect(arguments) => arguments.json,
             Self::Doctor(arguments) => arguments.json,
-            Self::Explain(_) | Self::Schema(_) | Self::New(_) | Self::Build(_) | Self::Test(_) | Self::Completions(_) => false,
+            Self::CompileComponent(_)
+            | Self::Explain(_)
+            | Self::Schema(_)
+            | Self::New(_)
+            | Self::Build(_)
+            | Self::Test(_)
+            | Self::Completions(_) => false,
         }
     }
 }

@@ -6,20 +6,24 @@ use std::{
 };
 
 use indicatif::{MultiProgress, ProgressDrawTarget};
-use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
+use millstream_server::logs::Logs;
+use tracing_subscriber::{
+    EnvFilter, Layer as _, filter::LevelFilter, fmt::MakeWriter, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+};
 
 /// The progress display; log lines are written above it.
 pub static DISPLAY: LazyLock<MultiProgress> = LazyLock::new(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr()));
 
-/// Starts logging for the whole process. A filter that cannot be read is said and replaced by warnings.
-pub fn start(filter: &str) {
+/// Starts logging for the whole process; `logs` keep the lines of jobs. A filter that cannot be read is said and replaced by warnings.
+pub fn start(filter: &str, logs: Option<Logs>) {
     let (filter, unreadable) = match EnvFilter::try_new(filter) {
         Ok(filter) => (filter, None),
         Err(error) => (EnvFilter::new("warn"), Some(error)),
     };
     let colors = anstream::AutoStream::choice(&io::stderr()) != anstream::ColorChoice::Never;
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colors).with_writer(AboveDisplay);
-    subscriber.init();
+    let shown = tracing_subscriber::fmt::layer().with_ansi(colors).with_writer(AboveDisplay).with_filter(filter);
+    let kept = logs.map(|logs| logs.with_filter(LevelFilter::INFO));
+    tracing_subscriber::registry().with(shown).with(kept).init();
     if let Some(error) = unreadable {
         tracing::warn!("log filter not understood, showing warnings: {error}");
     }

@@ -25,6 +25,7 @@ mod report;
 mod run;
 mod savepoint;
 mod schema;
+mod serve;
 mod signals;
 mod state;
 mod status;
@@ -34,9 +35,11 @@ mod terminal;
 mod test;
 mod validate;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, sync::Arc};
 
 use clap::Parser;
+use millstream_engine::clock::SystemClock;
+use millstream_server::logs::Logs;
 
 use crate::{
     args::{Cli, Command},
@@ -46,9 +49,10 @@ use crate::{
 fn main() -> ExitCode {
     let cli = Cli::parse();
     terminal::set_colors(cli.color);
-    logging::start(&cli.log);
+    let logs = Logs::new(Arc::new(SystemClock));
+    logging::start(&cli.log, matches!(cli.command, Command::Serve(_)).then(|| logs.clone()));
     let json = cli.command.wants_json();
-    match execute(cli.command) {
+    match execute(cli.command, logs) {
         Ok(exit) => exit.into(),
         Err(failure) => {
             failure.print(json);
@@ -57,9 +61,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn execute(command: Command) -> Result<Exit, Failure> {
+fn execute(command: Command, logs: Logs) -> Result<Exit, Failure> {
     match command {
         Command::Run(arguments) => run::execute(arguments),
+        Command::Serve(arguments) => serve::execute(arguments, logs),
+        Command::CompileComponent(arguments) => serve::compile_component(&arguments),
         Command::Status(arguments) => status::execute(arguments),
         Command::Stop(arguments) => stop::execute(arguments),
         Command::Savepoint(arguments) => savepoint::execute(arguments),

@@ -10,6 +10,7 @@ mod watch;
 
 use std::{io::IsTerminal, num::NonZeroUsize, path::PathBuf, sync::Arc, thread};
 
+pub use crash::crash_points;
 use millstream_engine::{
     graph::{JobPlan, NodeKind},
     run::{self, RunSettings, StateDirectory},

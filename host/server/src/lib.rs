@@ -5,17 +5,21 @@
 
 #![forbid(unsafe_code)]
 
+pub mod api;
 pub mod backups;
 pub mod catalogue;
 pub mod components;
 pub mod events;
 pub mod failure;
+pub mod http;
 pub mod jobs;
 pub mod kept;
+pub mod logs;
 pub mod place;
 pub mod random;
 pub mod report;
 pub mod savepoint;
+pub mod serve;
 pub mod state;
 pub mod text;
 pub mod token;

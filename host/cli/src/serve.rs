@@ -1,0 +1,198 @@
+//! `millstream serve`: the service. And the child in which it compiles what is pushed.
+
+use std::{
+    io::IsTerminal as _,
+    net::SocketAddr,
+    num::{NonZeroU32, NonZeroUsize},
+    path::PathBuf,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use millstream_server::{
+    components::compile,
+    failure,
+    logs::Logs,
+    report::Report,
+    serve::{Server, Settings, compiled_directory, connectors},
+};
+use millstream_wasm::{Runtime, RuntimeSettings};
+use tokio::sync::watch;
+
+use crate::{
+    machine,
+    report::{Exit, Failure},
+    run::crash_points,
+    signals::Signals,
+    terminal::{self, STRONG},
+};
+
+/// Runs the service: components and jobs are pushed, submitted, watched and swapped over HTTP.
+///
+/// At the first start it prints a token with the scope `admin`, once: `millstream login` keeps it. Jobs run durably: after a crash, or the end of the
+/// service, every job that should run goes on from its last checkpoint when the service starts again. SIGTERM and Ctrl-C stop every job behind a
+/// checkpoint; again gives up at once.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  millstream serve                                        on 127.0.0.1:7070, in ./millstream-data
+  millstream serve --dir /var/lib/millstream --listen 0.0.0.0:7070 --tls-cert cert.pem --tls-key key.pem
+  millstream serve --listen 0.0.0.0:7070 --behind-proxy   somebody in front of it encrypts
+
+Exit codes:
+  0  ended by a signal, every job behind a checkpoint
+  1  the directory is in use or damaged, or the address is taken
+  2  it would be open to others without TLS, or a certificate cannot be used")]
+pub struct Arguments {
+    /// Where everything lies that the service must not lose; made if it is not there.
+    #[arg(long, value_name = "DIR", default_value = "millstream-data", env = "MILLSTREAM_DIR")]
+    dir: PathBuf,
+    /// Where it listens.
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:7070", env = "MILLSTREAM_LISTEN")]
+    listen: SocketAddr,
+    /// Certificate chain, PEM; read again when it changes.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// Private key, PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// A proxy in front of it encrypts: listen on other addresses than loopback without TLS.
+    #[arg(long, conflicts_with = "tls_cert")]
+    behind_proxy: bool,
+    /// Where relative paths of job files start [default: DIR/files].
+    #[arg(long, value_name = "DIR")]
+    files: Option<PathBuf>,
+    /// Instances of components at once, over all jobs.
+    #[arg(long, value_name = "N", default_value_t = 4_000)]
+    instances: u32,
+    /// Memory that compiling one component may take, in MiB.
+    #[arg(long, value_name = "MIB", default_value_t = 2_048)]
+    compile_memory: u64,
+    /// CPU time that compiling one component may take, in seconds.
+    #[arg(long, value_name = "S", default_value_t = 120)]
+    compile_cpu: u64,
+    /// Write where it listens, and the first token, to standard output as one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+pub fn execute(arguments: Arguments, logs: Logs) -> Result<Exit, Failure> {
+    let data = runtime("millstream-data", thread::available_parallelism().map_or(1, NonZeroUsize::get))?;
+    let control = runtime("millstream-control", 2)?;
+    let ended = control.block_on(serve(&arguments, logs, data.handle()));
+    data.shutdown_background();
+    control.shutdown_background();
+    ended
+}
+
+fn runtime(name: &str, threads: usize) -> Result<tokio::runtime::Runtime, Failure> {
+    let built = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).thread_name(name).enable_all().build();
+    built.map_err(|error| Failure::new(Exit::Failed, "the threads of the service cannot be started").because(&error))
+}
+
+async fn serve(arguments: &Arguments, logs: Logs, data: &tokio::runtime::Handle) -> Result<Exit, Failure> {
+    let mut signals = Signals::listen()?;
+    let server = Server::open(settings(arguments, logs, data)?).await?;
+    say(arguments, &server);
+    let (close, closing) = watch::channel(false);
+    let mut serving = tokio::spawn(server.serve(closing));
+    tokio::select! {
+        ended = &mut serving => {
+            ended.expect("serving does not panic and is not cancelled");
+            return Ok(Exit::Done);
+        }
+        _ = signals.next() => {}
+    }
+    terminal::note("stopping every job behind a checkpoint (again to give up at once)");
+    close.send_replace(true);
+    tokio::select! {
+        ended = &mut serving => {
+            ended.expect("serving does not panic and is not cancelled");
+            Ok(Exit::Done)
+        }
+        signal = signals.next() => Err(Failure::new(signal, "the service was given up: some jobs go on from an earlier checkpoint")),
+    }
+}
+
+fn settings(arguments: &Arguments, logs: Logs, data: &tokio::runtime::Handle) -> Result<Settings, Failure> {
+    let program = std::env::current_exe()
+        .map_err(|error| Failure::new(Exit::Failed, "the program does not find itself, to compile components").because(&error))?;
+    let compiled = compiled_directory(&arguments.dir);
+    let cores = thread::available_parallelism().ok().and_then(|cores| NonZeroU32::try_from(cores).ok());
+    Ok(Settings {
+        directory: arguments.dir.clone(),
+        listen: arguments.listen,
+        tls: arguments.tls_cert.clone().zip(arguments.tls_key.clone()),
+        is_behind_proxy: arguments.behind_proxy,
+        files: arguments.files.clone(),
+        instances: arguments.instances,
+        compiler: compile::Settings {
+            program,
+            arguments: vec!["compile-component".into(), "--compiled".into(), compiled.into()],
+            memory_bytes: arguments.compile_memory << 20,
+            cpu: Duration::from_secs(arguments.compile_cpu),
+        },
+        parallelism: cores.unwrap_or(NonZeroU32::MIN),
+        data: data.clone(),
+        connectors: connectors(),
+        logs,
+        crash: crash_points()?,
+    })
+}
+
+fn say(arguments: &Arguments, server: &Server) {
+    let scheme = if arguments.tls_cert.is_some() { "https" } else { "http" };
+    let url = format!("{scheme}://{}", server.address());
+    if arguments.json {
+        terminal::print(&serde_json::json!({ "url": url, "token": server.first_token() }).to_string());
+        return;
+    }
+    terminal::note(&format!("{STRONG}{url}{STRONG:#}, in {}", arguments.dir.display()));
+    if let Some(token) = server.first_token() {
+        terminal::note(&format!(
+            "first token, with the scope admin, shown this once:\n  {token}\n  millstream login {url} --token {token}"
+        ));
+    } else if std::io::stderr().is_terminal() {
+        terminal::note("stop it with Ctrl-C");
+    }
+}
+
+/// Compiles one component and says what it is: the child of the service.
+#[derive(clap::Args)]
+pub struct CompileArguments {
+    /// Where native code goes.
+    #[arg(long, value_name = "DIR")]
+    compiled: PathBuf,
+    /// The component.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+}
+
+pub fn compile_component(arguments: &CompileArguments) -> Result<Exit, Failure> {
+    let answer = machine::block_on(async { Ok::<_, Failure>(compiled(arguments).await) })?;
+    match answer {
+        Ok(report) => {
+            terminal::print(&serde_json::to_string(&report).expect("a report has string keys only"));
+            Ok(Exit::Done)
+        }
+        Err(failure) => {
+            terminal::print(&serde_json::json!({ "problems": failure.problems }).to_string());
+            Ok(Exit::Invalid)
+        }
+    }
+}
+
+async fn compiled(arguments: &CompileArguments) -> Result<Report, failure::Failure> {
+    let failed = |error: millstream_wasm::Error| failure::Failure::from_error(error.kind(), &error);
+    let settings = RuntimeSettings {
+        cache_dir: Some(arguments.compiled.clone()),
+        pooled_instances: machine::INSTANCES_TO_PLAN,
+        ..RuntimeSettings::default()
+    };
+    let bytes: Arc<[u8]> = std::fs::read(&arguments.file)
+        .map_err(|error| failure::Failure::new(millstream_model::ErrorKind::Unavailable, "the component cannot be read").because(&error))?
+        .into();
+    let component = Runtime::new(settings).map_err(failed)?.load(bytes, "the component").await.map_err(failed)?;
+    Report::of(&component).await.map_err(failed)
+}

@@ -1,0 +1,256 @@
+//! The service as a process: opened, started, served, ended.
+//!
+//! Start: lock the directory → open the catalogue → a first token, if there is none → listen → start every job that should run → ready. End: no new
+//! connection → every job stops behind a last checkpoint → done. Control (HTTP, catalogue, supervision) and data (rows) have runtimes of their own: full
+//! load does not make it mute.
+//!
+//! ```text
+//! DIR/lock            held by the process
+//! DIR/catalogue.log   crate::catalogue
+//! DIR/audit.log       crate::catalogue
+//! DIR/components/     crate::components
+//! DIR/compiled/       native code of components
+//! DIR/files/          where relative paths of job files start
+//! DIR/jobs/           crate::jobs
+//! ```
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    net::SocketAddr,
+    num::NonZeroU32,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use millstream_engine::{
+    clock::{Clock, SystemClock},
+    connector::Connectors,
+    run::CrashPoints,
+};
+use millstream_model::{ErrorKind, ids::TenantId};
+use millstream_state::{RocksShared, RocksSharedSettings};
+use millstream_storage::{DirectoryLock, durable};
+use millstream_wasm::{Runtime, RuntimeSettings};
+use tokio::{net::TcpListener, runtime::Handle, sync::watch};
+
+use crate::{
+    catalogue::{
+        Expected, Kind, LocalCatalogue, Store,
+        objects::{Answer, Scope},
+    },
+    components::{Components, compile},
+    events::Events,
+    failure::Failure,
+    http::{self, connection, service::Service, tls::Certificates},
+    jobs::{Jobs, prepare::Preparing},
+    logs::Logs,
+    random::Seeded,
+    token::{self, Wanted},
+};
+
+/// How often files of certificates and old answers are looked at.
+const TIDY_MS: i64 = 5_000;
+/// How long answers are kept under their idempotency keys.
+const ANSWERS_KEPT_MS: i64 = 24 * 3_600_000;
+
+/// What the service is told.
+pub struct Settings {
+    /// Where everything lies that it must not lose.
+    pub directory: PathBuf,
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Certificate and key; none: no TLS.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    /// Somebody in front of it encrypts.
+    pub is_behind_proxy: bool,
+    /// Where relative paths of job files start; none: `files` in the directory.
+    pub files: Option<PathBuf>,
+    /// Instances of components at once; addresses are reserved for them, not memory.
+    pub instances: u32,
+    /// Who compiles. The service adds where native code goes.
+    pub compiler: compile::Settings,
+    /// Parallelism of jobs that do not say theirs.
+    pub parallelism: NonZeroU32,
+    /// The data runtime.
+    pub data: Handle,
+    /// What job files may name.
+    pub connectors: Connectors,
+    /// Log lines of jobs.
+    pub logs: Logs,
+    /// For tests: where to die.
+    pub crash: Option<Arc<dyn CrashPoints>>,
+}
+
+/// The service, listening.
+pub struct Server {
+    service: Arc<Service>,
+    listener: TcpListener,
+    certificates: Option<Arc<Certificates>>,
+    address: SocketAddr,
+    first_token: Option<String>,
+    _lock: DirectoryLock,
+}
+
+/// Where native code of components goes.
+pub fn compiled_directory(directory: &Path) -> PathBuf {
+    directory.join("compiled")
+}
+
+/// Connectors that make sense in a service: its standard input and output are nobody's.
+pub fn connectors() -> Connectors {
+    let mut connectors = millstream_connectors::all();
+    connectors.sources.remove("stdin");
+    connectors.sinks.remove("stdout");
+    connectors
+}
+
+impl Server {
+    /// Opens the directory and listens. No job runs yet.
+    ///
+    /// # Errors
+    /// The directory is in use or damaged, the address is taken, or it is open to others without TLS.
+    pub async fn open(settings: Settings) -> Result<Self, Failure> {
+        check_exposure(&settings)?;
+        let directory = made(&settings.directory)?;
+        let lock = DirectoryLock::acquire(&directory)?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let store = Store::new(Arc::new(LocalCatalogue::open(&directory)?));
+        let certificates = settings.tls.as_ref().map(|(certificate, key)| Certificates::read(certificate, key)).transpose()?.map(Arc::new);
+        let first_token = first_token(&store, clock.now_ms()).await?;
+        let listener = TcpListener::bind(settings.listen).await;
+        let listener = listener.map_err(|error| {
+            Failure::new(ErrorKind::Conflict, format!("cannot listen on {}", settings.listen))
+                .because(&error)
+                .fix("choose another address with --listen")
+        })?;
+        let address = listener.local_addr().unwrap_or(settings.listen);
+        let service = service(settings, directory, store, clock)?;
+        Ok(Self { service, listener, certificates, address, first_token, _lock: lock })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The token that was made because there was none; it is shown this once.
+    pub fn first_token(&self) -> Option<&str> {
+        self.first_token.as_deref()
+    }
+
+    /// Starts what should run and serves until `closing` says so; then stops every job behind a last checkpoint.
+    pub async fn serve(self, closing: watch::Receiver<bool>) {
+        let Self { service, listener, certificates, _lock, .. } = self;
+        let router = http::dispatch::router(&service, &http::routes());
+        let starting = tokio::spawn(start(service.clone()));
+        let tidying = tokio::spawn(tidy(service.clone(), certificates.clone()));
+        connection::serve(listener, certificates, router, closing).await;
+        starting.abort();
+        tidying.abort();
+        service.jobs.suspend().await;
+    }
+}
+
+/// Anything but this machine alone needs encryption, or the word that somebody else sees to it.
+fn check_exposure(settings: &Settings) -> Result<(), Failure> {
+    if settings.listen.ip().is_loopback() || settings.tls.is_some() || settings.is_behind_proxy {
+        return Ok(());
+    }
+    Err(Failure::new(
+        ErrorKind::Invalid,
+        format!("{} can be reached from outside, and tokens would cross the network unencrypted", settings.listen),
+    )
+    .fix("give it --tls-cert and --tls-key, or say --behind-proxy if a proxy in front of it encrypts; or listen on 127.0.0.1"))
+}
+
+fn made(directory: &Path) -> Result<PathBuf, Failure> {
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).and_then(|()| directory.canonicalize());
+    made.map_err(|error| {
+        Failure::new(ErrorKind::Unavailable, format!("the directory `{}` cannot be made", directory.display())).because(&error)
+    })
+}
+
+async fn first_token(store: &Store, now_ms: i64) -> Result<Option<String>, Failure> {
+    if !store.tenants(Kind::Token).await?.is_empty() {
+        return Ok(None);
+    }
+    let wanted = Wanted { label: "made at the first start".to_owned(), scopes: BTreeSet::from([Scope::Admin]), expires_ms: None };
+    Ok(Some(token::make(store, &TenantId::local(), wanted, now_ms).await?.text))
+}
+
+fn service(settings: Settings, directory: PathBuf, store: Store, clock: Arc<dyn Clock>) -> Result<Arc<Service>, Failure> {
+    let runtime = RuntimeSettings {
+        cache_dir: Some(compiled_directory(&directory)),
+        pooled_instances: settings.instances,
+        ..RuntimeSettings::default()
+    };
+    let runtime = Runtime::new(runtime).map_err(|error| Failure::from_error(error.kind(), &error))?;
+    let components = Arc::new(Components::new(store.clone(), runtime, &directory, settings.compiler, clock.clone()));
+    let files = settings.files.unwrap_or_else(|| directory.join("files"));
+    durable::create_directory(&files)
+        .map_err(|error| Failure::new(ErrorKind::Unavailable, format!("`{}` cannot be made", files.display())).because(&error))?;
+    let events = Events::new(clock.clone());
+    let preparing = Preparing {
+        store: store.clone(),
+        components: components.clone(),
+        connectors: Arc::new(settings.connectors),
+        files,
+        clock: clock.clone(),
+        parallelism: settings.parallelism,
+    };
+    let jobs = Arc::new(Jobs {
+        store: store.clone(),
+        preparing,
+        directory: directory.join("jobs"),
+        clock: clock.clone(),
+        random: Arc::new(Seeded::from_system()?),
+        data: settings.data,
+        rocks: Arc::new(RocksShared::new(RocksSharedSettings::default())),
+        crash: settings.crash,
+        events: events.clone(),
+        runners: Mutex::default(),
+    });
+    let (logs, is_ready, answering) = (settings.logs, AtomicBool::new(false), Mutex::default());
+    Ok(Arc::new(Service { store, components, jobs, events, logs, clock, is_ready, answering }))
+}
+
+async fn start(service: Arc<Service>) {
+    let started = async {
+        service.components.resume().await?;
+        service.jobs.resume().await
+    };
+    if let Err(failure) = started.await {
+        tracing::error!("not every job could be started: {failure}");
+    }
+    service.is_ready.store(true, Ordering::Relaxed);
+}
+
+/// What is done now and then.
+async fn tidy(service: Arc<Service>, certificates: Option<Arc<Certificates>>) {
+    loop {
+        service.clock.sleep_until(service.clock.now_ms().saturating_add(TIDY_MS)).await;
+        if let Some(certificates) = certificates.clone() {
+            drop(tokio::task::spawn_blocking(move || certificates.refresh()).await);
+        }
+        if let Err(failure) = forget_answers(&service).await {
+            tracing::warn!("old answers could not be forgotten: {failure}");
+        }
+    }
+}
+
+async fn forget_answers(service: &Service) -> Result<(), Failure> {
+    let before_ms = service.clock.now_ms() - ANSWERS_KEPT_MS;
+    for tenant in service.store.tenants(Kind::Answer).await? {
+        for found in service.store.list::<Answer>(&tenant, None, usize::MAX).await? {
+            if found.object.at_ms < before_ms {
+                service.store.remove::<Answer>(&tenant, &found.name, Expected::At(found.revision)).await?;
+            }
+        }
+    }
+    Ok(())
+}
