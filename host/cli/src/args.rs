@@ -3,7 +3,10 @@
 use clap::{Parser, Subcommand};
 
 use crate::{
-    build, checkpoint, completions, doctor, explain, inspect, new, run, savepoint, schema, serve, state, status, stop, terminal::Colors,
+    build, checkpoint,
+    client::{components, contexts, jobs, streams, swap, tokens},
+    completions, doctor, explain, inspect, new, run, savepoint, schema, serve, state, status, stop,
+    terminal::Colors,
     test, validate,
 };
 
@@ -46,6 +49,27 @@ pub enum Command {
     Serve(serve::Arguments),
     #[command(hide = true)]
     CompileComponent(serve::CompileArguments),
+    Login(contexts::LoginArguments),
+    Context(contexts::ContextArguments),
+    Push(components::PushArguments),
+    Component(components::ComponentArguments),
+    Submit(jobs::SubmitArguments),
+    Jobs(jobs::JobsArguments),
+    /// Stops a job of the service behind a checkpoint, to go on later.
+    Pause(jobs::JobArguments),
+    /// Has a job of the service run again, from its last checkpoint.
+    Resume(jobs::JobArguments),
+    Scale(jobs::ScaleArguments),
+    Delete(jobs::DeleteArguments),
+    /// Shows the versions of a job of the service, and how each came about.
+    Versions(jobs::JobArguments),
+    Swap(swap::SwapArguments),
+    Rollback(swap::RollbackArguments),
+    Logs(streams::LogsArguments),
+    Tail(streams::TailArguments),
+    Events(streams::EventsArguments),
+    Token(tokens::TokenArguments),
+    Secret(tokens::SecretArguments),
     Status(status::Arguments),
     Stop(stop::Arguments),
     Savepoint(savepoint::Arguments),
@@ -68,8 +92,23 @@ impl Command {
         match self {
             Self::Run(arguments) => arguments.json,
             Self::Serve(arguments) => arguments.json,
-            Self::Status(arguments) => arguments.json,
-            Self::Stop(arguments) => arguments.json,
+            Self::Login(arguments) => arguments.json,
+            Self::Push(arguments) => arguments.service.json,
+            Self::Component(arguments) => arguments.json(),
+            Self::Submit(arguments) => arguments.service.json,
+            Self::Jobs(arguments) => arguments.service.json,
+            Self::Pause(arguments) | Self::Resume(arguments) | Self::Versions(arguments) => arguments.service.json,
+            Self::Scale(arguments) => arguments.service.json,
+            Self::Delete(arguments) => arguments.service.json,
+            Self::Swap(arguments) => arguments.service.json,
+            Self::Rollback(arguments) => arguments.service.json,
+            Self::Logs(arguments) => arguments.service.json,
+            Self::Tail(arguments) => arguments.service.json,
+            Self::Events(arguments) => arguments.service.json,
+            Self::Token(arguments) => arguments.json(),
+            Self::Secret(arguments) => arguments.json(),
+            Self::Status(arguments) => arguments.service.json,
+            Self::Stop(arguments) => arguments.service.json,
             Self::Savepoint(arguments) => arguments.json(),
             Self::Checkpoint(arguments) => arguments.json(),
             Self::State(arguments) => arguments.json(),
@@ -77,6 +116,7 @@ impl Command {
             Self::Inspect(arguments) => arguments.json,
             Self::Doctor(arguments) => arguments.json,
             Self::CompileComponent(_)
+            | Self::Context(_)
             | Self::Explain(_)
             | Self::Schema(_)
             | Self::New(_)

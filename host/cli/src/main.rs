@@ -11,6 +11,7 @@
 mod args;
 mod build;
 mod checkpoint;
+mod client;
 mod completions;
 mod control;
 mod doctor;
@@ -43,6 +44,7 @@ use millstream_server::logs::Logs;
 
 use crate::{
     args::{Cli, Command},
+    client::{components, contexts, jobs, streams, swap, tokens},
     report::{Exit, Failure},
 };
 
@@ -66,6 +68,24 @@ fn execute(command: Command, logs: Logs) -> Result<Exit, Failure> {
         Command::Run(arguments) => run::execute(arguments),
         Command::Serve(arguments) => serve::execute(arguments, logs),
         Command::CompileComponent(arguments) => serve::compile_component(&arguments),
+        Command::Login(arguments) => contexts::login(arguments),
+        Command::Context(arguments) => contexts::context(arguments),
+        Command::Push(arguments) => components::push(arguments),
+        Command::Component(arguments) => components::component(arguments),
+        Command::Submit(arguments) => jobs::submit(arguments),
+        Command::Jobs(arguments) => jobs::jobs(arguments),
+        Command::Pause(arguments) => jobs::pause(arguments),
+        Command::Resume(arguments) => jobs::resume(arguments),
+        Command::Scale(arguments) => jobs::scale(arguments),
+        Command::Delete(arguments) => jobs::delete(arguments),
+        Command::Versions(arguments) => jobs::versions(arguments),
+        Command::Swap(arguments) => swap::swap(arguments),
+        Command::Rollback(arguments) => swap::rollback(arguments),
+        Command::Logs(arguments) => streams::logs(arguments),
+        Command::Tail(arguments) => streams::tail(arguments),
+        Command::Events(arguments) => streams::events(arguments),
+        Command::Token(arguments) => tokens::token(arguments),
+        Command::Secret(arguments) => tokens::secret(arguments),
         Command::Status(arguments) => status::execute(arguments),
         Command::Stop(arguments) => stop::execute(arguments),
         Command::Savepoint(arguments) => savepoint::execute(arguments),

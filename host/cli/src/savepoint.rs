@@ -17,6 +17,7 @@ use millstream_server::{
 };
 
 use crate::{
+    client::{Service, jobs},
     control::{client, protocol::Request},
     machine,
     report::{Exit, Failure},
@@ -32,6 +33,7 @@ use crate::{
 Examples:
   millstream savepoint create before-upgrade --state state
   millstream savepoint list --state state
+  millstream savepoint create before-upgrade --job flights     of a job of the service
   millstream savepoint inspect before-upgrade --state state
   millstream savepoint export before-upgrade backup/monday --state state
   millstream savepoint import backup/monday --state other --name monday
@@ -56,10 +58,10 @@ enum Command {
         #[arg(long, value_name = "NUMBER")]
         checkpoint: Option<u64>,
         #[command(flatten)]
-        of: OfJob,
+        of: OfAny,
     },
     /// Lists the savepoints of a job.
-    List(OfJob),
+    List(OfAny),
     /// Shows what a savepoint holds.
     Inspect {
         /// Its directory, or with --state its name.
@@ -77,7 +79,7 @@ enum Command {
         /// Its name.
         name: String,
         #[command(flatten)]
-        of: OfJob,
+        of: OfAny,
     },
     /// Copies a savepoint to a directory outside, and verifies the copy.
     Export {
@@ -112,31 +114,66 @@ struct OfJob {
     json: bool,
 }
 
+/// A job directory, or a job of the service.
+#[derive(clap::Args)]
+struct OfAny {
+    /// The job directory: what `millstream run` was given as --state.
+    #[arg(long, value_name = "DIR", required_unless_present = "job")]
+    state: Option<PathBuf>,
+    /// A job of the service, in place of a directory.
+    #[arg(long, value_name = "JOB", conflicts_with = "state")]
+    job: Option<String>,
+    #[command(flatten)]
+    service: Service,
+}
+
+/// What is meant.
+enum Of<'a> {
+    Directory(OfJob),
+    Job(&'a str),
+}
+
+impl OfAny {
+    fn which(&self) -> Of<'_> {
+        match (&self.job, &self.state) {
+            (Some(job), _) => Of::Job(job),
+            (None, state) => Of::Directory(OfJob { state: state.clone().unwrap_or_default(), json: self.service.json }),
+        }
+    }
+}
+
 impl Arguments {
     /// Whether results and failures are wanted as JSON.
     pub fn json(&self) -> bool {
         match &self.command {
-            Command::Create { of, .. }
-            | Command::List(of)
-            | Command::Delete { of, .. }
-            | Command::Export { of, .. }
-            | Command::Import { of, .. } => of.json,
+            Command::Create { of, .. } | Command::List(of) | Command::Delete { of, .. } => of.service.json,
+            Command::Export { of, .. } | Command::Import { of, .. } => of.json,
             Command::Inspect { json, .. } => *json,
         }
     }
 }
 
 pub fn execute(arguments: Arguments) -> Result<Exit, Failure> {
-    machine::block_on(async {
-        match arguments.command {
-            Command::Create { name, checkpoint, of } => create(name, checkpoint, &of).await,
-            Command::List(of) => list(&of).await,
-            Command::Inspect { savepoint, state, json } => inspect(&savepoint, state.as_deref(), json).await,
-            Command::Delete { name, of } => delete(&name, &of).await,
-            Command::Export { name, to, of } => export(&name, &to, &of).await,
-            Command::Import { from, name, of } => import(&from, name, &of).await,
-        }
-    })
+    match arguments.command {
+        Command::Create { name, checkpoint, of } => match (of.which(), checkpoint) {
+            (Of::Directory(directory), checkpoint) => machine::block_on(create(name, checkpoint, &directory)),
+            (Of::Job(job), None) => jobs::take_savepoint(job, name, &of.service),
+            (Of::Job(_), Some(_)) => {
+                Err(Failure::new(Exit::Invalid, "--checkpoint is for job directories: the service takes savepoints of the present"))
+            }
+        },
+        Command::List(of) => match of.which() {
+            Of::Directory(directory) => machine::block_on(list(&directory)),
+            Of::Job(job) => jobs::savepoints(job, &of.service),
+        },
+        Command::Inspect { savepoint, state, json } => machine::block_on(inspect(&savepoint, state.as_deref(), json)),
+        Command::Delete { name, of } => match of.which() {
+            Of::Directory(directory) => machine::block_on(delete(&name, &directory)),
+            Of::Job(job) => jobs::delete_savepoint(job, &name, &of.service),
+        },
+        Command::Export { name, to, of } => machine::block_on(export(&name, &to, &of)),
+        Command::Import { from, name, of } => machine::block_on(import(&from, name, &of)),
+    }
 }
 
 /// A savepoint is a copy of a committed checkpoint: of one that the running job takes now, or of the last one.

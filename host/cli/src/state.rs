@@ -22,6 +22,12 @@ use millstream_server::{
 };
 
 use crate::{
+    client::{
+        Service,
+        connection::escaped,
+        jobs,
+        place::{self, Target},
+    },
     machine,
     report::{Exit, Failure},
     terminal,
@@ -68,9 +74,8 @@ enum Command {
         /// A column of the key and its value; alone: null. Once for every column.
         #[arg(long, value_name = "COLUMN=VALUE", value_parser = key::said)]
         key: Vec<(String, Option<String>)>,
-        /// Print one JSON object per entry.
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        service: Service,
     },
     /// Shows what is kept, key by key.
     Scan {
@@ -79,9 +84,8 @@ enum Command {
         /// Entries, at most.
         #[arg(long, value_name = "N", default_value_t = 1_000)]
         limit: usize,
-        /// Print one JSON object per entry.
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        service: Service,
     },
     /// Writes all entries to a file.
     Export {
@@ -101,8 +105,9 @@ enum Command {
 
 #[derive(clap::Args)]
 struct Of {
-    /// A job directory or a savepoint.
-    #[arg(value_name = "PLACE")]
+    /// A job directory or a savepoint; or, to get and to scan, a job of the service. A directory that exists is one (`./NAME` to be sure), `job:NAME` is
+    /// always a job of the service.
+    #[arg(value_name = "PLACE|JOB")]
     place: PathBuf,
     /// Its id in the job file.
     #[arg(value_name = "OPERATOR")]
@@ -116,20 +121,44 @@ impl Arguments {
     /// Whether results and failures are wanted as JSON.
     pub fn json(&self) -> bool {
         match self.command {
-            Command::List { json, .. } | Command::Get { json, .. } | Command::Scan { json, .. } | Command::Export { json, .. } => json,
+            Command::List { json, .. } | Command::Export { json, .. } => json,
+            Command::Get { ref service, .. } | Command::Scan { ref service, .. } => service.json,
         }
     }
 }
 
 pub fn execute(arguments: Arguments) -> Result<Exit, Failure> {
-    machine::block_on(async {
-        match arguments.command {
-            Command::List { place, operator, json } => list(&place, operator.as_deref(), json).await,
-            Command::Get { of, key, json } => get(&of, &key, json).await,
-            Command::Scan { of, limit, json } => scan(&of, limit, json).await,
-            Command::Export { of, format, output, json } => export(&of, format, output.as_deref(), json).await,
-        }
-    })
+    match arguments.command {
+        Command::List { place, operator, json } => machine::block_on(list(&place, operator.as_deref(), json)),
+        Command::Get { of, key, service } => match place::target(&of.place, &service) {
+            Target::Directory(_) => machine::block_on(get(&of, &key, service.json)),
+            Target::Job(job) => of_service(&job, &of, &key, 10_000, &service),
+        },
+        Command::Scan { of, limit, service } => match place::target(&of.place, &service) {
+            Target::Directory(_) => machine::block_on(scan(&of, limit, service.json)),
+            Target::Job(job) => of_service(&job, &of, &[], limit, &service),
+        },
+        Command::Export { of, format, output, json } => machine::block_on(export(&of, format, output.as_deref(), json)),
+    }
+}
+
+/// Entries of a job of the service, one JSON object per line.
+fn of_service(job: &str, of: &Of, key: &[(String, Option<String>)], limit: usize, service: &Service) -> Result<Exit, Failure> {
+    let mut query = vec![format!("limit={limit}")];
+    query.extend(of.state_name.iter().map(|name| format!("state={}", escaped(name))));
+    let column = |(name, value): &(String, Option<String>)| match value {
+        Some(value) => format!("{name}={value}"),
+        None => name.clone(),
+    };
+    if !key.is_empty() {
+        query.push(format!("key={}", escaped(&key.iter().map(column).collect::<Vec<_>>().join(","))));
+    }
+    let found = jobs::read_state(&service.connect()?, job, &of.operator, &query.join("&"))?;
+    if found.entries.is_empty() && !key.is_empty() {
+        return Err(Failure::new(Exit::Failed, format!("`{}` keeps no state for this key", of.operator)));
+    }
+    found.entries.iter().for_each(|entry| terminal::print(&entry.to_string()));
+    Ok(Exit::Done)
 }
 
 impl Of {

@@ -11,6 +11,10 @@ use millstream_server::{
 };
 
 use crate::{
+    client::{
+        Service, jobs,
+        place::{self, Target},
+    },
     control::{
         client,
         protocol::{Request, Status},
@@ -33,19 +37,23 @@ Exit codes:
   1  the directory, or the process that runs the job, cannot be read
   2  there is no such job directory")]
 pub struct Arguments {
-    /// The job directory: what `millstream run` was given as --state.
-    #[arg(value_name = "DIR")]
+    /// The job directory: what `millstream run` was given as --state; or a job of the service. A directory that exists is one (`./NAME` to be
+    /// sure), `job:NAME` is always a job of the service.
+    #[arg(value_name = "DIR|JOB")]
     directory: PathBuf,
-    /// Print one JSON object.
-    #[arg(long)]
-    pub json: bool,
+    #[command(flatten)]
+    pub service: Service,
 }
 
 pub fn execute(arguments: Arguments) -> Result<Exit, Failure> {
-    let (place, owner) = Place::existing(&arguments.directory)?;
+    let directory = match place::target(&arguments.directory, &arguments.service) {
+        Target::Job(job) => return jobs::status(&job, &arguments.service),
+        Target::Directory(directory) => directory,
+    };
+    let (place, owner) = Place::existing(&directory)?;
     let running: Option<Status> = client::ask(&place, &Request::Status {})?;
     let last = machine::block_on(Kept::last(&place, &owner))?.map(|kept| kept.facts());
-    terminal::print(&if arguments.json {
+    terminal::print(&if arguments.service.json {
         to_json(&owner, running.as_ref(), last.as_ref()).to_string()
     } else {
         to_text(&owner, running, last)

@@ -7,6 +7,10 @@ use millstream_engine::run::CheckpointReport;
 use millstream_server::{place::Place, savepoint};
 
 use crate::{
+    client::{
+        Service, jobs,
+        place::{self, Target},
+    },
     control::{client, protocol::Request},
     machine,
     report::{Exit, Failure},
@@ -27,20 +31,24 @@ Exit codes:
   1  it does not run, or it ended without a checkpoint of its own (the one before holds)
   2  there is no such job directory")]
 pub struct Arguments {
-    /// The job directory: what `millstream run` was given as --state.
-    #[arg(value_name = "DIR")]
+    /// The job directory: what `millstream run` was given as --state; or a job of the service. A directory that exists is one (`./NAME` to be
+    /// sure), `job:NAME` is always a job of the service.
+    #[arg(value_name = "DIR|JOB")]
     directory: PathBuf,
     /// Make a savepoint with this name of the last checkpoint.
     #[arg(long, value_name = "NAME")]
     savepoint: Option<String>,
-    /// Print one JSON object.
-    #[arg(long)]
-    pub json: bool,
+    #[command(flatten)]
+    pub service: Service,
 }
 
 pub fn execute(arguments: Arguments) -> Result<Exit, Failure> {
-    let (place, owner) = Place::existing(&arguments.directory)?;
     arguments.savepoint.as_deref().map_or(Ok(()), savepoint::check_name)?;
+    let directory = match place::target(&arguments.directory, &arguments.service) {
+        Target::Job(job) => return jobs::stop(&job, arguments.savepoint, &arguments.service),
+        Target::Directory(directory) => directory,
+    };
+    let (place, owner) = Place::existing(&directory)?;
     let report: Option<CheckpointReport> = client::ask(&place, &Request::Stop {})?;
     let report = report.ok_or_else(|| client::does_not_run(&place, &owner))?;
     // Whoever starts the job next must find the directory free.
@@ -50,7 +58,7 @@ pub fn execute(arguments: Arguments) -> Result<Exit, Failure> {
         Some(name) => Some(machine::block_on(savepoint::made(&place, &owner, name))?),
         None => None,
     };
-    terminal::print(&if arguments.json {
+    terminal::print(&if arguments.service.json {
         serde_json::json!({ "checkpoint": report, "savepoint": savepoint }).to_string()
     } else {
         let savepoint = arguments.savepoint.map(|name| format!(", savepoint `{name}`")).unwrap_or_default();

@@ -220,11 +220,11 @@ fn service(settings: Settings, directory: PathBuf, store: Store, clock: Arc<dyn 
 }
 
 async fn start(service: Arc<Service>) {
-    let started = async {
-        service.components.resume().await?;
-        service.jobs.resume().await
-    };
-    if let Err(failure) = started.await {
+    // One does not wait for the other: what is damaged of the one is no reason for the other to stand still.
+    if let Err(failure) = service.components.resume().await {
+        tracing::error!("not every component is compiled that was pushed: {failure}");
+    }
+    if let Err(failure) = service.jobs.resume().await {
         tracing::error!("not every job could be started: {failure}");
     }
     service.is_ready.store(true, Ordering::Relaxed);

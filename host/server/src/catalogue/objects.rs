@@ -116,7 +116,7 @@ pub struct Component {
 
 /// How far a component is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(tag = "phase", rename_all = "kebab-case")]
+#[serde(tag = "phase", rename_all = "kebab-case", rename_all_fields = "kebab-case")]
 pub enum ComponentPhase {
     /// It is being compiled.
     Compiling {

@@ -19,29 +19,30 @@ use crate::failure::Failure;
 pub struct Loader {
     components: Arc<Components>,
     tenant: TenantId,
-    /// Name in the job file → digest.
-    digests: Mutex<BTreeMap<String, String>>,
+    /// Name in the job file → digest, from when the version was made.
+    pinned: BTreeMap<String, String>,
+    /// The same, of every name that was asked for.
+    asked: Mutex<BTreeMap<String, String>>,
 }
 
 impl Loader {
     /// `pinned`: what names meant when the version was made; others mean what they mean now.
     pub fn new(components: Arc<Components>, tenant: TenantId, pinned: BTreeMap<String, String>) -> Self {
-        Self { components, tenant, digests: Mutex::new(pinned) }
+        Self { components, tenant, pinned, asked: Mutex::default() }
     }
 
-    /// What every name meant that was asked for, or pinned.
+    /// What every name meant that was asked for.
     pub fn into_digests(self) -> BTreeMap<String, String> {
-        self.digests.into_inner().unwrap_or_else(PoisonError::into_inner)
+        self.asked.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn find(&self, name: &str) -> Result<Component, Failure> {
-        let pinned = self.digests.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
-        let digest = match pinned {
-            Some(digest) => digest,
+        let digest = match self.pinned.get(name) {
+            Some(digest) => digest.clone(),
             None => self.components.resolve(&self.tenant, &Reference::parse(name)?).await?,
         };
         let component = self.components.load(&self.tenant, &digest, name).await?;
-        self.digests.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), digest);
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), digest);
         Ok(component)
     }
 }

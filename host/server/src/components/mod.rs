@@ -26,7 +26,7 @@ use millstream_wasm::Runtime;
 use tokio::sync::{Semaphore, watch};
 
 pub use loader::Loader;
-pub use name::{Reference, check, check_name, check_tag};
+pub use name::{Reference, Which, check, check_name, check_tag};
 pub use upload::Upload;
 
 use crate::{
@@ -212,11 +212,11 @@ impl Components {
     pub async fn resolve(&self, tenant: &TenantId, reference: &Reference) -> Result<String, Failure> {
         let tags = self.tags(tenant, &reference.name).await?.object;
         match &reference.which {
-            name::Which::Digest(digest) if tags.digests.contains(digest) => Ok(digest.clone()),
-            name::Which::Digest(digest) => {
+            Which::Digest(digest) if tags.digests.contains(digest) => Ok(digest.clone()),
+            Which::Digest(digest) => {
                 Err(Failure::new(ErrorKind::NotFound, format!("`sha256:{digest}` was not pushed as `{}`", reference.name)))
             }
-            name::Which::Tag(tag) => tags.tags.get(tag).cloned().ok_or_else(|| {
+            Which::Tag(tag) => tags.tags.get(tag).cloned().ok_or_else(|| {
                 let known: Vec<String> = tags.tags.keys().map(|tag| format!("`{tag}`")).collect();
                 let known = if known.is_empty() { "it has no tags".to_owned() } else { format!("it has {}", known.join(", ")) };
                 Failure::new(ErrorKind::NotFound, format!("component `{}` has no tag `{tag}`", reference.name)).fix(known)

@@ -189,6 +189,7 @@ async fn read_state(call: Call) -> Answer {
     let StateQuery { state, key, limit, fresh } = call.query()?;
     let limit = limited(limit, 100, 10_000)?;
     let (name, operator) = (call.parameter("job"), call.parameter("operator"));
+    call.service.jobs.job(call.tenant(), name).await?;
     if fresh {
         let running = call.service.jobs.runner(call.tenant(), name).must_run()?;
         running.handle.checkpoint().await.map_err(|error| Failure::from_error(error.kind(), &error))?;

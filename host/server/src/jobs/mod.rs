@@ -324,7 +324,7 @@ impl Jobs {
         }
         let savepoints = self.savepoint_entries(&change.tenant, name).await?;
         if !savepoints.is_empty() && !with_savepoints {
-            return Err(Failure::new(ErrorKind::Conflict, format!("job `{name}` has {} savepoints", savepoints.len()))
+            return Err(Failure::new(ErrorKind::Conflict, format!("job `{name}` still has savepoints: {}", savepoints.len()))
                 .fix("delete them first, or say that they go with it: ?savepoints=delete"));
         }
         self.store.remove::<Job>(&change.tenant, name, Expected::At(found.revision)).await?;

@@ -1,0 +1,89 @@
+//! `millstream swap` and `millstream rollback`.
+
+use std::collections::BTreeMap;
+
+use millstream_server::api::{Replacement, RollbackRequest, SwapReport, SwapRequest};
+use serde_json::Value;
+
+use super::{Service, jobs::path};
+use crate::{
+    report::{Exit, Failure},
+    terminal::{GOOD, STRONG},
+};
+
+/// Puts other components, or other settings, into operators of a running job of the service.
+///
+/// What does not fit is refused with what is different, and the job runs on as it was.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  millstream swap counts counts=count:v2
+  millstream swap counts enrich=enrich:v3 score=score:v7     several as one version
+  millstream swap counts --settings enrich='{\"limit\": 5}'")]
+pub struct SwapArguments {
+    /// The job.
+    #[arg(value_name = "JOB")]
+    job: String,
+    /// An operator, and the component that it is to run.
+    #[arg(value_name = "OPERATOR=NAME:TAG", value_parser = pair, required_unless_present = "settings")]
+    components: Vec<(String, String)>,
+    /// New settings of an operator, as JSON.
+    #[arg(long, value_name = "OPERATOR=JSON", value_parser = settings)]
+    settings: Vec<(String, Value)>,
+    #[command(flatten)]
+    pub service: Service,
+}
+
+/// Puts the components of an earlier version of a job of the service back.
+#[derive(clap::Args)]
+pub struct RollbackArguments {
+    /// The job.
+    #[arg(value_name = "JOB")]
+    job: String,
+    /// The version [default: the one before].
+    #[arg(long, value_name = "VERSION")]
+    to: Option<u64>,
+    #[command(flatten)]
+    pub service: Service,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((operator, component)) if !operator.is_empty() && !component.is_empty() => Ok((operator.to_owned(), component.to_owned())),
+        _ => Err("expected OPERATOR=NAME:TAG, as counts=count:v2".to_owned()),
+    }
+}
+
+fn settings(text: &str) -> Result<(String, Value), String> {
+    let (operator, json) = pair(text).map_err(|_| "expected OPERATOR=JSON".to_owned())?;
+    serde_json::from_str(&json).map(|value| (operator, value)).map_err(|error| format!("the settings are no JSON: {error}"))
+}
+
+pub fn swap(arguments: SwapArguments) -> Result<Exit, Failure> {
+    let mut operators: BTreeMap<String, Replacement> = BTreeMap::new();
+    let empty = || Replacement { component: None, settings: None };
+    for (operator, component) in arguments.components {
+        operators.entry(operator).or_insert_with(empty).component = Some(component);
+    }
+    for (operator, value) in arguments.settings {
+        operators.entry(operator).or_insert_with(empty).settings = Some(value);
+    }
+    let report: SwapReport = arguments.service.connect()?.post(&path(&arguments.job, "/swap"), &SwapRequest { operators })?;
+    Ok(arguments.service.show(&report, |report| text(&arguments.job, "swapped", report)))
+}
+
+pub fn rollback(arguments: RollbackArguments) -> Result<Exit, Failure> {
+    let report: SwapReport =
+        arguments.service.connect()?.post(&path(&arguments.job, "/rollback"), &RollbackRequest { to: arguments.to })?;
+    Ok(arguments.service.show(&report, |report| text(&arguments.job, "rolled back", report)))
+}
+
+/// `counts swapped: version 3; counts held up for 0.2 ms`.
+fn text(job: &str, done: &str, report: &SwapReport) -> String {
+    let longest =
+        |operator: &(&String, &millstream_server::api::OperatorSwap)| operator.1.pauses_us.iter().max().copied().unwrap_or_default();
+    let operators: Vec<String> =
+        report.operators.iter().map(|operator| format!("{} held up for {:.1} ms", operator.0, longest(&operator) as f64 / 1e3)).collect();
+    let behind = if operators.is_empty() { "it does not run".to_owned() } else { operators.join(", ") };
+    format!("{STRONG}{job}{STRONG:#} {GOOD}{done}{GOOD:#}: version {}; {behind}", report.version)
+}
