@@ -14,7 +14,7 @@ pub use crate::{
     jobs::{
         observed::{Observed, Phase},
         savepoints::SavepointView,
-        swap::{OperatorSwap, Replacement, SwapReport},
+        swap::{Replacement, SwapReport, Wanted as SwapRequest},
     },
     logs::Line,
     report::Report,
@@ -287,6 +287,9 @@ pub struct VersionView {
     pub components: BTreeMap<String, String>,
     /// Values that were replaced in the job file.
     pub replaced: BTreeMap<String, Value>,
+    /// It was swapped in, and the version before is kept at hand.
+    #[serde(default)]
+    pub on_probation: bool,
     /// The job file; of one version alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spec: Option<String>,
@@ -307,14 +310,6 @@ pub struct ScaleRequest {
     /// Parallel subtasks of everything that does not say its own.
     #[schemars(range(min = 1, max = 1024))]
     pub parallelism: u32,
-}
-
-/// What is swapped.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct SwapRequest {
-    /// Operator → what it is to run.
-    pub operators: BTreeMap<String, Replacement>,
 }
 
 /// Where to go back to.

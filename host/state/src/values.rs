@@ -451,7 +451,8 @@ impl ValueState {
 
     /// The disk has nothing that memory does not know.
     pub fn know_all(&self, table: &mut KeyTable) {
-        for slot in (0..table.slots() as u32).map(Slot).filter(|slot| table.rows.row(slot.0)[self.offset] & KNOWN == 0).collect::<Vec<_>>() {
+        for slot in (0..table.slots() as u32).map(Slot).filter(|slot| table.rows.row(slot.0)[self.offset] & KNOWN == 0).collect::<Vec<_>>()
+        {
             if table.is_used(slot.0) {
                 self.record_mut(table, slot)[0] |= KNOWN;
             }

@@ -48,7 +48,9 @@ pub fn measure(guests: &Guests) -> anyhow::Result<Vec<Figure>> {
         to_one.push(job.rescale(run, ("two", "two"), ("one", "1"))?);
         job.run("one", &["-p", "1"])?.kill()?;
     }
-    let how = format!("`millstream run --state`, {KEYS} keys on RocksDB, {RATE} rows/s, a checkpoint every 300 ms; wall clock, median of {TRIES}");
+    let how = format!(
+        "`millstream run --state`, {KEYS} keys on RocksDB, {RATE} rows/s, a checkpoint every 300 ms; wall clock, median of {TRIES}"
+    );
     let rescaled = format!("{how}; from `millstream stop --savepoint` to the first row of `run --restore`");
     Ok(vec![
         Figure::at_most("kill -9 to the first row of the next run", median(first), "s", 1.0, &how),

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use millstream_engine::run::SwitchAt;
 use millstream_server::api::{Replacement, RollbackRequest, SwapReport, SwapRequest};
 use serde_json::Value;
 
 use super::{Service, jobs::path};
 use crate::{
     report::{Exit, Failure},
-    terminal::{GOOD, STRONG},
+    terminal::{FAINT, GOOD, STRONG},
 };
 
 /// Puts other components, or other settings, into operators of a running job of the service.
@@ -27,6 +28,18 @@ pub struct SwapArguments {
     /// An operator, and the component that it is to run.
     #[arg(value_name = "OPERATOR=NAME:TAG", value_parser = pair, required_unless_present = "settings")]
     components: Vec<(String, String)>,
+    /// Only show what would change.
+    #[arg(long)]
+    dry_run: bool,
+    /// All subtasks switch at one barrier, so that what comes behind has all output of the old version before any of the new one.
+    #[arg(long)]
+    at_barrier: bool,
+    /// For how many seconds the old version is kept: the first failure of the new one puts it back.
+    #[arg(long, value_name = "S", default_value_t = 30)]
+    probation: u64,
+    /// Swap although the old version cannot read what the new one writes, so that only a savepoint leads back.
+    #[arg(long)]
+    one_way: bool,
     /// New settings of an operator, as JSON.
     #[arg(long, value_name = "OPERATOR=JSON", value_parser = settings)]
     settings: Vec<(String, Value)>,
@@ -68,8 +81,16 @@ pub fn swap(arguments: SwapArguments) -> Result<Exit, Failure> {
     for (operator, value) in arguments.settings {
         operators.entry(operator).or_insert_with(empty).settings = Some(value);
     }
-    let report: SwapReport = arguments.service.connect()?.post(&path(&arguments.job, "/swap"), &SwapRequest { operators })?;
-    Ok(arguments.service.show(&report, |report| text(&arguments.job, "swapped", report)))
+    let request = SwapRequest {
+        operators,
+        switch_at: if arguments.at_barrier { SwitchAt::Barrier } else { SwitchAt::Batch },
+        probation_s: Some(arguments.probation),
+        one_way: arguments.one_way,
+        dry_run: arguments.dry_run,
+    };
+    let report: SwapReport = arguments.service.connect()?.post(&path(&arguments.job, "/swap"), &request)?;
+    let done = if arguments.dry_run { "would be swapped" } else { "swapped" };
+    Ok(arguments.service.show(&report, |report| text(&arguments.job, done, report)))
 }
 
 pub fn rollback(arguments: RollbackArguments) -> Result<Exit, Failure> {
@@ -78,12 +99,17 @@ pub fn rollback(arguments: RollbackArguments) -> Result<Exit, Failure> {
     Ok(arguments.service.show(&report, |report| text(&arguments.job, "rolled back", report)))
 }
 
-/// `counts swapped: version 3; counts held up for 0.2 ms`.
+/// `counts swapped: version 3; held up for 0.2 ms`, and below what is different.
 fn text(job: &str, done: &str, report: &SwapReport) -> String {
-    let longest =
-        |operator: &(&String, &millstream_server::api::OperatorSwap)| operator.1.pauses_us.iter().max().copied().unwrap_or_default();
-    let operators: Vec<String> =
-        report.operators.iter().map(|operator| format!("{} held up for {:.1} ms", operator.0, longest(&operator) as f64 / 1e3)).collect();
-    let behind = if operators.is_empty() { "it does not run".to_owned() } else { operators.join(", ") };
-    format!("{STRONG}{job}{STRONG:#} {GOOD}{done}{GOOD:#}: version {}; {behind}", report.version)
+    let longest = report.pauses_us.iter().max().map(|&us| format!("; held up for {:.1} ms", us as f64 / 1e3)).unwrap_or_default();
+    let mut text = format!("{STRONG}{job}{STRONG:#} {GOOD}{done}{GOOD:#}: version {}{longest}\n", report.version);
+    for operator in report.swap.iter().flat_map(|swap| &swap.operators) {
+        for change in &operator.changes {
+            text += &format!("  {FAINT}{}{FAINT:#} {}\n", operator.operator, change.what);
+        }
+        for reason in &operator.one_way {
+            text += &format!("  {FAINT}{}{FAINT:#} no way back: {reason}\n", operator.operator);
+        }
+    }
+    text
 }

@@ -222,6 +222,9 @@ pub struct JobVersion {
     pub replaced: BTreeMap<String, Value>,
     /// Components as the job file names them → digest when the version was made.
     pub components: BTreeMap<String, String>,
+    /// It was swapped in, and the engine keeps the version before at hand.
+    #[serde(default)]
+    pub on_probation: bool,
 }
 
 /// How a version of a job came about.

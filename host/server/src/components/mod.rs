@@ -325,6 +325,16 @@ impl Components {
         Ok(component)
     }
 
+    /// The bytes of a component.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub async fn bytes(&self, digest: &str) -> Result<bytes::Bytes, Failure> {
+        let read = tokio::fs::read(self.file(digest)).await;
+        let failed = |error| Failure::new(ErrorKind::Unavailable, format!("component `sha256:{digest}` cannot be read")).because(&error);
+        read.map(bytes::Bytes::from).map_err(failed)
+    }
+
     fn loaded(&self, digest: &str) -> Option<millstream_wasm::Component> {
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         let at = loaded.iter().position(|(known, _)| known == digest)?;

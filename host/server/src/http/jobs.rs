@@ -227,6 +227,7 @@ fn version_view(version: &JobVersion, with_spec: bool) -> VersionView {
         origin: version.origin.clone(),
         components: version.components.clone(),
         replaced: version.replaced.clone(),
+        on_probation: version.on_probation,
         spec: with_spec.then(|| version.spec.clone()),
     }
 }
@@ -280,8 +281,8 @@ async fn scale(call: Call) -> Answer {
 
 async fn swap(call: Call) -> Answer {
     let name = call.parameter("job");
-    let SwapRequest { operators } = call.json()?;
-    let (report, revision) = call.service.jobs.swap(&call.change_of(name).await?, name, operators).await?;
+    let wanted: SwapRequest = call.json()?;
+    let (report, revision) = call.service.jobs.swap(&call.change_of(name).await?, name, wanted).await?;
     Ok(Reply::json(&report).etag(revision))
 }
 

@@ -135,7 +135,7 @@ impl Jobs {
                 // It is known from here on, whether it runs or not.
                 let runner = self.runner(&tenant, &found.name);
                 if found.object.desired == Desired::Running {
-                    wanted.push((runner, found.object));
+                    wanted.push((runner, self.undo_probation(&tenant, found).await?));
                 }
             }
         }
@@ -157,6 +157,11 @@ impl Jobs {
         let runners: Vec<_> = self.runners.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
         let stop = async |runner: Arc<Runner>| {
             let _turn = runner.turn.lock().await;
+            if let Ok(found) = self.job(&runner.tenant, runner.job.as_str()).await
+                && let Err(failure) = self.end_probation(&runner.tenant, found).await
+            {
+                tracing::warn!(job = %runner.job, "the end of a probation could not be written down: {failure}");
+            }
             if let Err(failure) = runner.stop(self).await {
                 tracing::warn!(job = %runner.job, "the job goes on from an earlier checkpoint: {failure}");
                 runner.cancel().await;
@@ -189,6 +194,7 @@ impl Jobs {
             spec: asked.spec,
             replaced: asked.replaced,
             components: prepared.components,
+            on_probation: false,
         };
         let desired = if submission.paused { Desired::Paused } else { Desired::Running };
         let job = Job { desired, created_ms: self.clock.now_ms(), versions: vec![version], start };
@@ -253,6 +259,7 @@ impl Jobs {
         let found = self.expected(change, name).await?;
         let (asked, origin) = asked(&found.object)?;
         let prepared = self.preparing.prepare(&change.tenant, &asked, None).await?;
+        let found = self.end_probation(&change.tenant, found).await?;
         runner.stop(self).await?;
         let job = self.with_version(found.object.clone(), change, Asked { components: prepared.components, ..asked }, origin);
         let revision = self.store.put(&change.tenant, name, &job, Expected::At(found.revision)).await?;
@@ -273,7 +280,8 @@ impl Jobs {
     fn with_version(&self, mut job: Job, change: &Change, asked: Asked, origin: Origin) -> Job {
         let Asked { spec, replaced, components } = asked;
         let number = job.current().number + 1;
-        job.versions.push(JobVersion { number, at_ms: self.clock.now_ms(), by: change.by.clone(), origin, spec, replaced, components });
+        let (at_ms, by) = (self.clock.now_ms(), change.by.clone());
+        job.versions.push(JobVersion { number, at_ms, by, origin, spec, replaced, components, on_probation: false });
         if job.versions.len() > VERSIONS_MAX {
             job.versions.remove(0);
         }
@@ -288,6 +296,7 @@ impl Jobs {
         let runner = self.runner(&change.tenant, name);
         let _turn = runner.turn.lock().await;
         let found = self.expected(change, name).await?;
+        let found = self.end_probation(&change.tenant, found).await?;
         runner.stop(self).await?;
         let job = Job { desired, ..found.object };
         Ok(self.store.put(&change.tenant, name, &job, Expected::At(found.revision)).await?)

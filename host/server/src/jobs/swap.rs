@@ -1,15 +1,12 @@
 //! Other components in a running job: planned as a whole version first, prepared beside what runs, written down, and only then switched.
 //!
-//! A swap that is refused leaves the job as it is. The version is in the catalogue before the first subtask switches, so that a process that is killed
-//! in between comes back with it; if nothing could be switched, the version before is written down again.
+//! A swap that is refused leaves the job as it is. The version is in the catalogue before the first subtask switches, on probation: a process that dies
+//! before the probation is over comes back with the version before. The engine puts the old version back by itself when the new one fails; this writes
+//! that down as a version of its own. Whoever stops or changes the job ends the probation.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use millstream_engine::{
-    graph::NodeKind,
-    operators::component::{ComponentOperatorPlan, ComponentRequest, PlanError},
-    run::SwapId,
-};
+use millstream_engine::run::{NewComponent, NewVersion, SwapError, SwapId, SwapPhase, SwapRequest, SwapStatus, SwitchAt, SwitchReport};
 use millstream_model::{
     ErrorKind,
     ids::{OperatorId, TenantId},
@@ -26,7 +23,7 @@ use crate::{
     },
     components::Reference,
     events::What,
-    failure::Failure,
+    failure::{Failure, Problem},
 };
 
 /// What an operator is to run.
@@ -41,50 +38,75 @@ pub struct Replacement {
     pub settings: Option<Value>,
 }
 
+/// What is swapped, and how.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Wanted {
+    /// Operator → what it is to run.
+    pub operators: BTreeMap<String, Replacement>,
+    /// `batch` (default): each subtask between two batches, as soon as it can; `barrier`: all at one barrier, so that what comes behind has all output
+    /// of the old version before any of the new one.
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    pub switch_at: SwitchAt,
+    /// For how many seconds the old instances are kept: the first failure of the new version puts them back. Default: 30.
+    #[serde(default)]
+    #[schemars(range(max = 3600))]
+    pub probation_s: Option<u64>,
+    /// Swap although the old version cannot read what the new one writes, so that only a savepoint leads back.
+    #[serde(default)]
+    pub one_way: bool,
+    /// Only say what would change.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
 /// How a swap went.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct SwapReport {
-    /// The version that runs.
+    /// The version of the job that it made; of a trial: the one that it would make.
     pub version: u64,
-    /// Operator → how it went; of a job that does not run: empty.
-    pub operators: BTreeMap<String, OperatorSwap>,
-}
-
-/// How the swap of one operator went.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub struct OperatorSwap {
-    /// For how long each of its subtasks was held up, in microseconds.
+    /// How the engine's swap stands: its phase, and for every operator from what to what and what is different. None: the job does not run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Value>")]
+    pub swap: Option<SwapStatus>,
+    /// For how long each subtask was held up, in microseconds.
     pub pauses_us: Vec<u64>,
     /// Subtasks that had ended already.
     pub ended: usize,
 }
+
+/// How often it is looked at whether a probation is over.
+const LOOK_MS: i64 = 250;
+/// The longest probation, in seconds.
+const PROBATION_S_MAX: u64 = 3_600;
+/// The probation of who does not say, in seconds.
+const PROBATION_S: u64 = 30;
 
 impl Jobs {
     /// Puts other components, or other settings, into operators of a job.
     ///
     /// # Errors
     /// They do not fit, or another change is under way. The job runs on as it was.
-    pub async fn swap(
-        self: &Arc<Self>,
-        change: &Change,
-        name: &str,
-        wanted: BTreeMap<String, Replacement>,
-    ) -> Result<(SwapReport, Revision), Failure> {
-        if wanted.is_empty() {
+    pub async fn swap(self: &Arc<Self>, change: &Change, name: &str, wanted: Wanted) -> Result<(SwapReport, Revision), Failure> {
+        if wanted.operators.is_empty() {
             return Err(Failure::new(ErrorKind::Invalid, "no operator is named")
                 .fix("say which: {\"operators\": {\"<id>\": {\"component\": \"name:tag\"}}}"));
+        }
+        if wanted.probation_s.is_some_and(|seconds| seconds > PROBATION_S_MAX) {
+            return Err(Failure::new(ErrorKind::Invalid, format!("`probation-s` must be at most {PROBATION_S_MAX}")));
         }
         let runner = self.runner(&change.tenant, name);
         let _turn = self.turn(&runner)?;
         let found = self.expected(change, name).await?;
-        let asked = self.swapped(&change.tenant, found.object.current(), &wanted).await?;
-        let operators: Vec<String> = wanted.keys().cloned().collect();
-        self.switch(change, name, found, asked, &operators, Origin::Swapped { operators: operators.clone() }).await
+        let asked = self.swapped(&change.tenant, found.object.current(), &wanted.operators).await?;
+        let operators: Vec<String> = wanted.operators.keys().cloned().collect();
+        let origin = Origin::Swapped { operators: operators.clone() };
+        self.switch(change, found, Switch { asked, operators, origin, wanted }).await
     }
 
-    /// Puts the components of an earlier version back.
+    /// Puts the components of an earlier version back: the instances that are kept, while the swap is on probation.
     ///
     /// # Errors
     /// There is no such version, it differs in more than its components, or it does not fit. The job runs on as it was.
@@ -92,17 +114,114 @@ impl Jobs {
         let runner = self.runner(&change.tenant, name);
         let _turn = self.turn(&runner)?;
         let found = self.expected(change, name).await?;
-        let (earlier, operators) = {
-            let current = found.object.current();
-            let earlier = match to {
-                Some(number) => found.object.version(number),
-                None => before(&found.object),
-            };
-            let earlier = earlier.filter(|earlier| earlier.number != current.number).ok_or_else(|| no_version(&found, to))?;
-            (earlier.clone(), self.differing_operators(current, earlier)?)
+        let earlier = match to {
+            Some(number) => found.object.version(number),
+            None => before(&found.object),
         };
+        let current = found.object.current();
+        let earlier = earlier.filter(|earlier| earlier.number != current.number).ok_or_else(|| no_version(&found, to))?.clone();
+        let operators = self.differing_operators(current, &earlier)?;
         let origin = Origin::RolledBack { to: earlier.number };
-        self.switch(change, name, found, Asked::of(&earlier), &operators, origin).await
+        let is_kept = current.on_probation && before(&found.object).is_some_and(|before| before.number == earlier.number);
+        if let (true, Some(running)) = (is_kept, runner.running()) {
+            match running.handle.roll_back().await {
+                Ok(switched) => return self.rolled_back(change, found, &earlier, &running, Some(&switched)).await,
+                // It is settled or undone by now: then as any other swap.
+                Err(SwapError::UnknownSwap { .. }) => {}
+                Err(error) => return Err(Failure::from_error(error.kind(), &error)),
+            }
+        }
+        let wanted = Wanted { operators: BTreeMap::new(), switch_at: SwitchAt::Batch, probation_s: Some(0), one_way: true, dry_run: false };
+        self.switch(change, found, Switch { asked: Asked::of(&earlier), operators, origin, wanted }).await
+    }
+
+    /// The engine has put an earlier version back: writes that down.
+    async fn rolled_back(
+        self: &Arc<Self>,
+        change: &Change,
+        found: Found<Job>,
+        earlier: &JobVersion,
+        running: &Running,
+        switched: Option<&SwitchReport>,
+    ) -> Result<(SwapReport, Revision), Failure> {
+        let job = self.with_version(found.object, change, Asked::of(earlier), Origin::RolledBack { to: earlier.number });
+        let version = job.current().number;
+        let revision = self.store.put(&change.tenant, &found.name, &job, Expected::At(found.revision)).await?;
+        self.events.emit(&change.tenant, Some(&found.name), What::Version { version });
+        let swap = running.handle.status().await.and_then(|status| status.swap);
+        Ok((report(version, swap, switched), revision))
+    }
+
+    /// What a version is on probation for ends: as the version that runs, if the engine kept it, else as the one before.
+    async fn watch_probation(self: Arc<Self>, change: Change, name: String, version: u64, swap: SwapId) {
+        let runner = self.runner(&change.tenant, &name);
+        loop {
+            self.clock.sleep_until(self.clock.now_ms().saturating_add(LOOK_MS)).await;
+            // Who changes the job meanwhile ends the probation.
+            let _turn = runner.turn.lock().await;
+            let Ok(found) = self.job(&change.tenant, &name).await else { return };
+            if found.object.current().number != version || !found.object.current().on_probation {
+                return;
+            }
+            // A job that has ended on probation is asked when it starts again.
+            let Some(running) = runner.running() else { return };
+            let Some(status) = running.handle.status().await.and_then(|status| status.swap).filter(|status| status.swap == swap) else {
+                return;
+            };
+            let done = match &status.phase {
+                SwapPhase::Settled | SwapPhase::Abandoned => self.settled(&change.tenant, found).await.map(drop),
+                SwapPhase::RolledBack { reason } => {
+                    let Some(earlier) = before(&found.object).cloned() else { return };
+                    tracing::warn!(tenant = %change.tenant, job = %name, "version {version} was put back: {reason}");
+                    self.rolled_back(&change, found, &earlier, &running, None).await.map(drop)
+                }
+                SwapPhase::Preparing
+                | SwapPhase::Prepared
+                | SwapPhase::Switching
+                | SwapPhase::Probation
+                | SwapPhase::RollingBack { .. } => continue,
+            };
+            if let Err(failure) = done {
+                tracing::warn!(job = %name, "how a swap ended could not be written down: {failure}");
+            }
+            return;
+        }
+    }
+
+    /// The probation of the version that runs is over: it stays.
+    async fn settled(&self, tenant: &TenantId, found: Found<Job>) -> Result<Found<Job>, Failure> {
+        let mut job = found.object;
+        if let Some(current) = job.versions.last_mut() {
+            current.on_probation = false;
+        }
+        let revision = self.store.put(tenant, &found.name, &job, Expected::At(found.revision)).await?;
+        Ok(Found { name: found.name, revision, object: job })
+    }
+
+    /// Ends a probation, before the job is stopped or changed: who does that has seen enough. The caller has the turn.
+    pub(super) async fn end_probation(&self, tenant: &TenantId, found: Found<Job>) -> Result<Found<Job>, Failure> {
+        if !found.object.current().on_probation {
+            return Ok(found);
+        }
+        if let Some(running) = self.runner(tenant, &found.name).running()
+            && let Some(status) = running.handle.status().await.and_then(|status| status.swap)
+            && status.phase == SwapPhase::Probation
+        {
+            // It may have been settled or undone a moment ago; what is written down is what it is then.
+            drop(running.handle.settle_swap(status.swap).await);
+        }
+        self.settled(tenant, found).await
+    }
+
+    /// A process that died while a version was on probation comes back with the version before.
+    pub(super) async fn undo_probation(&self, tenant: &TenantId, found: Found<Job>) -> Result<Job, Failure> {
+        let current = found.object.current();
+        let Some(earlier) = before(&found.object).filter(|_| current.on_probation).cloned() else { return Ok(found.object) };
+        tracing::warn!(%tenant, job = %found.name, "version {} was on probation when the process ended: version {} is back", current.number, earlier.number);
+        let change = Change { tenant: tenant.clone(), by: current.by.clone(), expected: None };
+        let job = self.with_version(found.object, &change, Asked::of(&earlier), Origin::RolledBack { to: earlier.number });
+        self.store.put(tenant, &found.name, &job, Expected::At(found.revision)).await?;
+        Ok(job)
     }
 
     /// A version with other components; every name is resolved, so that it means the same for ever.
@@ -150,48 +269,105 @@ impl Jobs {
     }
 
     /// Plans, prepares, writes down, switches.
-    async fn switch(
-        self: &Arc<Self>,
-        change: &Change,
-        name: &str,
-        found: Found<Job>,
-        asked: Asked,
-        operators: &[String],
-        origin: Origin,
-    ) -> Result<(SwapReport, Revision), Failure> {
+    async fn switch(self: &Arc<Self>, change: &Change, found: Found<Job>, switch: Switch) -> Result<(SwapReport, Revision), Failure> {
+        let Switch { asked, operators, origin, wanted } = switch;
+        let name = found.name.clone();
         // The whole job with the new components: what stands downstream must take what they emit, and a restart must find a job.
         let prepared = self.preparing.prepare(&change.tenant, &asked, None).await?;
-        let runner = self.runner(&change.tenant, name);
-        let running = runner.running();
-        let mut swaps = Vec::new();
-        if let Some(running) = &running {
-            for operator in operators {
-                swaps.push((operator.clone(), prepare_swap(running, &prepared.plan, operator).await?));
+        let found = if wanted.dry_run { found } else { self.end_probation(&change.tenant, found).await? };
+        let asked = Asked { components: prepared.components, ..asked };
+        let running = self.runner(&change.tenant, &name).running();
+        let Some(running) = running else {
+            let version = found.object.current().number + 1;
+            if wanted.dry_run {
+                return Ok((report(version, None, None), found.revision));
             }
+            let job = self.with_version(found.object, change, asked, origin);
+            let revision = self.store.put(&change.tenant, &name, &job, Expected::At(found.revision)).await?;
+            self.events.emit(&change.tenant, Some(&name), What::Version { version });
+            return Ok((report(version, None, None), revision));
+        };
+        let request = self.request(&change.tenant, &asked, &operators, &wanted).await?;
+        let status = running.handle.prepare_swap(request).await.map_err(|error| refused(&error))?;
+        if wanted.dry_run {
+            let abandoned = running.handle.abandon_swap(status.swap).await.map_err(|error| refused(&error))?;
+            let status = SwapStatus { phase: abandoned.phase, ..status };
+            return Ok((report(found.object.current().number + 1, Some(status), None), found.revision));
         }
-        let job = self.with_version(found.object.clone(), change, Asked { components: prepared.components, ..asked }, origin);
+        let mut job = self.with_version(found.object.clone(), change, asked, origin);
         let version = job.current().number;
-        let revision = self.store.put(&change.tenant, name, &job, Expected::At(found.revision)).await?;
-        let mut report = SwapReport { version, operators: BTreeMap::new() };
-        for (operator, swap) in swaps {
-            let Some(running) = &running else { break };
-            match running.handle.switch(swap).await {
-                Ok(switched) => {
-                    let pauses_us =
-                        switched.pauses.iter().map(Duration::as_micros).map(|us| u64::try_from(us).unwrap_or(u64::MAX)).collect();
-                    report.operators.insert(operator, OperatorSwap { pauses_us, ended: switched.ended });
+        // With no way back there is nothing to come back to.
+        let is_one_way = status.operators.iter().any(|operator| !operator.one_way.is_empty());
+        let on_probation = !is_one_way && wanted.probation_s != Some(0);
+        if let Some(current) = job.versions.last_mut() {
+            current.on_probation = on_probation;
+        }
+        let revision = self.store.put(&change.tenant, &name, &job, Expected::At(found.revision)).await?;
+        match running.handle.switch(status.swap).await {
+            Ok(switched) => {
+                self.events.emit(&change.tenant, Some(&name), What::Version { version });
+                if on_probation {
+                    tokio::spawn(self.clone().watch_probation(change.clone(), name, version, status.swap));
                 }
-                Err(error) => {
-                    if report.operators.is_empty() {
-                        self.store.put(&change.tenant, name, &found.object, Expected::At(revision)).await?;
-                    }
-                    return Err(Failure::from_error(error.kind(), &error));
-                }
+                let now = running.handle.status().await.and_then(|status| status.swap);
+                Ok((report(version, now.or(Some(status)), Some(&switched)), revision))
+            }
+            Err(error) => {
+                // The old versions run: the version before is the one that is written down again.
+                self.store.put(&change.tenant, &name, &found.object, Expected::At(revision)).await?;
+                Err(refused(&error))
             }
         }
-        self.events.emit(&change.tenant, Some(name), What::Version { version });
-        Ok((report, revision))
     }
+
+    /// What the engine is asked for.
+    async fn request(&self, tenant: &TenantId, asked: &Asked, operators: &[String], wanted: &Wanted) -> Result<SwapRequest, Failure> {
+        let document = self.preparing.document(asked)?;
+        let mut versions = Vec::new();
+        for operator in operators {
+            let (name, settings) = component_of(&document, operator)?;
+            let digest = asked.components.get(&name).cloned().unwrap_or_default();
+            let component = self.preparing.components.load(tenant, &digest, &name).await?;
+            let bytes = self.preparing.components.bytes(&digest).await?;
+            let component = Some(NewComponent { component, bytes });
+            versions.push(NewVersion { operator: OperatorId::from(operator.as_str()), component, settings: Some(settings) });
+        }
+        let probation = Duration::from_secs(wanted.probation_s.unwrap_or(PROBATION_S));
+        Ok(SwapRequest { operators: versions, switch_at: wanted.switch_at, probation, one_way: wanted.one_way })
+    }
+}
+
+/// Another version of a job, and how to come to it.
+struct Switch {
+    asked: Asked,
+    operators: Vec<String>,
+    origin: Origin,
+    wanted: Wanted,
+}
+
+fn report(version: u64, swap: Option<SwapStatus>, switched: Option<&SwitchReport>) -> SwapReport {
+    let pauses = switched.into_iter().flat_map(|switched| &switched.pauses);
+    let pauses_us = pauses.map(|pause| u64::try_from(pause.as_micros()).unwrap_or(u64::MAX)).collect();
+    SwapReport { version, swap, pauses_us, ended: switched.map_or(0, |switched| switched.ended) }
+}
+
+/// Every difference as a problem of its own.
+fn refused(error: &SwapError) -> Failure {
+    let (SwapError::Incompatible { refusals } | SwapError::OneWay { refusals }) = error else {
+        return Failure::from_error(error.kind(), error).fix("the job runs on as it was");
+    };
+    let fix = match error {
+        SwapError::OneWay { .. } => "take a savepoint and swap with `one-way`, or keep the state readable; the job runs on as it was",
+        _ => "the job runs on as it was",
+    };
+    let problem = |operator: &OperatorId, difference: &String| Problem {
+        message: difference.clone(),
+        path: Some(format!("operators.{operator}")),
+        fix: Some(fix.to_owned()),
+        ..Problem::default()
+    };
+    let problems = refusals.iter().flat_map(|refusal| refusal.differences.iter().map(|difference| problem(&refusal.operator, difference)));
+    Failure { kind: error.kind(), problems: problems.collect() }
 }
 
 /// The version that ran before the current one, which may itself be a way back: then the one before what it went back from.
@@ -230,26 +406,4 @@ fn component_of(document: &Value, operator: &str) -> Result<(String, Value), Fai
         _ => Err(Failure::new(ErrorKind::Invalid, format!("operator `{operator}` is no component, and only components are swapped"))
             .fix("replace the job file: PUT /v1/jobs/<job>")),
     }
-}
-
-/// Instances of the new component beside those that run.
-async fn prepare_swap(running: &Running, new: &millstream_engine::graph::JobPlan, operator: &str) -> Result<SwapId, Failure> {
-    let id = OperatorId::from(operator);
-    let planned = |plan: &millstream_engine::graph::JobPlan| plan.nodes.iter().position(|node| node.id == id);
-    let missing = || Failure::new(ErrorKind::NotFound, format!("the job has no operator `{operator}`"));
-    let old_node = &running.plan.nodes[planned(&running.plan).ok_or_else(missing)?];
-    let new_node = &new.nodes[planned(new).ok_or_else(missing)?];
-    let (NodeKind::Operator(old), NodeKind::Operator(new)) = (&old_node.kind, &new_node.kind) else { return Err(missing()) };
-    let Some(new) = new.plan.as_any().downcast_ref::<ComponentOperatorPlan>() else {
-        return Err(Failure::new(ErrorKind::Invalid, format!("operator `{operator}` is no component")));
-    };
-    let wanted =
-        ComponentRequest { operator: id.clone(), settings: new.settings().clone(), inputs: &old.inputs, keys: old.keys.as_deref() };
-    let plan = ComponentOperatorPlan::plan(new.component().clone(), wanted).await.map_err(|error| refused(operator, &error))?;
-    let prepared = running.handle.prepare_swap(id, Arc::new(plan)).await;
-    prepared.map_err(|error| Failure::from_error(error.kind(), &error).fix("the job runs on as it was"))
-}
-
-fn refused(operator: &str, error: &PlanError) -> Failure {
-    Failure::new(ErrorKind::Conflict, format!("the new component does not fit in the place of `{operator}`")).because(error)
 }
