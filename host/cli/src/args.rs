@@ -7,7 +7,7 @@ use crate::{
     client::{components, contexts, jobs, streams, swap, tokens},
     completions, doctor, explain, inspect, new, run, savepoint, schema, serve, state, status, stop,
     terminal::Colors,
-    test, validate,
+    test, validate, why,
 };
 
 /// Runs jobs on streams of rows whose logic is WebAssembly.
@@ -71,6 +71,7 @@ pub enum Command {
     Token(tokens::TokenArguments),
     Secret(tokens::SecretArguments),
     Status(status::Arguments),
+    Why(why::Arguments),
     Stop(stop::Arguments),
     Savepoint(savepoint::Arguments),
     Checkpoint(checkpoint::Arguments),
@@ -108,6 +109,7 @@ impl Command {
             Self::Token(arguments) => arguments.json(),
             Self::Secret(arguments) => arguments.json(),
             Self::Status(arguments) => arguments.service.json,
+            Self::Why(arguments) => arguments.json,
             Self::Stop(arguments) => arguments.service.json,
             Self::Savepoint(arguments) => arguments.json(),
             Self::Checkpoint(arguments) => arguments.json(),

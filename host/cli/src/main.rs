@@ -35,6 +35,7 @@ mod summary;
 mod terminal;
 mod test;
 mod validate;
+mod why;
 
 use std::{process::ExitCode, sync::Arc};
 
@@ -87,6 +88,7 @@ fn execute(command: Command, logs: Logs) -> Result<Exit, Failure> {
         Command::Token(arguments) => tokens::token(arguments),
         Command::Secret(arguments) => tokens::secret(arguments),
         Command::Status(arguments) => status::execute(arguments),
+        Command::Why(arguments) => why::execute(arguments),
         Command::Stop(arguments) => stop::execute(arguments),
         Command::Savepoint(arguments) => savepoint::execute(arguments),
         Command::Checkpoint(arguments) => checkpoint::execute(arguments),

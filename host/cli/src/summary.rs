@@ -210,6 +210,9 @@ mod tests {
             progress: 0,
             progress_total: None,
             watermark: None,
+            inputs: Vec::new(),
+            waits_for_time: false,
+            waits: Vec::new(),
             versions: Vec::new(),
         }
     }

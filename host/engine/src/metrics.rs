@@ -1,6 +1,7 @@
 //! Counters of running operators: written by one subtask, read by anyone.
 
 mod guest;
+mod waiting;
 
 use std::sync::{
     Arc,
@@ -12,6 +13,8 @@ use millstream_model::ids::SubtaskIndex;
 use millstream_wasm::GuestMetrics;
 
 pub use guest::{GUEST_METRICS_MAX, GuestMetricStatus, GuestMetricValue, GuestNumbers};
+pub(crate) use waiting::Shown;
+pub use waiting::{Waiting, Waits};
 
 /// Counters of one operator in one subtask. All are totals since the start of the run, but for the gauges.
 #[derive(Debug, Default)]
@@ -38,6 +41,8 @@ pub struct OperatorMetrics {
     pub progress: Counter,
     /// The operator's watermark, ms since epoch; `i64::MIN`: none yet.
     pub watermark: Gauge,
+    /// What the subtask waits for, where this is its first node or the one that waits.
+    pub waits: Waits,
     /// What its component counts itself; shared by all subtasks of the operator.
     pub guest: Arc<GuestNumbers>,
 }

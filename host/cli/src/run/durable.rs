@@ -54,7 +54,8 @@ pub async fn run(
     let owner = owner(&place, arguments, &plan)?;
     let (start, from) = start(&place, &owner, arguments).await?;
     if let Some(from) = &from {
-        check_places(&plan, from, &start)?;
+        let swapped = start == StartFrom::Latest && run::has_swapped(place.storage(&owner)?.as_ref(), &plan.job).await.unwrap_or(false);
+        check_places(&plan, from, &start, swapped)?;
     }
     place.set_owner(&owner)?;
     let settings = RunSettings {
@@ -133,8 +134,8 @@ async fn start(place: &Place, owner: &Owner, arguments: &Arguments) -> Result<(S
     Ok((StartFrom::Latest, Kept::last(place, owner).await?))
 }
 
-/// Nothing that is kept would be lost in silence.
-fn check_places(plan: &JobPlan, from: &Kept, start: &StartFrom) -> Result<(), Failure> {
+/// Nothing that is kept would be lost in silence. `swapped`: other versions run than the job file names, and only the run knows which.
+fn check_places(plan: &JobPlan, from: &Kept, start: &StartFrom, swapped: bool) -> Result<(), Failure> {
     let (renames, allow_dropped) = match start {
         StartFrom::Savepoint { renames, allow_dropped, .. } => (renames.clone(), &allow_dropped[..]),
         StartFrom::Latest | StartFrom::Fresh => (BTreeMap::new(), &[][..]),
@@ -144,7 +145,11 @@ fn check_places(plan: &JobPlan, from: &Kept, start: &StartFrom) -> Result<(), Fa
     } else {
         "give it its id back; or make a savepoint (millstream savepoint create NAME --state DIR) and start from it with --fresh --restore NAME and --rename OLD=NEW or --allow-dropped-state ID"
     };
-    run::check_places(plan, &from.manifest, &renames, allow_dropped).map_err(|misfit| {
+    let checked = match run::check_places(plan, &from.manifest, &renames, allow_dropped) {
+        Err(Misfit::Unreadable(_)) if swapped => Ok(()),
+        checked => checked,
+    };
+    checked.map_err(|misfit| {
         let fix = if matches!(misfit, Misfit::Unreadable(_)) { UNREADABLE_FIX } else { fix };
         Failure::from_error(Exit::Invalid, misfit.error()).fix(fix)
     })

@@ -4,9 +4,10 @@ use std::path::Path;
 
 use crate::run;
 
-const COMMANDS: [&str; 15] = [
+const COMMANDS: [&str; 16] = [
     "run",
     "status",
+    "why",
     "stop",
     "savepoint",
     "checkpoint",

@@ -103,6 +103,22 @@ fn status_shows_a_job_that_runs_and_one_that_does_not() {
 }
 
 #[test]
+fn why_says_in_one_sentence_what_a_running_job_waits_for() {
+    let place = counting::place(None, 1);
+    let mut running = Running::start(&mut place.run(&["--state", "state"]));
+    running.until("counting: exactly once");
+    let mut said = String::new();
+    while !said.contains("source `numbers` has had no rows of ") {
+        said = place.says(&["why", "state"]).with_code(0).stdout;
+        assert!(said.starts_with("counting: "), "{said}");
+    }
+    let json: serde_json::Value = serde_json::from_str(&place.says(&["why", "state", "--json"]).with_code(0).stdout).unwrap();
+    assert_eq!((&json["job"], &json["phase"]), (&"counting".into(), &"running".into()));
+    running.kill();
+    place.says(&["why", "state"]).with_code(1).saying(&["job `counting` does not run", "millstream status state"]);
+}
+
+#[test]
 fn the_history_of_checkpoints_has_sizes_and_durations() {
     let place = counting::place(None, RATE);
     let running = running_with_a_checkpoint(&place);
@@ -120,7 +136,7 @@ fn the_history_of_checkpoints_has_sizes_and_durations() {
 #[test]
 fn what_is_no_job_directory_is_said_to_be_none() {
     let place = counting::place(Some(10), 10);
-    for command in [&["status"][..], &["stop"], &["checkpoint", "list"], &["checkpoint", "verify"], &["checkpoint", "history"]] {
+    for command in [&["status"][..], &["stop"], &["checkpoint", "list"], &["checkpoint", "verify"], &["checkpoint", "history"], &["why"]] {
         let arguments: Vec<&str> = command.iter().copied().chain(["nowhere"]).collect();
         place.says(&arguments).with_code(2).saying(&["there is no job directory `nowhere`"]);
     }

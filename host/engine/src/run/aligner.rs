@@ -44,6 +44,18 @@ impl Aligner {
         self.aligning.as_ref().is_some_and(|(_, passed)| passed[input])
     }
 
+    /// The barrier that some inputs have passed, and those that have not.
+    pub(super) fn missing(&self) -> Option<(Barrier, Vec<usize>)> {
+        let (barrier, passed) = self.aligning.as_ref()?;
+        let missing = (0..passed.len()).filter(|&input| !passed[input] && !self.ended[input]).collect();
+        Some((*barrier, missing))
+    }
+
+    /// The input that holds the merged watermark.
+    pub(super) fn holding_input(&self) -> Option<usize> {
+        self.merge.holding_input()
+    }
+
     pub(super) fn on_row(&mut self, input: usize) {
         self.merge.on_row(input);
     }

@@ -168,13 +168,23 @@ impl Builder<'_> {
     }
 
     fn connect_subtask(&mut self, head: NodeIndex, consumer: u32) -> Inbox {
+        let edges = self.edges_into(head, consumer);
+        self.edges.receive(&edges, self.plan.batching.edge_bytes)
+    }
+
+    fn edges_into(&self, head: NodeIndex, consumer: u32) -> Vec<EdgeId> {
         let mut edges = Vec::new();
         for (input, edge) in self.node(head).inputs.iter().enumerate() {
             let producers =
                 if stays_in_subtask(self.plan, edge, head) { consumer..consumer + 1 } else { 0..self.node(edge.from).parallelism };
             edges.extend(producers.map(|producer| EdgeId { to: head, input, producer, consumer }));
         }
-        self.edges.receive(&edges, self.plan.batching.edge_bytes)
+        edges
+    }
+
+    /// By edge of an inbox, the node that it comes from.
+    fn producers(&self, head: NodeIndex, consumer: u32) -> Vec<NodeIndex> {
+        self.edges_into(head, consumer).iter().map(|edge| self.node(head).inputs[edge.input].from).collect()
     }
 
     async fn links(&mut self, chain: &graph::Chain, index: SubtaskIndex, inbox: &Inbox) -> Result<Vec<Link>, BuildError> {
@@ -312,7 +322,7 @@ impl Builder<'_> {
                     Some(link) => Target::Local { link, slot: input },
                     None => Target::Remote(self.router(edge, to, input, index)),
                 };
-                outlets.push(Outlet { port: edge.output, columns: edge.columns.clone(), target });
+                outlets.push(Outlet { port: edge.output, columns: edge.columns.clone(), target, to });
             }
         }
         outlets
@@ -348,10 +358,18 @@ impl Builder<'_> {
     fn feed(&mut self, chain: &graph::Chain, index: SubtaskIndex, inbox: Inbox, splits: &mut Option<SourceSplits>) -> Feed {
         let node = chain.head();
         let NodeKind::Source(source) = &self.plan.nodes[node].kind else {
-            return Feed::Queues(QueueDriver { inbox, gathering: Gathering::new(self.plan.batching), clock: self.settings.clock.clone() });
+            let clock = self.settings.clock.clone();
+            return Feed::Queues(QueueDriver {
+                producers: self.producers(node, index.0),
+                inbox,
+                gathering: Gathering::new(self.plan.batching),
+                last_ms: clock.now_ms(),
+                clock,
+                metrics: self.board[node][index.0 as usize].clone(),
+            });
         };
         let timed = source.event_time.is_some();
-        let mut own = Splits::new(source.source.is_bounded(), timed);
+        let mut own = Splits::new(source.source.is_bounded(), timed, self.settings.clock.now_ms());
         if let Some(splits) = splits {
             let floor = self.restored.node(node).and_then(|restored| restored.watermark(index, chain.parallelism));
             own.restore(std::mem::take(&mut splits.restored[index.0 as usize]), floor);

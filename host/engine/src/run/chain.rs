@@ -20,7 +20,7 @@ use super::{
     aligner::Aligner,
     entry::Entry,
     order::EventTimeOrder,
-    outlet::{Outlet, Target},
+    outlet::{Outlet, Sending, Target},
     sink::SinkLink,
     snapshot::{self, SnapshotFailed, SnapshotSettings, SubtaskSnapshot, Taking, Wake},
     subtask::Switch,
@@ -351,8 +351,11 @@ impl Chain {
 
     async fn run(&mut self) -> Result<(), Stop> {
         self.take_asked();
+        let waits = &self.links[0].metrics.clone().waits;
+        waits.work_begins(self.now_ms);
         while let Some(step) = self.steps.pop() {
             self.current = step.link();
+            waits.works(self.links[self.current].node);
             match step {
                 Step::Element { link, slot, element } => self.on_element(link, slot, element).await?,
                 Step::Release { link } => self.on_release(link).await?,
@@ -362,6 +365,7 @@ impl Chain {
             }
             self.take_asked();
         }
+        waits.work_ends();
         Ok(())
     }
 
@@ -664,11 +668,13 @@ impl Chain {
     }
 
     async fn emit(&mut self, link: usize, port: OutputPort, batch: Batch) -> Result<(), Stop> {
+        let clock = self.clock.as_ref();
         let Link { outlets, metrics, tap, .. } = &mut self.links[link];
         if matches!(port, OutputPort::Port(_)) {
             tap.offer(&batch);
         }
         for outlet in outlets.iter_mut().filter(|outlet| outlet.port == port) {
+            let sending = Sending { metrics, to: outlet.to, clock };
             let crossing = match &outlet.columns {
                 Some(columns) => batch.project(columns),
                 None => batch.clone(),
@@ -677,7 +683,7 @@ impl Chain {
                 Target::Local { link, slot } => {
                     self.asked.push(Step::Element { link: *link, slot: *slot, element: Element::Batch(crossing) });
                 }
-                Target::Remote(router) => router.send(Element::Batch(crossing), &metrics.backpressured_ns).await?,
+                Target::Remote(router) => router.send(Element::Batch(crossing), sending).await?,
             }
         }
         Ok(())
@@ -689,11 +695,13 @@ impl Chain {
             // Nobody reads an edge behind its end.
             return Ok(());
         }
+        let clock = self.clock.as_ref();
         let Link { outlets, metrics, .. } = &mut self.links[link];
         for outlet in outlets {
+            let sending = Sending { metrics, to: outlet.to, clock };
             match &mut outlet.target {
                 Target::Local { link, slot } => self.asked.push(Step::Element { link: *link, slot: *slot, element: element.clone() }),
-                Target::Remote(router) => router.send(element.clone(), &metrics.backpressured_ns).await?,
+                Target::Remote(router) => router.send(element.clone(), sending).await?,
             }
         }
         Ok(())

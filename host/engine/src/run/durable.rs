@@ -23,7 +23,7 @@ use super::{
     build::{Attempt, BuildError, board},
     checkpointing::{Found, History},
     commands::Commands,
-    handle::{Command, DurableStatus, JobError, JobOutcome, Phase},
+    handle::{Command, DurableStatus, JobError, JobOutcome, Phase, Recovery},
     job::{self, DurableAttempt, job_error, lock},
     restore::{Mapping, Origin, RestoredJob, check_state, match_nodes},
     status::View,
@@ -185,6 +185,7 @@ pub(super) async fn supervise(
         incarnation: 0,
         has_claimed: AtomicBool::new(false),
         running: Running::default(),
+        recovering: None,
     };
     let ended = run.attempts(&mut commands).await;
     outcome.send_replace(Some(Arc::new(ended)));
@@ -205,6 +206,8 @@ struct Run {
     /// This run has made the commit log its own.
     has_claimed: AtomicBool,
     running: Running,
+    /// The failure that the next attempt comes after.
+    recovering: Option<Recovery>,
 }
 
 /// What an attempt goes on from.
@@ -249,15 +252,17 @@ impl Run {
             }
             let ran_ms = self.settings.clock.now_ms().saturating_sub(began_ms);
             let ran = Duration::from_millis(u64::try_from(ran_ms).unwrap_or(0));
-            let wait = match restarts.on_failure(ran, self.durable.random.next_u64()) {
+            let (failures, wait) = match restarts.on_failure(ran, self.durable.random.next_u64()) {
                 Decision::GiveUp { reason } => return JobOutcome::Failed(given_up(error, reason)),
                 Decision::Again { failures, wait } => {
                     tracing::warn!(%error, attempt = failures, wait_ms = ms(wait), "the job goes back to its last checkpoint");
-                    wait
+                    (failures, wait)
                 }
             };
             self.restarts += 1;
             let wake_ms = self.settings.clock.now_ms().saturating_add(ms(wait));
+            let JobError { operator, causes, .. } = error;
+            self.recovering = Some(Recovery { operator, causes, failures, next_ms: wake_ms });
             let clock = self.settings.clock.clone();
             if self.answering(clock.sleep_until(wake_ms), commands).await.is_none() {
                 return JobOutcome::Cancelled;
@@ -289,7 +294,7 @@ impl Run {
     /// Answers what can be answered while no attempt runs; what cannot.
     fn answer(&self, command: Command, phase: Phase) -> Option<Command> {
         match command {
-            Command::Status(answer) => drop(answer.send(self.view().status(phase, Some(self.status())))),
+            Command::Status(answer) => drop(answer.send(self.view().status(phase, self.settings.clock.now_ms(), Some(self.status())))),
             Command::Checkpoints(answer) => drop(answer.send(lock(&self.history).iter().cloned().collect())),
             other => return Some(other),
         }
@@ -301,7 +306,8 @@ impl Run {
     }
 
     fn status(&self) -> DurableStatus {
-        status(&self.plan, self.incarnation, self.restarts, &self.history)
+        let status = status(&self.plan, self.incarnation, self.restarts, &self.history);
+        DurableStatus { recovering: self.recovering.clone(), ..status }
     }
 
     async fn attempt(&mut self, commands: &mut Commands) -> JobOutcome {
@@ -432,6 +438,7 @@ pub(super) fn status(plan: &JobPlan, incarnation: u64, restarts: u32, history: &
         guarantee: plan.durability.guarantee,
         attempt: incarnation,
         restarts,
+        recovering: None,
         last_checkpoint: lock(history).iter().rev().find(|report| report.manifest.is_some()).cloned(),
     }
 }

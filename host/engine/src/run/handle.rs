@@ -239,6 +239,8 @@ pub struct JobStatus {
     /// A durable run: how it stands; none: the run is ephemeral.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub durable: Option<DurableStatus>,
+    /// When this was so, ms since epoch by the job's clock.
+    pub at_ms: i64,
     /// The swap under way, or the last one; none: nothing was swapped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub swap: Option<SwapStatus>,
@@ -256,6 +258,23 @@ pub struct DurableStatus {
     pub restarts: u32,
     /// The last committed checkpoint; none: there was none yet in this run.
     pub last_checkpoint: Option<CheckpointReport>,
+    /// It has failed, and tries again; none: it runs, or begins for the first time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovering: Option<Recovery>,
+}
+
+/// A run that has failed and tries again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Recovery {
+    /// The operator, source or sink that failed; none: the job as a whole.
+    pub operator: Option<OperatorId>,
+    /// What happened, and then each cause of it.
+    pub causes: Vec<String>,
+    /// How often it has failed in a row.
+    pub failures: u32,
+    /// When the next attempt begins, ms since epoch.
+    pub next_ms: i64,
 }
 
 /// The counters of one operator, source or sink: totals over its subtasks.
@@ -298,9 +317,75 @@ pub struct OperatorStatus {
     pub progress_total: Option<u64>,
     /// The lowest watermark of its subtasks, ms since epoch; none: at least one has none yet.
     pub watermark: Option<i64>,
+    /// The operators and sources that feed it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inputs: Vec<OperatorId>,
+    /// Whether what it does depends on event time: windows, timers, order.
+    #[serde(default)]
+    pub waits_for_time: bool,
+    /// What its subtasks wait for just now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waits: Vec<SubtaskWait>,
     /// Which versions ran, oldest first; the last one runs. Empty: a built-in.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub versions: Vec<VersionEntry>,
+}
+
+/// What one subtask waits for, or works on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct SubtaskWait {
+    /// Which.
+    pub subtask: SubtaskIndex,
+    /// Since when, ms since epoch.
+    pub since_ms: i64,
+    /// For what.
+    #[serde(flatten)]
+    pub on: WaitOn,
+}
+
+/// What a subtask waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "on", rename_all = "kebab-case")]
+pub enum WaitOn {
+    /// A source: rows of its splits.
+    Splits {
+        /// The one that holds the watermark, or the only one that is left.
+        split: Option<String>,
+        /// How many are left.
+        left: usize,
+    },
+    /// A source: others that are behind it by more than `max-drift`.
+    Others,
+    /// Rows of the operators before it.
+    Input {
+        /// The one whose watermark holds back its own.
+        held_by: Option<OperatorId>,
+    },
+    /// A barrier that some of its inputs have passed.
+    Barrier {
+        /// Of this checkpoint.
+        checkpoint: CheckpointId,
+        /// The inputs that have not.
+        missing: Vec<OperatorId>,
+    },
+    /// Room in the queue to an operator or sink.
+    Room {
+        /// Which.
+        to: OperatorId,
+    },
+    /// A guest that asked to be called again later.
+    Retry {
+        /// What it said.
+        reason: String,
+        /// When it is called again, ms since epoch.
+        until_ms: i64,
+    },
+    /// Nothing: it works on what came last.
+    Work {
+        /// The operator or sink that does, in the same subtask.
+        by: OperatorId,
+    },
 }
 
 /// What a node of the graph is.
@@ -339,6 +424,11 @@ impl JobHandle {
     /// What the job does now; none: its supervisor is gone, which happens only when the runtime shuts down.
     pub async fn status(&self) -> Option<JobStatus> {
         self.ask(Command::Status).await
+    }
+
+    /// What a silent job waits for, as one sentence ([`super::why`]); none as for [`Self::status`].
+    pub async fn why(&self) -> Option<String> {
+        Some(super::why::why(&self.status().await?))
     }
 
     /// Stops the sources and lets everything on its way come to its end, as if the input had ended here.

@@ -30,6 +30,7 @@ use super::{
     versions::{Plans, Running, Versions},
 };
 use crate::{
+    clock::Clock,
     element::Barrier,
     graph::{JobPlan, NodeIndex, NodeKind},
     operator::{Fault, OperatorError},
@@ -53,7 +54,7 @@ pub(super) async fn supervise(
     let ended = run(attempt, None, &mut commands).await;
     outcome.send_replace(Some(Arc::new(ended)));
     while let Some(command) = commands.next().await {
-        answer_when_ended(command, View { plan: &plan, board: &board, running: &running });
+        answer_when_ended(command, View { plan: &plan, board: &board, running: &running }, settings.clock.now_ms());
     }
 }
 
@@ -82,7 +83,7 @@ pub(super) async fn run(attempt: Attempt<'_>, durable: Option<DurableAttempt>, c
     // Whatever ends this function, nothing it started runs on.
     let _stop_on_drop = stop.clone().drop_guard();
     let building = build(attempt, events.clone(), &stop, &publish);
-    let built = match built_unless_cancelled(building, commands, view).await {
+    let built = match built_unless_cancelled(building, commands, view, attempt.settings.clock.as_ref()).await {
         Some(Ok(built)) => built,
         Some(Err((operator, error))) => {
             let stage = if attempt.restored.is_of_operator(plan, &operator) { JobStage::Restoring } else { JobStage::Running };
@@ -101,6 +102,7 @@ async fn built_unless_cancelled(
     building: impl Future<Output = Result<Built, BuildError>>,
     commands: &mut Commands,
     view: View<'_>,
+    clock: &dyn Clock,
 ) -> Option<Result<Built, BuildError>> {
     let mut building = std::pin::pin!(building);
     let mut handles_gone = false;
@@ -110,7 +112,7 @@ async fn built_unless_cancelled(
             built = &mut building => return Some(built),
             command = commands.next_new(), if !handles_gone => match command {
                 Some(Command::Cancel | Command::Drain) => return None,
-                Some(Command::Status(answer)) => drop(answer.send(view.status(Phase::Running, None))),
+                Some(Command::Status(answer)) => drop(answer.send(view.status(Phase::Running, clock.now_ms(), None))),
                 Some(command) => commands.defer(command),
                 None => handles_gone = true,
             },
@@ -118,9 +120,9 @@ async fn built_unless_cancelled(
     }
 }
 
-fn answer_when_ended(command: Command, view: View<'_>) {
+fn answer_when_ended(command: Command, view: View<'_>, now_ms: i64) {
     match command {
-        Command::Status(answer) => drop(answer.send(view.status(Phase::Ended, None))),
+        Command::Status(answer) => drop(answer.send(view.status(Phase::Ended, now_ms, None))),
         // Without an answer the handle says that the job has ended.
         Command::Drain
         | Command::Cancel
@@ -450,7 +452,7 @@ impl Supervisor {
     fn status(&self) -> JobStatus {
         let view = View { plan: &self.plan, board: &self.board, running: &self.running };
         let swap = self.swapping.status();
-        JobStatus { swap, ..view.status(self.phase, self.durable_status()) }
+        JobStatus { swap, ..view.status(self.phase, self.settings.clock.now_ms(), self.durable_status()) }
     }
 
     fn send_barrier(&mut self, checkpoint: CheckpointId) {

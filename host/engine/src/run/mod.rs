@@ -37,6 +37,7 @@ mod swapping;
 mod tap;
 mod upload;
 mod versions;
+mod why;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -53,12 +54,14 @@ pub use durable::{CrashPoint, CrashPoints, Durable, Misfit, StartFrom, check_pla
 pub use exchange::{EdgeId, Edges, Exchange, InProcess};
 pub use handle::{
     BarrierReport, CheckpointError, CheckpointOutcome, CheckpointReport, DurableStatus, HeldCheckpoint, JobError, JobHandle, JobOutcome,
-    JobStage, JobStatus, OperatorKind, OperatorStatus, Phase, Summary,
+    JobStage, JobStatus, OperatorKind, OperatorStatus, Phase, Recovery, SubtaskWait, Summary, WaitOn,
 };
 pub use swap::{
     Comparison, NewComponent, NewVersion, OperatorSwap, OperatorVersion, SwapChange, SwapError, SwapId, SwapPart, SwapPhase, SwapRefusal,
     SwapRequest, SwapStatus, SwitchAt, SwitchReport, VersionCause, VersionEntry,
 };
+pub use versions::has_swapped;
+pub use why::why;
 
 pub use tap::{Tapped, Taps};
 

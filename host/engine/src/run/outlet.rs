@@ -7,7 +7,13 @@ use millstream_model::{
 };
 
 use super::queue::{Disconnected, Sender};
-use crate::{element::Element, metrics::Counter, operator::OutputPort};
+use crate::{
+    clock::Clock,
+    element::Element,
+    graph::NodeIndex,
+    metrics::{OperatorMetrics, Waiting},
+    operator::OutputPort,
+};
 
 /// One consumer of one output.
 pub(super) struct Outlet {
@@ -17,6 +23,16 @@ pub(super) struct Outlet {
     pub(super) columns: Option<Vec<usize>>,
     /// Where they go.
     pub(super) target: Target,
+    /// The consumer.
+    pub(super) to: NodeIndex,
+}
+
+/// Who sends, and when: a wait for room is counted and shown.
+#[derive(Clone, Copy)]
+pub(super) struct Sending<'a> {
+    pub(super) metrics: &'a OperatorMetrics,
+    pub(super) to: NodeIndex,
+    pub(super) clock: &'a dyn Clock,
 }
 
 /// Where an outlet leads.
@@ -41,17 +57,17 @@ pub(super) enum Router {
 
 impl Router {
     /// Sends an element to the subtasks that need it; waits for room, and counts the wait.
-    pub(super) async fn send(&mut self, element: Element, waited_ns: &Counter) -> Result<(), Disconnected> {
+    pub(super) async fn send(&mut self, element: Element, sending: Sending<'_>) -> Result<(), Disconnected> {
         match (self, element) {
-            (Self::Hash { keys, senders }, Element::Batch(batch)) => send_by_key(keys, senders, batch, waited_ns).await,
+            (Self::Hash { keys, senders }, Element::Batch(batch)) => send_by_key(keys, senders, batch, sending).await,
             (Self::Rebalance { senders, next }, Element::Batch(batch)) => {
                 *next = (*next + 1) % senders.len();
-                send(&senders[*next], Element::Batch(batch), waited_ns).await
+                send(&senders[*next], Element::Batch(batch), sending).await
             }
-            (Self::One(sender), element) => send(sender, element, waited_ns).await,
+            (Self::One(sender), element) => send(sender, element, sending).await,
             (Self::Hash { senders, .. } | Self::Broadcast(senders) | Self::Rebalance { senders, .. }, element) => {
                 for sender in senders {
-                    send(sender, element.clone(), waited_ns).await?;
+                    send(sender, element.clone(), sending).await?;
                 }
                 Ok(())
             }
@@ -59,15 +75,15 @@ impl Router {
     }
 }
 
-async fn send_by_key(keys: &[usize], senders: &[Sender], batch: Batch, waited_ns: &Counter) -> Result<(), Disconnected> {
+async fn send_by_key(keys: &[usize], senders: &[Sender], batch: Batch, sending: Sending<'_>) -> Result<(), Disconnected> {
     let columns = key_columns(&batch, keys);
     let hashes = hash_keys(&columns, batch.num_rows()).expect("the planner checks that key columns can be keys");
     let owned = Owned::new(&hashes, senders.len());
     for (number, sender) in senders.iter().enumerate() {
         match owned.rows(number) {
             [] => {}
-            rows if rows.len() == batch.num_rows() => return send(sender, Element::Batch(batch), waited_ns).await,
-            rows => send(sender, Element::Batch(batch.take(rows)), waited_ns).await?,
+            rows if rows.len() == batch.num_rows() => return send(sender, Element::Batch(batch), sending).await,
+            rows => send(sender, Element::Batch(batch.take(rows)), sending).await?,
         }
     }
     Ok(())
@@ -114,16 +130,18 @@ impl Owned {
     }
 }
 
-async fn send(sender: &Sender, element: Element, waited_ns: &Counter) -> Result<(), Disconnected> {
+async fn send(sender: &Sender, element: Element, sending: Sending<'_>) -> Result<(), Disconnected> {
     match sender.try_send(element)? {
         None => Ok(()),
-        Some(element) => send_when_writable(sender, element, waited_ns).await,
+        Some(element) => send_when_writable(sender, element, sending).await,
     }
 }
 
 #[expect(clippy::disallowed_methods, reason = "the time is only shown")]
-async fn send_when_writable(sender: &Sender, mut element: Element, waited_ns: &Counter) -> Result<(), Disconnected> {
+async fn send_when_writable(sender: &Sender, mut element: Element, sending: Sending<'_>) -> Result<(), Disconnected> {
+    let Sending { metrics, to, clock } = sending;
     let began = std::time::Instant::now();
+    metrics.waits.begin(clock.now_ms(), Waiting::Room { to });
     loop {
         sender.writable().await;
         match sender.try_send(element)? {
@@ -131,6 +149,7 @@ async fn send_when_writable(sender: &Sender, mut element: Element, waited_ns: &C
             Some(returned) => element = returned,
         }
     }
-    waited_ns.add(u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX));
+    metrics.waits.end();
+    metrics.backpressured_ns.add(u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX));
     Ok(())
 }

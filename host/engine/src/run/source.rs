@@ -22,7 +22,7 @@ use crate::{
     element::Element,
     event_time,
     graph::{JobPlan, NodeIndex, NodeKind, SourceNode},
-    metrics::OperatorMetrics,
+    metrics::{OperatorMetrics, Shown, Waiting},
     operator::OperatorError,
 };
 
@@ -128,9 +128,14 @@ impl SourceDriver {
     }
 
     async fn wait(&mut self, links_wake_ms: Option<i64>, snapshot: Wake, commands: &mut mpsc::Receiver<Command>, asked_ms: i64) -> Woken {
-        let Self { plan, node, splits, clock, drift, .. } = self;
+        let Self { plan, node, splits, clock, drift, metrics, .. } = self;
         let source = source_node(plan, *node);
         let limit = limit(source, drift.as_mut());
+        let (mut waiting, since_ms) = splits.waiting();
+        if splits.are_held(limit) {
+            waiting = Waiting::Others;
+        }
+        let mut shown = Shown::new(&metrics.waits, since_ms, waiting);
         let idle_at = source.event_time.as_ref().and_then(|times| times.idle_timeout).and_then(|timeout| splits.until_idle(timeout, limit));
         let idle_at_ms = idle_at.map(|wait| asked_ms.saturating_add(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX)));
         let wake_ms = [idle_at_ms, links_wake_ms].into_iter().flatten().min();
@@ -141,6 +146,8 @@ impl SourceDriver {
             () = sleep_until(clock.as_ref(), wake_ms) => Woken::TimePassed,
             () = moved(drift.as_mut(), limit) => Woken::OthersMoved,
             () = snapshot.wait() => Woken::Snapshot,
+            // Only asked where nothing else is ready.
+            never = shown.show() => match never {},
         }
     }
 
@@ -159,7 +166,7 @@ impl SourceDriver {
     async fn on_read(&mut self, chain: &mut Chain, number: usize, read: Read) -> Result<(), Stop> {
         match read {
             Read::Rows { batch, rejected } => {
-                self.splits.on_rows(number);
+                self.splits.on_rows(number, self.clock.now_ms());
                 self.metrics.progress.set(self.splits.progress());
                 if !rejected.is_empty() {
                     chain.reject(rejected).await?;

@@ -17,6 +17,7 @@ use crate::{
     checkpoint::manifest::SplitManifest,
     connector::{Read, Source, Split, SplitReader},
     graph::EventTimePlan,
+    metrics::Waiting,
     operator::OperatorError,
 };
 
@@ -33,6 +34,8 @@ pub(super) struct Splits {
     cursor: usize,
     bounded: bool,
     timed: bool,
+    /// When this run began to read, ms since epoch.
+    began_ms: i64,
     /// The positions, by split number, of the checkpoints that were taken and are not committed yet.
     cuts: VecDeque<(CheckpointId, Vec<Option<Value>>)>,
 }
@@ -51,12 +54,14 @@ struct OpenSplit {
     waited: Duration,
     idle: bool,
     progress: u64,
+    /// When it last had rows, ms since epoch.
+    last_ms: i64,
 }
 
 impl Splits {
     /// No split yet. `timed`: rows have event times.
-    pub(super) fn new(bounded: bool, timed: bool) -> Self {
-        Self { splits: Vec::new(), merge: WatermarkMerge::new(0), cursor: 0, bounded, timed, cuts: VecDeque::new() }
+    pub(super) fn new(bounded: bool, timed: bool, now_ms: i64) -> Self {
+        Self { began_ms: now_ms, splits: Vec::new(), merge: WatermarkMerge::new(0), cursor: 0, bounded, timed, cuts: VecDeque::new() }
     }
 
     /// Goes on with splits that an earlier run has read in part, whose merged watermark had come to `floor`.
@@ -109,6 +114,23 @@ impl Splits {
     /// The merged watermark.
     pub(super) fn watermark(&self) -> Option<Watermark> {
         self.merge.current()
+    }
+
+    /// What is waited for where there are no rows: how many splits are left, the one that matters, and since when that one had none.
+    pub(super) fn waiting(&self) -> (Waiting, i64) {
+        let mut left = self.splits.iter().filter(|split| !split.ended);
+        let (first, count) = (left.next(), 1 + left.count());
+        let holding = self.merge.holding_input().filter(|_| self.timed).map(|number| &self.splits[number]);
+        let split = holding.or(first.filter(|_| count == 1));
+        let left = if first.is_some() { count } else { 0 };
+        let newest = || self.splits.iter().map(|split| split.last_ms).max();
+        let since_ms = split.map(|split| split.last_ms).or_else(newest).unwrap_or(self.began_ms);
+        (Waiting::Splits { split: split.map(|split| split.split.id.clone()), left }, since_ms.max(self.began_ms))
+    }
+
+    /// Whether some split is left, but none may be read.
+    pub(super) fn are_held(&self, limit: Option<Watermark>) -> bool {
+        self.splits.iter().any(|split| !split.ended) && !self.splits.iter().any(|split| split.may_be_read(limit))
     }
 
     /// How much was read, in the unit of the source.
@@ -166,9 +188,10 @@ impl Splits {
         (ROWS_PER_MARK - self.splits[number].rows % ROWS_PER_MARK) as usize
     }
 
-    /// Split `number` returned rows: it is not idle.
-    pub(super) fn on_rows(&mut self, number: usize) {
+    /// Split `number` returned rows at `now_ms`: it is not idle.
+    pub(super) fn on_rows(&mut self, number: usize, now_ms: i64) {
         let split = &mut self.splits[number];
+        split.last_ms = now_ms;
         split.waited = Duration::ZERO;
         split.progress = split.reader.as_ref().map_or(split.progress, |reader| reader.progress());
         if std::mem::take(&mut split.idle) {
@@ -243,6 +266,7 @@ impl OpenSplit {
             waited: Duration::ZERO,
             idle: false,
             progress: 0,
+            last_ms: i64::MIN,
         }
     }
 
@@ -290,7 +314,7 @@ mod tests {
     const TIMEOUT: Duration = Duration::from_secs(30);
 
     fn two_splits() -> Splits {
-        let mut splits = Splits::new(false, true);
+        let mut splits = Splits::new(false, true, 0);
         for id in ["busy", "silent"] {
             splits.add(Split { id: id.into(), detail: Value::Null });
         }
@@ -310,7 +334,7 @@ mod tests {
     fn rows_end_the_idleness_of_a_split() {
         let mut splits = two_splits();
         splits.on_waited(TIMEOUT, TIMEOUT, None, Some(0));
-        splits.on_rows(1);
+        splits.on_rows(1, 0);
         assert_eq!(splits.until_idle(TIMEOUT, None), Some(TIMEOUT));
         assert_eq!(splits.merge.on_watermark(0, Watermark(200)), None);
     }

@@ -2,14 +2,16 @@
 
 use std::{sync::Arc, time::Duration};
 
+use millstream_model::ids::{OperatorId, SubtaskIndex};
+
 use super::{
     build::Board,
-    handle::{DurableStatus, JobStatus, OperatorKind, OperatorStatus, Phase, Summary},
+    handle::{DurableStatus, JobStatus, OperatorKind, OperatorStatus, Phase, SubtaskWait, Summary, WaitOn},
     versions::Running,
 };
 use crate::{
-    graph::{JobPlan, Node, NodeKind},
-    metrics::OperatorMetrics,
+    graph::{JobPlan, Node, NodeIndex, NodeKind, RowOrder},
+    metrics::{OperatorMetrics, Waiting},
 };
 
 /// One run, as it is looked at.
@@ -22,8 +24,8 @@ pub(super) struct View<'a> {
 
 impl View<'_> {
     /// How the run stands.
-    pub(super) fn status(self, phase: Phase, durable: Option<DurableStatus>) -> JobStatus {
-        JobStatus { phase, operators: self.operators(), durable, swap: self.running.last_swap() }
+    pub(super) fn status(self, phase: Phase, at_ms: i64, durable: Option<DurableStatus>) -> JobStatus {
+        JobStatus { phase, at_ms, operators: self.operators(), durable, swap: self.running.last_swap() }
     }
 
     /// What it did.
@@ -38,9 +40,35 @@ impl View<'_> {
 
     fn operators(self) -> Vec<OperatorStatus> {
         let nodes = self.plan.nodes.iter().zip(self.board).enumerate();
-        nodes
-            .map(|(number, (node, metrics))| OperatorStatus { versions: self.running.history(number), ..operator_status(node, metrics) })
-            .collect()
+        let of_node = |(number, (node, metrics)): (usize, (&Node, &Vec<Arc<OperatorMetrics>>))| OperatorStatus {
+            inputs: node.inputs.iter().map(|edge| self.id(edge.from)).collect(),
+            waits: metrics.iter().enumerate().filter_map(|(subtask, metrics)| self.wait(SubtaskIndex(subtask as u32), metrics)).collect(),
+            versions: self.running.history(number),
+            ..operator_status(node, metrics)
+        };
+        nodes.map(of_node).collect()
+    }
+
+    fn id(self, node: NodeIndex) -> OperatorId {
+        self.plan.nodes[node].id.clone()
+    }
+
+    fn wait(self, subtask: SubtaskIndex, metrics: &OperatorMetrics) -> Option<SubtaskWait> {
+        let Some((since_ms, waiting)) = metrics.waits.get() else {
+            let (since_ms, node) = metrics.waits.busy()?;
+            return Some(SubtaskWait { subtask, since_ms, on: WaitOn::Work { by: self.id(node) } });
+        };
+        let on = match waiting {
+            Waiting::Splits { split, left } => WaitOn::Splits { split: split.map(|split| split.to_string()), left },
+            Waiting::Others => WaitOn::Others,
+            Waiting::Input { held_by } => WaitOn::Input { held_by: held_by.map(|node| self.id(node)) },
+            Waiting::Barrier { checkpoint, missing } => {
+                WaitOn::Barrier { checkpoint, missing: missing.into_iter().map(|node| self.id(node)).collect() }
+            }
+            Waiting::Room { to } => WaitOn::Room { to: self.id(to) },
+            Waiting::Retry { reason, until_ms } => WaitOn::Retry { reason, until_ms },
+        };
+        Some(SubtaskWait { subtask, since_ms, on })
     }
 }
 
@@ -50,6 +78,13 @@ fn operator_status(node: &Node, metrics: &[Arc<OperatorMetrics>]) -> OperatorSta
         NodeKind::Source(source) => (OperatorKind::Source, source.source.size_hint()),
         NodeKind::Operator(_) => (OperatorKind::Operator, None),
         NodeKind::Sink(_) => (OperatorKind::Sink, None),
+    };
+    let waits_for_time = match &node.kind {
+        NodeKind::Operator(operator) => {
+            let uses_time = operator.order == RowOrder::EventTime || operator.plan.uses_watermarks();
+            uses_time && operator.inputs.iter().any(|stream| stream.event_times)
+        }
+        NodeKind::Source(_) | NodeKind::Sink(_) => false,
     };
     let watermark = metrics.iter().map(|metrics| metrics.watermark.get()).min();
     OperatorStatus {
@@ -71,6 +106,9 @@ fn operator_status(node: &Node, metrics: &[Arc<OperatorMetrics>]) -> OperatorSta
         progress: sum(|metrics| metrics.progress.get()),
         progress_total,
         watermark: watermark.filter(|&watermark| watermark != i64::MIN),
+        inputs: Vec::new(),
+        waits_for_time,
+        waits: Vec::new(),
         versions: Vec::new(),
     }
 }

@@ -4,6 +4,7 @@
 
 use std::{
     any::Any,
+    collections::BTreeSet,
     panic::AssertUnwindSafe,
     sync::Arc,
     time::{Duration, Instant},
@@ -19,10 +20,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Stop,
+    aligner::Aligner,
     chain::Chain,
     gather::{Gathered, Gathering},
-    queue::Inbox,
-    snapshot::{SnapshotFailed, SubtaskSnapshot},
+    queue::{Disconnected, Inbox},
+    snapshot::{SnapshotFailed, SubtaskSnapshot, Wake},
     source::{SourceDriver, sleep_until},
 };
 use crate::{
@@ -30,6 +32,7 @@ use crate::{
     connector::Split,
     element::{Barrier, Element},
     graph::NodeIndex,
+    metrics::{OperatorMetrics, Shown, Waiting},
     operator::OperatorError,
 };
 
@@ -286,34 +289,39 @@ fn panicked(chain: &Chain, panic: &(dyn Any + Send)) -> Stop {
     Stop::Failed { operator: chain.current().clone(), error }
 }
 
+/// What the driver of queues was woken by.
+enum Woken {
+    Commanded(Option<Command>),
+    Received(Result<(usize, Element), Disconnected>),
+    /// The time has come for a link or for rows that wait, or a snapshot can go on.
+    TimePassed,
+}
+
 /// Feeds a chain from its queues.
 pub(super) struct QueueDriver {
     pub(super) inbox: Inbox,
+    /// By edge, the node that it comes from.
+    pub(super) producers: Vec<NodeIndex>,
     pub(super) gathering: Gathering,
     pub(super) clock: Arc<dyn Clock>,
+    /// Of the head of the chain.
+    pub(super) metrics: Arc<OperatorMetrics>,
+    /// When the last element came, ms since epoch.
+    pub(super) last_ms: i64,
 }
 
 impl QueueDriver {
     async fn run(&mut self, chain: &mut Chain, commands: &mut mpsc::Receiver<Command>, commanded: &Commanded) -> Result<(), Stop> {
         while !chain.head().aligner.is_ended() {
-            let wake_ms = [chain.next_processing_time(), self.gathering.next_due_ms()].into_iter().flatten().min();
-            let snapshot = chain.snapshot_wake();
-            let aligner = &chain.head().aligner;
-            tokio::select! {
-                biased;
-                command = commands.recv() => match command {
-                    Some(Command::Swap(swap)) => commanded.swap(swap, chain).await,
-                    Some(Command::Committed(checkpoint)) => on_committed(chain, commanded, checkpoint).await?,
-                    Some(Command::GiveUp(checkpoint)) => chain.give_up(checkpoint),
-                    Some(Command::Drain | Command::Assign(_) | Command::Barrier(_)) => {}
-                    None => return Err(Stop::Disconnected),
-                },
-                received = self.inbox.next(|edge| aligner.is_blocked(edge)) => {
+            match self.wait(chain.next_processing_time(), chain.snapshot_wake(), &chain.head().aligner, commands).await {
+                Woken::Commanded(Some(command)) => on_command(command, chain, commanded).await?,
+                Woken::Commanded(None) => return Err(Stop::Disconnected),
+                Woken::Received(received) => {
                     let (edge, element) = received?;
+                    self.last_ms = self.clock.now_ms();
                     self.on_element(chain, edge, element).await?;
                 }
-                () = sleep_until(self.clock.as_ref(), wake_ms) => {}
-                () = snapshot.wait() => {}
+                Woken::TimePassed => {}
             }
             self.hand_on_ready(chain).await?;
             chain.on_processing_time().await?;
@@ -321,6 +329,26 @@ impl QueueDriver {
             tokio::task::consume_budget().await;
         }
         Ok(())
+    }
+
+    async fn wait(
+        &mut self,
+        links_wake_ms: Option<i64>,
+        snapshot: Wake,
+        aligner: &Aligner,
+        commands: &mut mpsc::Receiver<Command>,
+    ) -> Woken {
+        let wake_ms = [links_wake_ms, self.gathering.next_due_ms()].into_iter().flatten().min();
+        let mut shown = Shown::new(&self.metrics.waits, self.last_ms, waiting(aligner, &self.producers));
+        tokio::select! {
+            biased;
+            command = commands.recv() => Woken::Commanded(command),
+            received = self.inbox.next(|edge| aligner.is_blocked(edge)) => Woken::Received(received),
+            () = sleep_until(self.clock.as_ref(), wake_ms) => Woken::TimePassed,
+            () = snapshot.wait() => Woken::TimePassed,
+            // Only asked where nothing else is ready.
+            never = shown.show() => match never {},
+        }
     }
 
     async fn on_element(&mut self, chain: &mut Chain, edge: usize, element: Element) -> Result<(), Stop> {
@@ -357,6 +385,25 @@ impl QueueDriver {
             hand_on(chain, gathered).await?;
         }
         Ok(())
+    }
+}
+
+async fn on_command(command: Command, chain: &mut Chain, commanded: &Commanded) -> Result<(), Stop> {
+    match command {
+        Command::Swap(swap) => commanded.swap(swap, chain).await,
+        Command::Committed(checkpoint) => on_committed(chain, commanded, checkpoint).await?,
+        Command::GiveUp(checkpoint) => chain.give_up(checkpoint),
+        Command::Drain | Command::Assign(_) | Command::Barrier(_) => {}
+    }
+    Ok(())
+}
+
+/// What a subtask waits for whose queues are empty, or blocked by a barrier.
+fn waiting(aligner: &Aligner, producers: &[NodeIndex]) -> Waiting {
+    let distinct = |edges: Vec<usize>| edges.into_iter().map(|edge| producers[edge]).collect::<BTreeSet<_>>().into_iter().collect();
+    match aligner.missing() {
+        Some((barrier, edges)) => Waiting::Barrier { checkpoint: barrier.checkpoint, missing: distinct(edges) },
+        None => Waiting::Input { held_by: aligner.holding_input().map(|edge| producers[edge]) },
     }
 }
 

@@ -332,6 +332,14 @@ pub(super) async fn read(storage: &dyn CheckpointStorage, job: &JobId) -> Result
     Ok(Some(record))
 }
 
+/// Whether a run of this job has swapped something in that the next one goes on with, so that its job file does not tell alone which versions run.
+///
+/// # Errors
+/// The storage does not answer.
+pub async fn has_swapped(storage: &dyn CheckpointStorage, job: &JobId) -> Result<bool, OperatorError> {
+    Ok(read(storage, job).await?.is_some_and(|record| !record.operators.is_empty()))
+}
+
 /// What to go on with where something was swapped in, and whether that is as it was written down. `manifest`: what the attempt goes on from.
 ///
 /// # Errors

@@ -11,7 +11,10 @@ use super::{
     plan::opening_failed,
     run::{Called, ComponentOperator},
 };
-use crate::operator::{Moment, OperatorError, Output};
+use crate::{
+    metrics::Waiting,
+    operator::{Moment, OperatorError, Output},
+};
 
 /// Waits before the tries that a guest asks for, in ms.
 const RETRY_WAITS_MS: [i64; 5] = [100, 320, 1_000, 3_200, 10_000];
@@ -80,12 +83,21 @@ impl ComponentOperator {
         loop {
             match self.attempt(work, now, out).await {
                 Err(Failed::Retry { reason }) => match retries.next() {
-                    Some(wait_ms) => self.context.clock.sleep_until(self.context.clock.now_ms().saturating_add(*wait_ms)).await,
+                    Some(wait_ms) => self.wait_for_retry(reason, *wait_ms).await,
                     None => return Err(Failed::Retry { reason }),
                 },
                 done => return done,
             }
         }
+    }
+
+    async fn wait_for_retry(&mut self, reason: String, wait_ms: i64) {
+        let (clock, waits) = (&self.context.clock, &self.context.metrics.waits);
+        let now_ms = clock.now_ms();
+        let until_ms = now_ms.saturating_add(wait_ms);
+        waits.begin(now_ms, Waiting::Retry { reason, until_ms });
+        clock.sleep_until(until_ms).await;
+        waits.end();
     }
 
     async fn renew(&mut self) -> Result<(), OperatorError> {

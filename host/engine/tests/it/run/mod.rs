@@ -6,6 +6,7 @@ mod lifecycle;
 mod recorder;
 mod swaps;
 mod time;
+mod why;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
