@@ -23,25 +23,26 @@ const AGAIN_MS: i64 = 60_000;
 /// Takes backups until it is dropped.
 pub async fn keep(place: Place, owner: Owner, handle: JobHandle, backups: Backups) {
     let every_ms = i64::try_from(backups.every.as_millis()).unwrap_or(i64::MAX);
-    let mut due_ms = next_due_ms(newest_ms(&place).await, every_ms, SystemClock.now_ms());
+    let mut wait_ms = first_wait_ms(newest_ms(&place).await, every_ms, SystemClock.now_ms());
     loop {
-        SystemClock.sleep_until(due_ms).await;
-        due_ms = match back_up(&place, &owner, &handle, backups.retained.get() as usize).await {
+        SystemClock.sleep(wait_ms).await;
+        wait_ms = match back_up(&place, &owner, &handle, backups.retained.get() as usize).await {
             Ok(name) => {
                 tracing::info!(%name, "backup taken");
-                SystemClock.now_ms().saturating_add(every_ms)
+                every_ms
             }
             Err(failure) => {
                 let reason = failure.problems.first().map_or("", |problem| problem.message.as_str());
                 tracing::warn!(reason, "no backup could be taken; it is tried again in a minute");
-                SystemClock.now_ms().saturating_add(AGAIN_MS.min(every_ms))
+                AGAIN_MS.min(every_ms)
             }
         };
     }
 }
 
-fn next_due_ms(newest_ms: Option<i64>, every_ms: i64, now_ms: i64) -> i64 {
-    newest_ms.unwrap_or(now_ms).saturating_add(every_ms)
+/// A newest backup of the future (the clock was set back) makes nobody wait longer than between two backups.
+fn first_wait_ms(newest_ms: Option<i64>, every_ms: i64, now_ms: i64) -> i64 {
+    newest_ms.unwrap_or(now_ms).saturating_add(every_ms).saturating_sub(now_ms).clamp(0, every_ms)
 }
 
 /// When the newest backup was taken; none that can be read: none.
@@ -51,12 +52,8 @@ async fn newest_ms(place: &Place) -> Option<i64> {
 }
 
 async fn back_up(place: &Place, owner: &Owner, handle: &JobHandle, retained: usize) -> Result<String, Failure> {
-    // Held, so that nothing of it is removed while it is copied.
-    let held = handle.hold_checkpoint().await.map_err(|error| Failure::from_error(error.kind(), &error))?;
     let name = format!("{PREFIX}{}", text::time(SystemClock.now_ms()).replace(':', "-"));
-    let manifest = held.report().manifest.as_deref().expect("a checkpoint that is held is committed");
-    savepoint::copied_from(&Kept::with_manifest(place, owner, manifest, None).await?, place, &name).await?;
-    held.release();
+    savepoint::of_running(place, owner, handle, &name).await?;
     for old in surplus(&savepoint::names(place)?, retained) {
         savepoint::remove(place, old)?;
     }
@@ -84,7 +81,13 @@ mod tests {
 
     #[test]
     fn a_backup_that_was_missed_is_due_at_once_and_the_first_one_after_a_whole_pause() {
-        assert_eq!(next_due_ms(Some(1_000), 60_000, 500_000), 61_000);
-        assert_eq!(next_due_ms(None, 60_000, 500_000), 560_000);
+        assert_eq!(first_wait_ms(Some(1_000), 60_000, 500_000), 0);
+        assert_eq!(first_wait_ms(Some(480_000), 60_000, 500_000), 40_000);
+        assert_eq!(first_wait_ms(None, 60_000, 500_000), 60_000);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_by_years_holds_no_backup_up() {
+        assert_eq!(first_wait_ms(Some(i64::MAX), 60_000, 500_000), 60_000);
     }
 }

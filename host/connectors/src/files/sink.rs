@@ -226,7 +226,7 @@ struct Complete {
 
 impl Writer {
     fn append(&mut self, directory: &str, columns: &RecordBatch) -> Result<(), OperatorError> {
-        let now_ms = self.layout.clock.now_ms();
+        let now_ms = self.layout.clock.monotonic_ms();
         if !self.open.contains_key(directory) {
             self.make_room()?;
             let part = self.start_part(directory, now_ms)?;
@@ -272,7 +272,7 @@ impl Writer {
     }
 
     fn end_due_parts(&mut self) -> Result<(), OperatorError> {
-        let now_ms = self.layout.clock.now_ms();
+        let now_ms = self.layout.clock.monotonic_ms();
         let due: Vec<String> =
             self.open.iter().filter(|(_, part)| self.layout.rolling.is_due(part, now_ms)).map(|(directory, _)| directory.clone()).collect();
         due.iter().try_for_each(|directory| self.end_part(directory))
@@ -280,7 +280,7 @@ impl Writer {
 
     /// An output without rows is an empty part, not a missing one: whoever reads it finds its columns.
     fn publish_empty_part(&mut self) -> Result<(), OperatorError> {
-        let part = self.start_part("", self.layout.clock.now_ms())?.complete()?;
+        let part = self.start_part("", self.layout.clock.monotonic_ms())?.complete()?;
         self.layout.target.publish(&self.hiding, &[part])
     }
 }

@@ -70,7 +70,7 @@ pub(super) struct Follow {
 impl Follow {
     async fn wait(&self) {
         let interval = i64::try_from(self.interval.as_millis()).unwrap_or(i64::MAX);
-        self.clock.sleep_until(self.clock.now_ms().saturating_add(interval)).await;
+        self.clock.sleep(interval).await;
     }
 }
 

@@ -172,7 +172,7 @@ impl Writer {
                 }
                 Tried::Failed { why, wait_ms: asked_ms } => {
                     tracing::warn!(%url, number, why, "a POST failed and will be repeated");
-                    shared.clock.sleep_until(shared.clock.now_ms().saturating_add(wait_ms.max(asked_ms))).await;
+                    shared.clock.sleep(wait_ms.max(asked_ms)).await;
                     wait_ms = (wait_ms * 2).min(WAIT_MS_MAX);
                 }
             }

@@ -43,11 +43,10 @@ pub fn queue(bytes: usize) -> (Entrance, mpsc::Receiver<Taken>) {
 impl Entrance {
     /// Room for so many bytes; none: there was none for `patience_ms`.
     pub async fn reserve(&self, bytes: u32, clock: &dyn Clock, patience_ms: i64) -> Option<OwnedSemaphorePermit> {
-        let deadline_ms = clock.now_ms().saturating_add(patience_ms);
         tokio::select! {
             biased;
             room = self.room.clone().acquire_many_owned(bytes.max(1)) => room.ok(),
-            () = clock.sleep_until(deadline_ms) => None,
+            () = clock.sleep(patience_ms) => None,
         }
     }
 

@@ -25,6 +25,7 @@ use super::{
     snapshot::{self, SnapshotFailed, SnapshotSettings, SubtaskSnapshot, Taking, Wake},
     subtask::Switch,
     tap::Tap,
+    wake::WakeTimes,
 };
 use crate::{
     checkpoint::manifest::SplitManifest,
@@ -42,6 +43,8 @@ pub(super) struct Chain {
     clock: Arc<dyn Clock>,
     /// Processing time of the current call, ms since epoch.
     now_ms: i64,
+    /// Elapsed time of it.
+    monotonic_ms: i64,
     steps: Vec<Step>,
     /// Steps that the current step asks for, in order.
     asked: Vec<Step>,
@@ -105,7 +108,7 @@ enum Step {
     /// Tell the operator of its watermark, then pass it on.
     Watermark { link: usize },
     /// Tell the operator that the time it asked for has come.
-    ProcessingTime { link: usize },
+    TimePassed { link: usize },
     /// Tell the operator of the end, then pass it on.
     End { link: usize },
 }
@@ -116,7 +119,7 @@ impl Step {
             Self::Element { link, .. }
             | Self::Release { link }
             | Self::Watermark { link }
-            | Self::ProcessingTime { link }
+            | Self::TimePassed { link }
             | Self::End { link } => link,
         }
     }
@@ -145,6 +148,7 @@ impl Chain {
         Self {
             links,
             now_ms: clock.now_ms(),
+            monotonic_ms: clock.monotonic_ms(),
             clock,
             steps: Vec::new(),
             asked: Vec::new(),
@@ -275,7 +279,7 @@ impl Chain {
 
     /// Hands an element to input `slot` of the head, and lets everything that follows from it happen.
     pub(super) async fn accept(&mut self, slot: usize, element: Element) -> Result<(), Stop> {
-        self.now_ms = self.clock.now_ms();
+        self.look_at_clocks();
         self.steps.push(Step::Element { link: 0, slot, element });
         self.run().await
     }
@@ -286,25 +290,32 @@ impl Chain {
         self.run().await
     }
 
-    /// The earliest time at which a link wants to be called, ms since epoch.
-    pub(super) fn next_processing_time(&self) -> Option<i64> {
+    fn look_at_clocks(&mut self) {
+        (self.now_ms, self.monotonic_ms) = (self.clock.now_ms(), self.clock.monotonic_ms());
+    }
+
+    /// The earliest times at which a link wants to be called.
+    pub(super) fn wake_times(&self) -> WakeTimes {
         let next_of = |link: &Link| match &link.role {
-            Role::Source => None,
-            Role::Operator(operator) => operator.next_processing_time(),
-            Role::Sink(sink) => sink.next_flush_ms(),
+            Role::Source => WakeTimes::default(),
+            Role::Operator(operator) => WakeTimes { processing_ms: operator.next_processing_time(), monotonic_ms: None },
+            Role::Sink(sink) => WakeTimes { processing_ms: None, monotonic_ms: sink.next_flush_ms() },
         };
-        self.links.iter().filter_map(next_of).min()
+        self.links.iter().map(next_of).fold(WakeTimes::default(), WakeTimes::or)
     }
 
     /// Calls the links whose time has come.
-    pub(super) async fn on_processing_time(&mut self) -> Result<(), Stop> {
-        let Some(next) = self.next_processing_time() else { return Ok(()) };
-        self.now_ms = self.clock.now_ms();
-        if next > self.now_ms {
+    pub(super) async fn on_time_passed(&mut self) -> Result<(), Stop> {
+        let next = self.wake_times();
+        if next == WakeTimes::default() {
+            return Ok(());
+        }
+        self.look_at_clocks();
+        if !next.has_come(self.now_ms, self.monotonic_ms) {
             return Ok(());
         }
         for link in 0..self.links.len() {
-            self.steps.push(Step::ProcessingTime { link });
+            self.steps.push(Step::TimePassed { link });
             self.run().await?;
         }
         Ok(())
@@ -360,7 +371,7 @@ impl Chain {
                 Step::Element { link, slot, element } => self.on_element(link, slot, element).await?,
                 Step::Release { link } => self.on_release(link).await?,
                 Step::Watermark { link } => self.on_watermark(link).await?,
-                Step::ProcessingTime { link } => self.on_time(link).await?,
+                Step::TimePassed { link } => self.on_time(link).await?,
                 Step::End { link } => self.on_end(link).await?,
             }
             self.take_asked();
@@ -461,7 +472,7 @@ impl Chain {
             Role::Operator(operator) => operator.on_batch(port, batch, now, &mut out).await,
             Role::Sink(sink) => {
                 tap.offer(&batch);
-                sink.on_batch(&batch, self.now_ms).await
+                sink.on_batch(&batch, self.monotonic_ms).await
             }
         };
         handled.map_err(|error| Stop::Failed { operator: id.clone(), error })?;
@@ -525,6 +536,7 @@ impl Chain {
         let Link { role, id, .. } = &mut self.links[link];
         let failed = |error| Stop::Failed { operator: id.clone(), error };
         let is_due = |time: Option<i64>| time.is_some_and(|time| time <= now.processing_time);
+        let is_past = |time: Option<i64>| time.is_some_and(|time| time <= self.monotonic_ms);
         match role {
             Role::Operator(operator) if is_due(operator.next_processing_time()) => {
                 let mut out = Output::default();
@@ -532,11 +544,11 @@ impl Chain {
                 let has_more = operator.has_more();
                 self.settle(link, out).await?;
                 if has_more {
-                    self.asked.push(Step::ProcessingTime { link });
+                    self.asked.push(Step::TimePassed { link });
                 }
                 Ok(())
             }
-            Role::Sink(sink) if is_due(sink.next_flush_ms()) => sink.flush().await.map_err(failed),
+            Role::Sink(sink) if is_past(sink.next_flush_ms()) => sink.flush().await.map_err(failed),
             _ => Ok(()),
         }
     }

@@ -157,6 +157,9 @@ pub(super) struct Checkpointing {
 /// The checkpoint under way.
 struct Current {
     checkpoint: CheckpointId,
+    /// Its barrier was sent: processing time, for people.
+    created_ms: i64,
+    /// The same in elapsed time.
     began_ms: i64,
     answers: Vec<Answer>,
     held_answers: BTreeMap<SavepointNumber, HeldAnswer>,
@@ -180,7 +183,7 @@ impl Checkpointing {
         }
         let start = Start { subtasks: members.len(), last_number: record.last_number, kept: committed.keys().copied().collect() };
         Self {
-            coordinator: Coordinator::new(Settings::from(&plan.durability.checkpoints), start, clock.now_ms()),
+            coordinator: Coordinator::new(Settings::from(&plan.durability.checkpoints), start, clock.monotonic_ms()),
             storage: Arc::new(Remembered::new(durable.storage.clone())),
             plan,
             durable,
@@ -209,7 +212,7 @@ impl Checkpointing {
         self.incarnation
     }
 
-    /// When [`Self::on_time`] wants to be called.
+    /// When [`Self::on_time`] wants to be called, in elapsed time.
     pub(super) fn wake_ms(&self) -> i64 {
         self.coordinator.wake_ms().unwrap_or(i64::MAX)
     }
@@ -321,7 +324,7 @@ impl Checkpointing {
     }
 
     fn step(&mut self, fact: Fact, swapped: &Swapped) -> Vec<Order> {
-        let actions = self.coordinator.step(self.clock.now_ms(), fact);
+        let actions = self.coordinator.step(self.clock.monotonic_ms(), fact);
         let mut orders = Vec::new();
         for action in actions {
             if crash_point(&action).is_some_and(|point| self.crashes(point)) {
@@ -354,7 +357,8 @@ impl Checkpointing {
     fn begin(&mut self, checkpoint: CheckpointId) -> Order {
         self.current = Some(Current {
             checkpoint,
-            began_ms: self.clock.now_ms(),
+            created_ms: self.clock.now_ms(),
+            began_ms: self.clock.monotonic_ms(),
             answers: std::mem::take(&mut self.asked),
             held_answers: std::mem::take(&mut self.asked_held),
             parts: BTreeMap::new(),
@@ -506,14 +510,14 @@ impl Checkpointing {
     fn report(&self, current: &Current, manifest: Option<String>, outcome: CheckpointOutcome) -> CheckpointReport {
         let report = CheckpointReport {
             checkpoint: current.checkpoint,
-            at_ms: current.began_ms,
+            at_ms: current.created_ms,
             manifest,
             bytes_new: current.bytes_new,
             bytes_total: current.bytes_total,
             alignment_ms: whole_ms(current.timings.alignment),
             sync_ms: whole_ms(current.timings.sync),
             snapshot_ms: whole_ms(current.timings.total),
-            total_ms: u64::try_from(self.clock.now_ms() - current.began_ms).unwrap_or(0),
+            total_ms: u64::try_from(self.clock.monotonic_ms() - current.began_ms).unwrap_or(0),
             outcome,
         };
         let mut history = lock(&self.history);
@@ -543,7 +547,7 @@ impl Checkpointing {
             incarnation: self.incarnation,
             checkpoint: current.checkpoint,
             savepoint: None,
-            created_ms: current.began_ms,
+            created_ms: current.created_ms,
             is_finished: is_final,
             guarantee: self.plan.durability.guarantee,
             operators,

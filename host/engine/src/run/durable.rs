@@ -244,13 +244,13 @@ impl Run {
     async fn attempts(&mut self, commands: &mut Commands) -> JobOutcome {
         let mut restarts = Restarts::new(self.plan.durability.restart);
         loop {
-            let began_ms = self.settings.clock.now_ms();
+            let began_ms = self.settings.clock.monotonic_ms();
             let outcome = self.attempt(commands).await;
             let JobOutcome::Failed(error) = outcome else { return outcome };
             if error.fault == Fault::User {
                 return JobOutcome::Failed(error);
             }
-            let ran_ms = self.settings.clock.now_ms().saturating_sub(began_ms);
+            let ran_ms = self.settings.clock.monotonic_ms().saturating_sub(began_ms);
             let ran = Duration::from_millis(u64::try_from(ran_ms).unwrap_or(0));
             let (failures, wait) = match restarts.on_failure(ran, self.durable.random.next_u64()) {
                 Decision::GiveUp { reason } => return JobOutcome::Failed(given_up(error, reason)),
@@ -260,11 +260,11 @@ impl Run {
                 }
             };
             self.restarts += 1;
-            let wake_ms = self.settings.clock.now_ms().saturating_add(ms(wait));
+            let next_ms = self.settings.clock.now_ms().saturating_add(ms(wait));
             let JobError { operator, causes, .. } = error;
-            self.recovering = Some(Recovery { operator, causes, failures, next_ms: wake_ms });
+            self.recovering = Some(Recovery { operator, causes, failures, next_ms });
             let clock = self.settings.clock.clone();
-            if self.answering(clock.sleep_until(wake_ms), commands).await.is_none() {
+            if self.answering(clock.sleep(ms(wait)), commands).await.is_none() {
                 return JobOutcome::Cancelled;
             }
         }

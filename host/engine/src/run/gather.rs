@@ -27,7 +27,7 @@ pub(super) struct Gathered {
     pub(super) batches: Vec<Batch>,
     rows: usize,
     bytes: usize,
-    /// Until when they may wait, ms since epoch.
+    /// Until when they may wait, in elapsed time.
     due_ms: i64,
 }
 
@@ -36,7 +36,7 @@ impl Gathering {
         Self { batching, gathered: Vec::new() }
     }
 
-    /// Takes a batch that came at `now_ms`.
+    /// Takes a batch that came at the elapsed time `now_ms`.
     pub(super) fn add(&mut self, input: usize, edge: usize, batch: Batch, now_ms: i64) {
         let (rows, bytes) = (batch.num_rows(), row_bytes(&batch));
         if let Some(gathered) = self.gathered.iter_mut().find(|gathered| gathered.input == input) {
@@ -55,12 +55,12 @@ impl Gathering {
         gathered.is_none_or(|gathered| gathered.rows < self.batching.rows && gathered.bytes < self.batching.bytes)
     }
 
-    /// When rows will have waited long enough, ms since epoch; none: none wait.
+    /// When rows will have waited long enough, in elapsed time; none: none wait.
     pub(super) fn next_due_ms(&self) -> Option<i64> {
         self.gathered.iter().map(|gathered| gathered.due_ms).min()
     }
 
-    /// What is enough, and what has waited long enough at `now_ms`.
+    /// What is enough, and what has waited long enough at the elapsed time `now_ms`.
     pub(super) fn take_ready(&mut self, now_ms: i64) -> Vec<Gathered> {
         let enough_rows = self.batching.rows.min(ENOUGH_ROWS);
         let is_ready =

@@ -23,11 +23,11 @@ use super::{
         JobStatus, Phase,
     },
     restore::RestoredJob,
-    source::sleep_until,
     status::View,
     subtask::{self, Event, SubtaskNumber},
     swapping::{self, Swapping},
     versions::{Plans, Running, Versions},
+    wake::{until_monotonic, until_processing},
 };
 use crate::{
     clock::Clock,
@@ -259,11 +259,11 @@ impl Supervisor {
                     let orders = self.swapping.on_done(done, CheckpointId(self.last_barrier.0 + 1));
                     self.swap(orders);
                 }
-                () = sleep_until(clock.as_ref(), probation_until_ms) => {
+                () = until_processing(clock.as_ref(), probation_until_ms) => {
                     let orders = self.swapping.on_time();
                     self.swap(orders);
                 }
-                () = sleep_until(clock.as_ref(), wake_ms) => {
+                () = until_monotonic(clock.as_ref(), wake_ms) => {
                     let orders = self.durability.as_mut().map(|durability| durability.checkpointing.on_time());
                     self.carry_out(orders);
                 }
@@ -522,11 +522,10 @@ async fn discover(
     let Some(interval) = source.source.discovery_interval() else { return };
     let interval_ms = i64::try_from(interval.as_millis()).unwrap_or(i64::MAX).max(1);
     loop {
-        let next_ms = settings.clock.now_ms().saturating_add(interval_ms);
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            () = settings.clock.sleep_until(next_ms) => {}
+            () = settings.clock.sleep(interval_ms) => {}
         }
         let found = match source.source.splits(node.parallelism).await {
             Ok(found) => found,

@@ -37,6 +37,7 @@ mod swapping;
 mod tap;
 mod upload;
 mod versions;
+mod wake;
 mod why;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};

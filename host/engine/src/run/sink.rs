@@ -11,7 +11,7 @@ pub(super) struct SinkLink {
     /// None once it is finished or aborted.
     writer: Option<Box<dyn SinkWriter>>,
     flush_interval: Duration,
-    /// When rows that were written since the last flush are flushed, ms since epoch; none: there are none.
+    /// When rows that were written since the last flush are flushed, in elapsed time; none: there are none.
     flush_at_ms: Option<i64>,
 }
 
@@ -20,10 +20,10 @@ impl SinkLink {
         Self { writer: Some(writer), flush_interval, flush_at_ms: None }
     }
 
-    pub(super) async fn on_batch(&mut self, batch: &Batch, now_ms: i64) -> Result<(), OperatorError> {
+    pub(super) async fn on_batch(&mut self, batch: &Batch, monotonic_ms: i64) -> Result<(), OperatorError> {
         self.writer()?.write(batch).await?;
         let interval_ms = i64::try_from(self.flush_interval.as_millis()).unwrap_or(i64::MAX);
-        self.flush_at_ms.get_or_insert(now_ms.saturating_add(interval_ms));
+        self.flush_at_ms.get_or_insert(monotonic_ms.saturating_add(interval_ms));
         Ok(())
     }
 

@@ -15,6 +15,7 @@ use super::{
     snapshot::Wake,
     splits::Splits,
     subtask::{self, Command, Commanded},
+    wake::WakeTimes,
 };
 use crate::{
     clock::Clock,
@@ -76,8 +77,8 @@ impl SourceDriver {
         let begins_with = if self.splits.is_idle() && self.discovers { Some(Progress::Idle) } else { restored };
         self.on_progress(chain, begins_with).await?;
         while self.discovers || !self.splits.all_ended() {
-            let asked_ms = self.clock.now_ms();
-            let woken = self.wait(chain.next_processing_time(), chain.snapshot_wake(), commands, asked_ms).await;
+            let asked_ms = self.clock.monotonic_ms();
+            let woken = self.wait(chain.wake_times(), chain.snapshot_wake(), commands, asked_ms).await;
             let answered = if let Woken::Read(number, _) = &woken { Some(*number) } else { None };
             self.on_waited(chain, asked_ms, answered).await?;
             match woken {
@@ -102,7 +103,7 @@ impl SourceDriver {
                 }
                 Woken::TimePassed | Woken::OthersMoved | Woken::Snapshot => {}
             }
-            chain.on_processing_time().await?;
+            chain.on_time_passed().await?;
             commanded.report_all(chain).await;
             tokio::task::consume_budget().await;
         }
@@ -127,7 +128,7 @@ impl SourceDriver {
         forgotten.map_err(|error| self.failed(error))
     }
 
-    async fn wait(&mut self, links_wake_ms: Option<i64>, snapshot: Wake, commands: &mut mpsc::Receiver<Command>, asked_ms: i64) -> Woken {
+    async fn wait(&mut self, links: WakeTimes, snapshot: Wake, commands: &mut mpsc::Receiver<Command>, asked_ms: i64) -> Woken {
         let Self { plan, node, splits, clock, drift, metrics, .. } = self;
         let source = source_node(plan, *node);
         let limit = limit(source, drift.as_mut());
@@ -138,12 +139,12 @@ impl SourceDriver {
         let mut shown = Shown::new(&metrics.waits, since_ms, waiting);
         let idle_at = source.event_time.as_ref().and_then(|times| times.idle_timeout).and_then(|timeout| splits.until_idle(timeout, limit));
         let idle_at_ms = idle_at.map(|wait| asked_ms.saturating_add(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX)));
-        let wake_ms = [idle_at_ms, links_wake_ms].into_iter().flatten().min();
+        let wake = links.or_monotonic(idle_at_ms);
         tokio::select! {
             biased;
             command = commands.recv() => Woken::Commanded(command),
             (number, read) = splits.read(source.source.as_ref(), plan.batching.rows, limit) => Woken::Read(number, read),
-            () = sleep_until(clock.as_ref(), wake_ms) => Woken::TimePassed,
+            () = wake.wait(clock.as_ref()) => Woken::TimePassed,
             () = moved(drift.as_mut(), limit) => Woken::OthersMoved,
             () = snapshot.wait() => Woken::Snapshot,
             // Only asked where nothing else is ready.
@@ -242,7 +243,7 @@ impl SourceDriver {
         if source.source.is_bounded() {
             return Ok(());
         }
-        let waited = Duration::from_millis(u64::try_from(self.clock.now_ms() - asked_ms).unwrap_or(0));
+        let waited = Duration::from_millis(u64::try_from(self.clock.monotonic_ms() - asked_ms).unwrap_or(0));
         let limit = limit(source, self.drift.as_mut());
         for change in self.splits.on_waited(waited, timeout, limit, answered) {
             self.on_progress(chain, Some(change)).await?;
@@ -292,12 +293,4 @@ async fn moved(drift: Option<&mut DriftSlot>, limit: Option<Watermark>) {
     }
     // Nothing is held, or (never while this is awaited) nobody moves any more.
     std::future::pending().await
-}
-
-/// Returns at `at_ms`; none: never.
-pub(super) async fn sleep_until(clock: &dyn Clock, at_ms: Option<i64>) {
-    match at_ms {
-        Some(at_ms) => clock.sleep_until(at_ms).await,
-        None => std::future::pending().await,
-    }
 }

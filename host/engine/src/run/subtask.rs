@@ -25,7 +25,8 @@ use super::{
     gather::{Gathered, Gathering},
     queue::{Disconnected, Inbox},
     snapshot::{SnapshotFailed, SubtaskSnapshot, Wake},
-    source::{SourceDriver, sleep_until},
+    source::SourceDriver,
+    wake::WakeTimes,
 };
 use crate::{
     clock::Clock,
@@ -313,7 +314,7 @@ pub(super) struct QueueDriver {
 impl QueueDriver {
     async fn run(&mut self, chain: &mut Chain, commands: &mut mpsc::Receiver<Command>, commanded: &Commanded) -> Result<(), Stop> {
         while !chain.head().aligner.is_ended() {
-            match self.wait(chain.next_processing_time(), chain.snapshot_wake(), &chain.head().aligner, commands).await {
+            match self.wait(chain.wake_times(), chain.snapshot_wake(), &chain.head().aligner, commands).await {
                 Woken::Commanded(Some(command)) => on_command(command, chain, commanded).await?,
                 Woken::Commanded(None) => return Err(Stop::Disconnected),
                 Woken::Received(received) => {
@@ -324,7 +325,7 @@ impl QueueDriver {
                 Woken::TimePassed => {}
             }
             self.hand_on_ready(chain).await?;
-            chain.on_processing_time().await?;
+            chain.on_time_passed().await?;
             commanded.report_all(chain).await;
             tokio::task::consume_budget().await;
         }
@@ -333,18 +334,18 @@ impl QueueDriver {
 
     async fn wait(
         &mut self,
-        links_wake_ms: Option<i64>,
+        links: WakeTimes,
         snapshot: Wake,
         aligner: &Aligner,
         commands: &mut mpsc::Receiver<Command>,
     ) -> Woken {
-        let wake_ms = [links_wake_ms, self.gathering.next_due_ms()].into_iter().flatten().min();
+        let wake = links.or_monotonic(self.gathering.next_due_ms());
         let mut shown = Shown::new(&self.metrics.waits, self.last_ms, waiting(aligner, &self.producers));
         tokio::select! {
             biased;
             command = commands.recv() => Woken::Commanded(command),
             received = self.inbox.next(|edge| aligner.is_blocked(edge)) => Woken::Received(received),
-            () = sleep_until(self.clock.as_ref(), wake_ms) => Woken::TimePassed,
+            () = wake.wait(self.clock.as_ref()) => Woken::TimePassed,
             () = snapshot.wait() => Woken::TimePassed,
             // Only asked where nothing else is ready.
             never = shown.show() => match never {},
@@ -364,7 +365,7 @@ impl QueueDriver {
 
     /// A batch and those that wait on the edges of the same input, to be joined.
     fn gather(&mut self, chain: &mut Chain, edge: usize, batch: Batch) {
-        let (input, now_ms) = (self.inbox.port(edge), self.clock.now_ms());
+        let (input, now_ms) = (self.inbox.port(edge), self.clock.monotonic_ms());
         let mut next = Some((edge, batch));
         while let Some((edge, batch)) = next {
             chain.note_rows(edge);
@@ -381,7 +382,7 @@ impl QueueDriver {
         if self.gathering.next_due_ms().is_none() {
             return Ok(());
         }
-        for gathered in self.gathering.take_ready(self.clock.now_ms()) {
+        for gathered in self.gathering.take_ready(self.clock.monotonic_ms()) {
             hand_on(chain, gathered).await?;
         }
         Ok(())

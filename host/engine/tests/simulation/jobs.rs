@@ -47,6 +47,8 @@ pub enum Kind {
     Ordered,
     /// Timers in event time between ordered rows.
     Timers,
+    /// Timers in processing time: what they count adds up.
+    Reminders,
 }
 
 /// A job with its input.
@@ -93,6 +95,7 @@ impl Job {
             Kind::Counting => self.built(world, shape, Work::Count, RowOrder::Arrival),
             Kind::Ordered => self.built(world, shape, Work::Count, RowOrder::EventTime),
             Kind::Timers => self.built(world, shape, Work::Alarm, RowOrder::EventTime),
+            Kind::Reminders => self.built(world, shape, Work::Remind, RowOrder::Arrival),
             Kind::Windows | Kind::Joining => self.planned(world, shape).await,
         }
     }
@@ -171,7 +174,8 @@ sinks:
     pub fn check(&self, sink: &str, rows: &[Row]) -> Result<(), String> {
         let mut found: BTreeMap<Row, usize> = BTreeMap::new();
         for row in rows {
-            *found.entry(self.comparable(sink, row)).or_default() += 1;
+            let (row, count) = self.comparable(sink, row);
+            *found.entry(row).or_default() += count;
         }
         let expected = self.expected();
         let expected = expected.get(sink).ok_or_else(|| format!("nothing belongs into {sink}"))?;
@@ -184,9 +188,14 @@ sinks:
         self.expected().into_keys().collect()
     }
 
-    /// Which row of a key gets which count depends on how splits interleave: ids and counts are compared one by one.
-    fn comparable(&self, sink: &str, row: &Row) -> Row {
-        if sink == "out" && self.kind == Kind::Counting { vec![row[0], row[2]] } else { row.clone() }
+    /// How a row counts. Which row of a key gets which count depends on how splits interleave: ids and counts are compared one by one. And when
+    /// a reminder fires depends on the schedule: the rows of a key are added up.
+    fn comparable(&self, sink: &str, row: &Row) -> (Row, usize) {
+        match (sink, self.kind) {
+            ("out", Kind::Counting) => (vec![row[0], row[2]], 1),
+            ("out", Kind::Reminders) => (vec![row[0]], usize::try_from(row[2]).expect("a count")),
+            _ => (row.clone(), 1),
+        }
     }
 
     fn every_id_once(&self, rows: &[Row]) -> Result<(), String> {
@@ -205,18 +214,25 @@ sinks:
     pub fn expected(&self) -> Expected {
         let mut sinks: Expected = BTreeMap::new();
         let rows = &self.tables[0];
-        let mut put = |sink: &str, row: Row| *sinks.entry(sink.into()).or_default().entry(row).or_default() += 1;
+        let mut put = |sink: &str, row: Row| {
+            let (row, count) = self.comparable(sink, &row);
+            *sinks.entry(sink.into()).or_default().entry(row).or_default() += count;
+        };
         match self.kind {
             Kind::Windows => {
                 sums_of_windows(rows.rows()).into_iter().for_each(|row| put("out", row));
                 sums_of_sessions(rows.rows()).into_iter().for_each(|row| put("sessions-out", row));
             }
             Kind::Joining => rows.rows().for_each(|row| put("out", self.joined(row))),
-            Kind::Counting | Kind::Ordered | Kind::Timers => {
+            Kind::Counting | Kind::Ordered | Kind::Timers | Kind::Reminders => {
                 rows.rows().for_each(|row| put("kept", row.clone()));
                 for (key, rows) in by_key_and_time(rows.rows()) {
-                    let out = if self.kind == Kind::Timers { alarms(key, &rows) } else { counts(key, &rows) };
-                    out.into_iter().for_each(|row| put("out", self.comparable("out", &row)));
+                    let out = match self.kind {
+                        Kind::Timers => alarms(key, &rows),
+                        Kind::Reminders => vec![vec![key, 0, rows.len() as i64]],
+                        _ => counts(key, &rows),
+                    };
+                    out.into_iter().for_each(|row| put("out", row));
                 }
             }
         }

@@ -16,6 +16,7 @@ use tempfile::TempDir;
 use tokio::{runtime::Runtime, sync::oneshot, task::yield_now};
 
 use crate::{
+    clock::{TEN_YEARS_MS, WallClock},
     jobs::{Job, Kind, Shape},
     storage::{Gated, GatedLog},
     world::{Row, Troubles, World, lock},
@@ -62,7 +63,7 @@ pub struct Simulation {
 /// Runs the job of a seed to its end.
 pub fn simulate(kind: Kind, seed: u64) -> Told {
     let mut random = Random::seeded(seed ^ 0x5eed);
-    let world = World::new(seed, troubles(&mut random));
+    let world = World::new(seed, troubles(&mut random), wall_clock(&mut random));
     let job = Job::new(kind, &mut random);
     let mut simulation = Simulation::new(world, job, Faults::seeded(seed, chances(&mut random)));
     simulation.run();
@@ -78,6 +79,16 @@ fn troubles(random: &mut Random) -> Troubles {
         failing: among(random, &[0, 2, 10]),
         log_failing: among(random, &[0, 30, 150]),
         crash_points: among(random, &[0, 10, 40]),
+    }
+}
+
+fn wall_clock(random: &mut Random) -> WallClock {
+    match random.below(8) {
+        0 => WallClock::Frozen,
+        1 => WallClock::TenTimes,
+        2 => WallClock::Jumping,
+        3 => WallClock::Wrong(-TEN_YEARS_MS),
+        _ => WallClock::Right,
     }
 }
 

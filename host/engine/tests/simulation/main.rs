@@ -4,7 +4,8 @@
 //! Every failure prints its seed. `MILLSTREAM_SEED=<seed>` runs that one alone and prints its history; `MILLSTREAM_SOAK=1` runs long.
 //!
 //! In reading order: [`world`] (gates, crashes, trace), [`clock`], [`storage`], [`source`], [`sink`], [`operators`], [`jobs`] (what runs, and
-//! what must come out), [`lives`] (processes one after the other). [`storage_errors`]: a storage that is full or broken.
+//! what must come out), [`lives`] (processes one after the other). [`storage_errors`]: a
+//! storage that is full or broken; [`wall_clock`]: a clock that is wrong.
 
 #![expect(clippy::print_stdout, reason = "seeds and figures are read by people")]
 
@@ -16,6 +17,7 @@ mod sink;
 mod source;
 mod storage;
 mod storage_errors;
+mod wall_clock;
 mod world;
 
 use std::env;
@@ -23,9 +25,9 @@ use std::env;
 use jobs::Kind;
 use lives::{Told, simulate};
 
-/// Seeds of one test in `make test`, and in `make soak`; there are five tests.
-const SEEDS: u64 = 40;
-const SEEDS_SOAK: u64 = 4_000;
+/// Seeds of one test in `make test`, and in `make soak`; there are six tests.
+const SEEDS: u64 = 34;
+const SEEDS_SOAK: u64 = 3_400;
 
 #[test]
 fn a_keyed_count_loses_and_doubles_no_row() {
@@ -50,6 +52,11 @@ fn rows_in_event_time_order_stay_in_order() {
 #[test]
 fn every_timer_fires_once_at_its_place() {
     survives(Kind::Timers);
+}
+
+#[test]
+fn reminders_in_processing_time_leave_no_row_out() {
+    survives(Kind::Reminders);
 }
 
 /// Runs every seed; the first of them twice.

@@ -16,6 +16,8 @@ use millstream_state::{Backend, DueTimers, KeySet, KeyedStore, StoreSettings, Ti
 
 /// Timers fire at multiples of this.
 pub const ALARM_MS: i64 = 210;
+/// Timers in processing time fire so much later.
+const REMIND_MS: i64 = 15;
 
 /// What an operator of a simulation does with rows of (key, id, at).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +26,8 @@ pub enum Work {
     Count,
     /// Sets a timer of the key behind each row; when it fires, emits (key, its time, the sum of the ids so far).
     Alarm,
+    /// Sets a timer in processing time behind each row; when it fires, emits (key, its time, how many rows there were since the last).
+    Remind,
 }
 
 /// The plan of such an operator.
@@ -37,6 +41,7 @@ impl Planned {
         let columns = match work {
             Work::Count => ["key", "id", "count"],
             Work::Alarm => ["key", "fired", "sum"],
+            Work::Remind => ["key", "fired", "rows"],
         };
         let schema = Schema::new(columns.map(|name| Field::new(name, DataType::Int64, false)).to_vec());
         let output = StreamType { schema: Arc::new(schema), event_times: true, changes: false };
@@ -64,7 +69,8 @@ impl OperatorPlan for Planned {
             version: 1,
             ttl: None,
         };
-        let timers = vec![TimerDescriptor { name: "alarm".into(), clock: Clock::EventTime }];
+        let clock = self.work.clock();
+        let timers = vec![TimerDescriptor { name: "alarm".into(), clock }];
         let settings = StoreSettings { backend: Backend::Memory, memory_budget_bytes: context.state.memory_budget_bytes };
         let parts = context.restored.as_ref().map_or(&[][..], |restored| &restored.state);
         let store = KeyedStore::restore(&settings, context.key_groups.clone(), parts, vec![state], timers).map_err(failed)?;
@@ -73,6 +79,12 @@ impl OperatorPlan for Planned {
 
     fn as_any(&self) -> &dyn Any {
         self
+    }
+}
+
+impl Work {
+    fn clock(self) -> Clock {
+        if self == Self::Remind { Clock::ProcessingTime } else { Clock::EventTime }
     }
 }
 
@@ -112,16 +124,19 @@ impl Running {
         let mut after = Vec::with_capacity(rows);
         for row in 0..rows {
             let total = &mut totals[of_row(row)];
-            *total += if self.work == Work::Count { 1 } else { ids.value(row) };
+            *total += if self.work == Work::Alarm { ids.value(row) } else { 1 };
             after.push(*total);
         }
         let mut updates = Updates {
             values: vec![ValueUpdate { state: 0, changed: BooleanBuffer::new_set(keys.len()), values: ints(totals) }],
             ..Updates::default()
         };
-        if self.work == Work::Alarm {
+        if self.work != Work::Count {
             let times = batch.event_times().expect("streams of simulations have event times");
-            let at = times.iter().map(|time| alarm_after(*time)).collect();
+            let at = match self.work.clock() {
+                Clock::EventTime => times.iter().map(|time| alarm_after(*time)).collect(),
+                Clock::ProcessingTime => vec![now.processing_time + REMIND_MS; rows],
+            };
             let of_rows = (0..rows).map(|row| of_row(row) as u32).collect();
             updates.timers = vec![TimerUpdate { timer: 0, keys: of_rows, at, deleted: BooleanBuffer::new_unset(rows) }];
         }
@@ -134,14 +149,18 @@ impl Running {
         let keys = (0..due.len()).map(|number| key_of(due.keys.key_bytes(number)));
         let columns = vec![ints(keys), ints(due.at.iter().copied()), ints(totals)];
         let fired = Batch::try_new(self.schema.clone(), columns, due.len()).expect("columns of the schema");
-        self.store.apply(&due.keys, &Updates::default(), Some(due), moment(now)).map_err(failed)?;
+        let mut updates = Updates::default();
+        if self.work == Work::Remind {
+            let all = due.keys.len();
+            updates.values = vec![ValueUpdate { state: 0, changed: BooleanBuffer::new_set(all), values: ints(vec![0; all]) }];
+        }
+        self.store.apply(&due.keys, &updates, Some(due), moment(now)).map_err(failed)?;
         out.emit(0, fired.with_event_times(Some(due.at.clone().into())));
         Ok(())
     }
 
-    fn fire_all(&mut self, now: Moment, out: &mut Output) -> Result<(), OperatorError> {
-        let Some(watermark) = now.watermark else { return Ok(()) };
-        while let Some(due) = self.store.due(Clock::EventTime, watermark.0, 5).map_err(failed)? {
+    fn fire_all(&mut self, clock: Clock, up_to: i64, now: Moment, out: &mut Output) -> Result<(), OperatorError> {
+        while let Some(due) = self.store.due(clock, up_to, 5).map_err(failed)? {
             self.fire(&due, now, out)?;
         }
         Ok(())
@@ -171,7 +190,15 @@ impl Operator for Running {
     }
 
     async fn on_watermark(&mut self, now: Moment, out: &mut Output) -> Result<(), OperatorError> {
-        self.fire_all(now, out)
+        now.watermark.map_or(Ok(()), |watermark| self.fire_all(Clock::EventTime, watermark.0, now, out))
+    }
+
+    fn next_processing_time(&self) -> Option<i64> {
+        self.store.next_timer(Clock::ProcessingTime)
+    }
+
+    async fn on_processing_time(&mut self, now: Moment, out: &mut Output) -> Result<(), OperatorError> {
+        self.fire_all(Clock::ProcessingTime, now.processing_time, now, out)
     }
 
     fn fires_event_timers(&self) -> bool {
@@ -194,7 +221,7 @@ impl Operator for Running {
     }
 
     async fn on_end(&mut self, now: Moment, out: &mut Output) -> Result<(), OperatorError> {
-        self.fire_all(Moment { watermark: Some(Watermark::MAX), ..now }, out)
+        self.fire_all(self.work.clock(), i64::MAX, now, out)
     }
 
     fn with_store(&mut self, work: &mut dyn FnMut(&mut KeyedStore)) {

@@ -108,7 +108,7 @@ impl CommitLog for GatedLog {
             let arrived = self.disk.commit(&job, &record).await;
             self.world.note(|| format!("late commit of {:?}: {}", record.checkpoint, outcome(&arrived)));
         }
-        self.world.pass(|| format!("claim: {record:?}")).await;
+        self.world.pass(|| format!("claim: {:?}", record.as_ref().map(|record| (record.incarnation, record.checkpoint)))).await;
         record
     }
 

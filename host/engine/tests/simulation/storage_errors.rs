@@ -4,6 +4,7 @@
 use millstream_storage::faults::{Faults, Random, WriteFault};
 
 use crate::{
+    clock::WallClock,
     jobs::{Job, Kind},
     lives::{Ended, Simulation},
     world::{Troubles, World},
@@ -62,7 +63,7 @@ fn fails_from(kind: Kind, first: u64, fault: WriteFault, named: &str) -> bool {
 }
 
 fn simulation(kind: Kind, faults: std::sync::Arc<Faults>) -> Simulation {
-    let world = World::new(SEED, Troubles::NONE);
+    let world = World::new(SEED, Troubles::NONE, WallClock::Right);
     world.begin(true);
     Simulation::new(world, Job::new(kind, &mut Random::seeded(SEED)), faults)
 }

@@ -17,7 +17,7 @@ use millstream_engine::{
 use millstream_storage::faults::Random;
 use tokio::task::yield_now;
 
-use crate::clock::SimulatedClock;
+use crate::clock::{SimulatedClock, WallClock};
 
 /// A row as it is compared: its columns as numbers, null as the least one.
 pub type Row = Vec<i64>;
@@ -70,10 +70,10 @@ pub struct Shelf {
 }
 
 impl World {
-    pub fn new(seed: u64, troubles: Troubles) -> Arc<Self> {
+    pub fn new(seed: u64, troubles: Troubles, wall_clock: WallClock) -> Arc<Self> {
         let inner =
             Inner { random: Random::seeded(seed), trace: Vec::new(), gates_left: None, is_dead: false, is_calm: false, broken: Vec::new() };
-        Arc::new(Self { clock: Arc::default(), shelves: Mutex::default(), troubles, inner: Mutex::new(inner) })
+        Arc::new(Self { clock: Arc::new(SimulatedClock::new(wall_clock)), shelves: Mutex::default(), troubles, inner: Mutex::new(inner) })
     }
 
     pub fn troubles(&self) -> Troubles {
@@ -93,8 +93,8 @@ impl World {
 
     /// Adds a line to the trace.
     pub fn note(&self, what: impl FnOnce() -> String) {
-        let now_ms = clock::Clock::now_ms(self.clock.as_ref());
-        self.inner().trace.push(format!("{now_ms} {}", what()));
+        let elapsed_ms = clock::Clock::monotonic_ms(self.clock.as_ref());
+        self.inner().trace.push(format!("{elapsed_ms} {}", what()));
     }
 
     /// A law that must hold; the runtime would take a panic for a failure and go on.
