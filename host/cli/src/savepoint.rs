@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use millstream_engine::{
     checkpoint::manifest::OperatorManifest,
     clock::{Clock, SystemClock},
-    run::{CheckpointReport, OperatorKind},
+    run::OperatorKind,
 };
 use millstream_model::ids::OperatorId;
 use serde_json::json;
@@ -184,9 +184,11 @@ async fn create(name: Option<String>, checkpoint: Option<u64>, of: &OfJob) -> Re
     let (facts, when) = match checkpoint {
         Some(number) => (copied_from(&kept_as(&place, &owner, number).await?, &place, &name).await?, String::new()),
         None => {
-            let running: Option<CheckpointReport> = client::ask(&place, &Request::Checkpoint {})?;
-            let when = if running.is_some() { " now" } else { " of the last checkpoint, as the job does not run" };
-            (made(&place, &owner, &name).await?, when.to_owned())
+            let running: Option<Facts> = client::ask(&place, &Request::Savepoint { name: name.clone() })?;
+            match running {
+                Some(facts) => (facts, " now".to_owned()),
+                None => (made(&place, &owner, &name).await?, " of the last checkpoint, as the job does not run".to_owned()),
+            }
         }
     };
     terminal::print(&if of.json {

@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use millstream_engine::run;
 use serde_json::json;
 
+use millstream_server::place::Place;
+
 use crate::{
     control::{
         client,
         protocol::{Request, Status},
     },
-    place::Place,
     report::{Exit, Failure},
     terminal::{self, STRONG},
 };

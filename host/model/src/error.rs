@@ -1,7 +1,8 @@
 //! What a caller may act on. Module errors say what failed; their [`ErrorKind`] says what to do about it.
 
-/// The stable classification of every error that leaves a crate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// The stable classification of every error that leaves a crate; in text `invalid`, `not-found` and so on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum ErrorKind {
     /// The user's input is wrong: change it.
     Invalid,

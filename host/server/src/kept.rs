@@ -59,9 +59,6 @@ impl Kept {
     ///
     /// # Errors
     /// It is not there, cannot be read, or is damaged.
-    ///
-    /// # Errors
-    /// It is not there, cannot be read, or is damaged.
     pub async fn last(place: &Place, owner: &Owner) -> Result<Option<Self>, Failure> {
         let Some(record) = record(place, owner).await? else { return Ok(None) };
         match record.committed() {
@@ -74,17 +71,11 @@ impl Kept {
     ///
     /// # Errors
     /// It is not there, cannot be read, or is damaged.
-    ///
-    /// # Errors
-    /// It is not there, cannot be read, or is damaged.
     pub async fn committed(place: &Place, owner: &Owner, committed: &Retained) -> Result<Self, Failure> {
         Self::with_manifest(place, owner, &committed.manifest, Some(&committed.manifest_sha256)).await
     }
 
     /// The checkpoint whose manifest lies there; `sha256`: what the commit log says of it.
-    ///
-    /// # Errors
-    /// It is not there, cannot be read, or is damaged.
     ///
     /// # Errors
     /// It is not there, cannot be read, or is damaged.
@@ -102,9 +93,6 @@ impl Kept {
     ///
     /// # Errors
     /// It is not there, cannot be read, or is damaged.
-    ///
-    /// # Errors
-    /// It is not there, cannot be read, or is damaged.
     pub async fn savepoint(directory: &Path) -> Result<Self, Failure> {
         if !directory.join("manifest").is_file() {
             return Err(Failure::new(ErrorKind::NotFound, format!("`{}` is no savepoint: it has no manifest", directory.display()))
@@ -118,9 +106,6 @@ impl Kept {
     }
 
     /// What is kept at a path: of a job directory the checkpoint that the job goes on from, else a savepoint.
-    ///
-    /// # Errors
-    /// It is not there, cannot be read, or is damaged.
     ///
     /// # Errors
     /// It is not there, cannot be read, or is damaged.
@@ -166,9 +151,6 @@ impl Facts {
 ///
 /// # Errors
 /// It is not there, cannot be read, or is damaged.
-///
-/// # Errors
-/// It is not there, cannot be read, or is damaged.
 pub async fn record(place: &Place, owner: &Owner) -> Result<Option<CommitRecord>, Failure> {
     let failed = |error: millstream_storage::Error| Failure::from_error(error.kind(), &error);
     if !place.commit_log().exists() {
@@ -193,9 +175,6 @@ pub fn guarantee_text(guarantee: millstream_engine::connector::Guarantee) -> &'s
 }
 
 /// The directory of a savepoint: a path, or the name of one of a job.
-///
-/// # Errors
-/// It is not there, cannot be read, or is damaged.
 ///
 /// # Errors
 /// It is not there, cannot be read, or is damaged.

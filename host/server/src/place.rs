@@ -66,9 +66,6 @@ impl Place {
     ///
     /// # Errors
     /// The directory cannot be read or written, is damaged, or is of another version.
-    ///
-    /// # Errors
-    /// The directory cannot be read or written, is damaged, or is of another version.
     pub fn made(directory: &Path) -> Result<Self, Failure> {
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).and_then(|()| directory.canonicalize());
         let directory = made.map_err(|error| {
@@ -80,9 +77,6 @@ impl Place {
     }
 
     /// The directory of a job that has run.
-    ///
-    /// # Errors
-    /// The directory cannot be read or written, is damaged, or is of another version.
     ///
     /// # Errors
     /// The directory cannot be read or written, is damaged, or is of another version.
@@ -98,9 +92,6 @@ impl Place {
     }
 
     /// Whose directory it is; none: nobody's yet.
-    ///
-    /// # Errors
-    /// The directory cannot be read or written, is damaged, or is of another version.
     ///
     /// # Errors
     /// The directory cannot be read or written, is damaged, or is of another version.
@@ -130,9 +121,6 @@ impl Place {
     ///
     /// # Errors
     /// The directory cannot be read or written, is damaged, or is of another version.
-    ///
-    /// # Errors
-    /// The directory cannot be read or written, is damaged, or is of another version.
     pub fn set_owner(&self, owner: &Owner) -> Result<(), Failure> {
         let mut text = serde_json::to_vec_pretty(owner).expect("an owner has string keys only");
         text.push(b'\n');
@@ -142,9 +130,6 @@ impl Place {
     }
 
     /// The storage of the checkpoints of the job that owns it.
-    ///
-    /// # Errors
-    /// The directory cannot be read or written, is damaged, or is of another version.
     ///
     /// # Errors
     /// The directory cannot be read or written, is damaged, or is of another version.

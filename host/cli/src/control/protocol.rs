@@ -7,8 +7,7 @@
 //! < {"error":{"kind":"invalid","message":"…","causes":[…]}}
 //! ```
 //! A line is at most [`LINE_BYTES_MAX`] long with its end. A reader ignores keys of an answer that it does not know; a request with unknown keys
-//! is refused, since what was asked for would not be done. A savepoint is no command: it is a copy of a committed checkpoint, which needs no running
-//! job.
+//! is refused, since what was asked for would not be done.
 
 use std::fmt;
 
@@ -31,6 +30,9 @@ pub enum Request {
     Status {},
     /// A checkpoint, now: [`millstream_engine::run::CheckpointReport`] when it is committed.
     Checkpoint {},
+    /// A checkpoint, now, and a copy of it in the job directory as a savepoint with this name: [`crate::kept::Facts`] when that is whole. The
+    /// process makes the copy, since it knows what it must not remove meanwhile.
+    Savepoint { name: String },
     /// The last checkpoints, oldest first.
     Checkpoints {},
     /// A last checkpoint, then the end; the next run goes on from there.
@@ -60,65 +62,27 @@ pub enum Answer {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
     /// What the caller may do about it: `invalid`, `not-found`, `conflict`, `unavailable`, `corrupt`, `guest`, `internal`.
-    pub kind: Kind,
+    pub kind: ErrorKind,
     /// One clause.
     pub message: String,
     /// What it is due to, nearest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub causes: Vec<String>,
-}
-
-/// [`ErrorKind`] on the wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Kind {
-    Invalid,
-    NotFound,
-    Conflict,
-    Unavailable,
-    Corrupt,
-    Guest,
-    Internal,
-}
-
-impl From<ErrorKind> for Kind {
-    fn from(kind: ErrorKind) -> Self {
-        match kind {
-            ErrorKind::Invalid => Self::Invalid,
-            ErrorKind::NotFound => Self::NotFound,
-            ErrorKind::Conflict => Self::Conflict,
-            ErrorKind::Unavailable => Self::Unavailable,
-            ErrorKind::Corrupt => Self::Corrupt,
-            ErrorKind::Guest => Self::Guest,
-            ErrorKind::Internal => Self::Internal,
-        }
-    }
-}
-
-impl From<Kind> for ErrorKind {
-    fn from(kind: Kind) -> Self {
-        match kind {
-            Kind::Invalid => Self::Invalid,
-            Kind::NotFound => Self::NotFound,
-            Kind::Conflict => Self::Conflict,
-            Kind::Unavailable => Self::Unavailable,
-            Kind::Corrupt => Self::Corrupt,
-            Kind::Guest => Self::Guest,
-            Kind::Internal => Self::Internal,
-        }
-    }
+    /// How to put it right.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fix: Option<String>,
 }
 
 impl Refusal {
     /// A refusal without causes.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind: kind.into(), message: message.into(), causes: Vec::new() }
+        Self { kind, message: message.into(), causes: Vec::new(), fix: None }
     }
 
     /// An error and its causes.
     pub fn of(kind: ErrorKind, error: &(dyn std::error::Error + 'static)) -> Self {
         let causes = std::iter::successors(error.source(), |cause| cause.source()).map(ToString::to_string).collect();
-        Self { kind: kind.into(), message: error.to_string(), causes }
+        Self { kind, message: error.to_string(), causes, fix: None }
     }
 }
 
@@ -209,7 +173,7 @@ mod tests {
     fn what_is_not_understood_is_refused_and_not_half_done() {
         for line in [&b""[..], b"{", b"[]", b"{\"command\":\"stopp\"}", b"\xff\xfe", b"{\"command\":\"status\",\"x\":1}"] {
             let refusal = Request::parse(line).unwrap_err();
-            assert_eq!(refusal.kind, Kind::Invalid, "{refusal:?}");
+            assert_eq!(refusal.kind, ErrorKind::Invalid, "{refusal:?}");
         }
     }
 

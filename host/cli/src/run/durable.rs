@@ -69,7 +69,7 @@ pub async fn run(
     let (stop, stops) = mpsc::channel(1);
     let (close, closing) = watch::channel(());
     say(arguments, &plan, from.as_ref());
-    let serving = tokio::spawn(server.serve(Responder::new(handle.clone(), stop), closing));
+    let serving = tokio::spawn(server.serve(Responder::new(place.clone(), owner.clone(), handle.clone(), stop), closing));
     let mut watch = Watch::new(handle.clone(), super::is_bounded(&plan), progress, Some(Stops::new(handle.clone(), stops)));
     let backing_up = plan.durability.backups.map(|backups| tokio::spawn(backups::keep(place, owner, handle.clone(), backups)));
     let outcome = watch.until_ended(signals).await;

@@ -47,6 +47,22 @@ fn one_edit_of_the_job_file_rescales_it_from_one_to_four_to_two() {
     counting::check(&place.join("out"), ROWS);
 }
 
+/// A running job removes what it no longer keeps with every checkpoint; a savepoint is copied in peace all the same.
+#[test]
+fn savepoints_of_a_running_job_are_whole_however_fast_checkpoints_follow() {
+    let place = counting::place(None, RATE).set("checkpoints={\"interval\":\"1ms\",\"retained\":1}");
+    let job = running(&place, &["--state", "state"]);
+    for number in 0..25 {
+        let name = format!("number-{number}");
+        place.says(&["savepoint", "create", &name, "--state", "state"]).with_code(0);
+        // Reads and compares every file.
+        place.says(&["savepoint", "export", &name, &name, "--state", "state"]).with_code(0);
+    }
+    place.says(&["savepoint", "create", "number-1", "--state", "state"]).with_code(1).saying(&["exists already"]);
+    place.says(&["stop", "state"]).with_code(0);
+    job.ended().with_code(0);
+}
+
 #[test]
 fn a_fork_goes_its_own_way_and_needs_nothing_of_the_original() {
     let place = counting::place(Some(ROWS), RATE);

@@ -332,13 +332,7 @@ impl QueueDriver {
         Ok(())
     }
 
-    async fn wait(
-        &mut self,
-        links: WakeTimes,
-        snapshot: Wake,
-        aligner: &Aligner,
-        commands: &mut mpsc::Receiver<Command>,
-    ) -> Woken {
+    async fn wait(&mut self, links: WakeTimes, snapshot: Wake, aligner: &Aligner, commands: &mut mpsc::Receiver<Command>) -> Woken {
         let wake = links.or_monotonic(self.gathering.next_due_ms());
         let mut shown = Shown::new(&self.metrics.waits, self.last_ms, waiting(aligner, &self.producers));
         tokio::select! {

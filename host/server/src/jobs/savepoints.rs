@@ -53,14 +53,7 @@ impl Jobs {
         }
         let facts = match self.runner(&change.tenant, job).running() {
             None => savepoint::made(&place, &owner, &name).await?,
-            Some(running) => {
-                // Held, so that nothing of it is removed while it is copied.
-                let held = running.handle.hold_checkpoint().await.map_err(|error| Failure::from_error(error.kind(), &error))?;
-                let manifest = held.report().manifest.as_deref().expect("a checkpoint that is held is committed");
-                let facts = savepoint::copied_from(&Kept::with_manifest(&place, &owner, manifest, None).await?, &place, &name).await?;
-                held.release();
-                facts
-            }
+            Some(running) => savepoint::of_running(&place, &owner, &running.handle, &name).await?,
         };
         let version = found.object.current();
         let savepoint = Savepoint {

@@ -12,18 +12,24 @@ use millstream_storage::{CheckpointStorage, LocalCheckpointStorage};
 
 use crate::{failure::Failure, kept::Kept};
 
+/// Nothing is overwritten.
+///
+/// # Errors
+/// `to` exists.
+pub fn check_free(to: &Path) -> Result<(), Failure> {
+    if !to.exists() {
+        return Ok(());
+    }
+    Err(Failure::new(ErrorKind::Conflict, format!("`{}` exists already", to.display()))
+        .fix("choose another name, or delete that one first"))
+}
+
 /// Copies a checkpoint or savepoint into the new directory `to`, as a savepoint with this name.
 ///
 /// # Errors
 /// `to` exists, there is no room, or the original is damaged; nothing is left behind.
-///
-/// # Errors
-/// `to` exists, there is no room, or the original is damaged; nothing is left behind.
 pub async fn copy(from: &Kept, to: &Path, name: &str) -> Result<Kept, Failure> {
-    if to.exists() {
-        return Err(Failure::new(ErrorKind::Conflict, format!("`{}` exists already", to.display()))
-            .fix("choose another name, or delete that one first"));
-    }
+    check_free(to)?;
     let beside = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let failed = |error: io::Error| {
         Failure::new(ErrorKind::Unavailable, format!("the savepoint `{}` cannot be written", to.display()))

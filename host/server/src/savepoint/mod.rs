@@ -4,6 +4,7 @@ pub mod copy;
 
 use std::{fs, io};
 
+use millstream_engine::run::JobHandle;
 use millstream_model::ErrorKind;
 
 use crate::{
@@ -13,9 +14,6 @@ use crate::{
 };
 
 /// A name is one part of a path that nobody has to quote.
-///
-/// # Errors
-/// It is none.
 ///
 /// # Errors
 /// It is none.
@@ -33,9 +31,6 @@ pub fn check_name(name: &str) -> Result<(), Failure> {
 ///
 /// # Errors
 /// There is no such thing, the name is none or taken, or the disk fails.
-///
-/// # Errors
-/// There is no such thing, the name is none or taken, or the disk fails.
 pub async fn kept_as(place: &Place, owner: &Owner, number: u64) -> Result<Kept, Failure> {
     let record = kept::record(place, owner).await?;
     let all = record.as_ref().map(kept::all).into_iter().flatten();
@@ -46,10 +41,22 @@ pub async fn kept_as(place: &Place, owner: &Owner, number: u64) -> Result<Kept, 
     Kept::committed(place, owner, &committed).await
 }
 
-/// Makes a savepoint of the last checkpoint.
+/// Makes a savepoint of a checkpoint that the job of `handle`, in this process, takes now. It is held, so that nothing of it is removed while it
+/// is copied, however many checkpoints are committed meanwhile.
 ///
 /// # Errors
-/// There is no such thing, the name is none or taken, or the disk fails.
+/// The name is none or taken, there is no checkpoint, or the disk fails.
+pub async fn of_running(place: &Place, owner: &Owner, handle: &JobHandle, name: &str) -> Result<Facts, Failure> {
+    check_name(name)?;
+    copy::check_free(&place.savepoints().join(name))?;
+    let held = handle.hold_checkpoint().await.map_err(|error| Failure::from_error(error.kind(), &error))?;
+    let manifest = held.report().manifest.as_deref().expect("a checkpoint that is held is committed");
+    let facts = copied_from(&Kept::with_manifest(place, owner, manifest, None).await?, place, name).await?;
+    held.release();
+    Ok(facts)
+}
+
+/// Makes a savepoint of the last checkpoint. Only while no process runs the job: one that does may remove it meanwhile.
 ///
 /// # Errors
 /// There is no such thing, the name is none or taken, or the disk fails.
@@ -67,17 +74,11 @@ pub async fn made(place: &Place, owner: &Owner, name: &str) -> Result<Facts, Fai
 ///
 /// # Errors
 /// There is no such thing, the name is none or taken, or the disk fails.
-///
-/// # Errors
-/// There is no such thing, the name is none or taken, or the disk fails.
 pub async fn copied_from(checkpoint: &Kept, place: &Place, name: &str) -> Result<Facts, Failure> {
     Ok(copy::copy(checkpoint, &place.savepoints().join(name), name).await?.facts())
 }
 
 /// The names of the savepoints of a job, sorted.
-///
-/// # Errors
-/// There is no such thing, the name is none or taken, or the disk fails.
 ///
 /// # Errors
 /// There is no such thing, the name is none or taken, or the disk fails.
@@ -95,9 +96,6 @@ pub fn names(place: &Place) -> Result<Vec<String>, Failure> {
 }
 
 /// Deletes a savepoint of a job.
-///
-/// # Errors
-/// There is no such thing, the name is none or taken, or the disk fails.
 ///
 /// # Errors
 /// There is no such thing, the name is none or taken, or the disk fails.

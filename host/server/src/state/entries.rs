@@ -38,9 +38,6 @@ impl Entries {
     ///
     /// # Errors
     /// There is no such state, or its files are damaged.
-    ///
-    /// # Errors
-    /// There is no such state, or its files are damaged.
     pub async fn open(kept: &Kept, operator: &str, name: Option<&str>) -> Result<Self, Failure> {
         let manifest = operator_manifest(kept, operator)?;
         let directory =
@@ -73,9 +70,6 @@ impl Entries {
     ///
     /// # Errors
     /// There is no such state, or its files are damaged.
-    ///
-    /// # Errors
-    /// There is no such state, or its files are damaged.
     pub fn schema(&self) -> Result<SchemaRef, Failure> {
         Ok(self
             .batch(&StatePage {
@@ -90,17 +84,11 @@ impl Entries {
     ///
     /// # Errors
     /// It does not fit the columns of the key.
-    ///
-    /// # Errors
-    /// It does not fit the columns of the key.
     pub fn key(&self, said: &[(String, Option<String>)]) -> Result<EncodedKeys, Failure> {
         self.key.parse(said).map_err(|message| Failure::new(ErrorKind::Invalid, message))
     }
 
     /// Reads entries, of one key or of all, page by page until `visit` breaks.
-    ///
-    /// # Errors
-    /// There is no such state, or its files are damaged.
     ///
     /// # Errors
     /// There is no such state, or its files are damaged.

@@ -21,9 +21,6 @@ impl KeyType {
     ///
     /// # Errors
     /// They do not fit; one clause says why.
-    ///
-    /// # Errors
-    /// They do not fit; one clause says why.
     pub fn new(columns: &[KeyColumn]) -> Result<Self, String> {
         let field = |column: &KeyColumn| match parse_type(&column.data_type) {
             Ok(data_type) => Ok(Field::new(&column.name, data_type, true)),
@@ -33,9 +30,6 @@ impl KeyType {
     }
 
     /// One key, from what was said on the command line.
-    ///
-    /// # Errors
-    /// They do not fit; one clause says why.
     ///
     /// # Errors
     /// They do not fit; one clause says why.
@@ -56,9 +50,6 @@ impl KeyType {
     }
 
     /// Encoded keys as one column, a struct of the key's columns.
-    ///
-    /// # Errors
-    /// They do not fit; one clause says why.
     ///
     /// # Errors
     /// They do not fit; one clause says why.
@@ -91,9 +82,6 @@ fn parsed(field: &Field, text: Option<&str>) -> Result<ArrayRef, String> {
 }
 
 /// `NAME=VALUE`, or `NAME` for null.
-///
-/// # Errors
-/// They do not fit; one clause says why.
 ///
 /// # Errors
 /// They do not fit; one clause says why.
