@@ -14,6 +14,8 @@ use flate2::{read::MultiGzDecoder, write::GzEncoder};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::files::sum::Summed;
+
 /// How a file is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -64,7 +66,7 @@ impl Compression {
     ///
     /// # Errors
     /// The compressor cannot be made.
-    pub fn writer(self, file: File) -> io::Result<Compressed> {
+    pub fn writer(self, file: Summed) -> io::Result<Compressed> {
         let file = BufWriter::with_capacity(256 << 10, file);
         Ok(match self {
             Self::None => Compressed::None(file),
@@ -104,11 +106,11 @@ impl Read for Counted {
 /// A file whose content is compressed on the way.
 pub enum Compressed {
     /// Not at all.
-    None(BufWriter<File>),
+    None(BufWriter<Summed>),
     /// gzip.
-    Gzip(GzEncoder<BufWriter<File>>),
+    Gzip(GzEncoder<BufWriter<Summed>>),
     /// Zstandard.
-    Zstd(zstd::stream::write::Encoder<'static, BufWriter<File>>),
+    Zstd(zstd::stream::write::Encoder<'static, BufWriter<Summed>>),
 }
 
 impl Write for Compressed {
@@ -134,7 +136,7 @@ impl Compressed {
     ///
     /// # Errors
     /// The rest cannot be written.
-    pub fn finish(self) -> io::Result<File> {
+    pub fn finish(self) -> io::Result<Summed> {
         let file = match self {
             Self::None(file) => file,
             Self::Gzip(encoder) => encoder.finish()?,

@@ -8,6 +8,7 @@
 
 mod accounting;
 mod binary;
+mod corruption;
 mod counting;
 mod directories;
 mod following;

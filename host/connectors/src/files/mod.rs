@@ -37,6 +37,7 @@ mod part;
 mod settings;
 mod sink;
 mod source;
+pub(crate) mod sum;
 mod target;
 
 pub use settings::{FileFormat, SinkSettings, SourceSettings};

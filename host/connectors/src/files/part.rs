@@ -12,6 +12,7 @@ use millstream_engine::operator::OperatorError;
 
 use super::{
     names::Hiding,
+    sum::Summed,
     target::{Staged, Target, cannot, create_directory},
 };
 use crate::{
@@ -87,6 +88,7 @@ impl Part {
     }
 
     fn start(&mut self, file: File, schema: &SchemaRef) -> io::Result<Content> {
+        let file = Summed::new(file);
         match &self.format {
             PartFormat::Csv { writer, header, compression } => {
                 let mut content = compression.writer(file)?;
@@ -132,19 +134,21 @@ impl Part {
     /// The file cannot be written; names it. It is removed then.
     pub fn complete(mut self) -> Result<Staged, OperatorError> {
         let content = self.content.take().expect("only completing takes it");
-        let bytes = finish(content).map_err(|error| cannot("write", &self.name, error))?;
+        let (bytes, sum) = finish(content).map_err(|error| cannot("write", &self.name, error))?;
         self.is_complete = true;
-        Ok(Staged { path: std::mem::take(&mut self.path), bytes })
+        Ok(Staged { path: std::mem::take(&mut self.path), bytes, xxh3: Some(sum) })
     }
 }
 
-fn finish(content: Content) -> io::Result<u64> {
-    let file = match content {
+/// Its size and sum.
+fn finish(content: Content) -> io::Result<(u64, String)> {
+    let written = match content {
         Content::Text(content) => content.finish()?,
         Content::Parquet(writer) => writer.finish().map_err(from_parquet)?,
     };
+    let (file, sum) = written.finish();
     file.sync_all()?;
-    Ok(file.metadata()?.len())
+    Ok((file.metadata()?.len(), sum))
 }
 
 impl Drop for Part {

@@ -23,6 +23,7 @@ use parquet::{
 };
 
 use super::ndjson;
+use crate::files::sum::Summed;
 
 /// Rows that are decoded together.
 const ROWS_PER_READ: usize = 8_192;
@@ -234,7 +235,7 @@ fn text(error: ParquetError) -> String {
 
 /// Writes one file.
 pub struct Writer {
-    file: ArrowWriter<File>,
+    file: ArrowWriter<Summed>,
 }
 
 impl Writer {
@@ -242,7 +243,7 @@ impl Writer {
     ///
     /// # Errors
     /// A column has a type that Parquet cannot hold.
-    pub fn new(file: File, schema: SchemaRef) -> Result<Self, ParquetError> {
+    pub fn new(file: Summed, schema: SchemaRef) -> Result<Self, ParquetError> {
         let properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(ZstdLevel::default()))
             .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
@@ -268,9 +269,8 @@ impl Writer {
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn finish(self) -> Result<File, ParquetError> {
-        let file = self.file.inner().try_clone()?;
-        self.file.close()?;
-        Ok(file)
+    pub fn finish(mut self) -> Result<Summed, ParquetError> {
+        self.file.finish()?;
+        Ok(self.file.inner().try_clone()?)
     }
 }

@@ -282,6 +282,26 @@ async fn parts_written_after_the_savepoint_that_a_run_starts_from_are_not_overwr
     assert_eq!(job.visible(), [1, 3]);
 }
 
+/// Of the same size: a run that comes after a crash reads what it publishes.
+#[tokio::test]
+async fn a_staged_part_with_another_content_is_not_published_after_a_crash() {
+    for format in ["ndjson", "csv", "parquet"] {
+        let job = Job::new(json!({ "format": format }));
+        let mut run = job.run(&[], 1).await;
+        run.write(0, 1).await;
+        let committed = run.barrier(C1).await;
+        let (part, mut bytes) = (job.hidden(), fs::read(job.hidden()).expect("staged"));
+        *bytes.last_mut().expect("it has rows") ^= 1;
+        fs::write(&part, &bytes).expect("written");
+        let error = job.refused(&committed).await;
+        assert!(error.contains("is damaged: its content is not what was staged"), "{format}: {error}");
+        *bytes.last_mut().expect("it has rows") ^= 1;
+        fs::write(&part, bytes).expect("written");
+        job.run(&committed, 1).await;
+        assert!(!part.exists(), "{format}: published");
+    }
+}
+
 #[tokio::test]
 async fn a_staged_part_that_is_damaged_or_gone_is_an_error_that_names_it() {
     let job = Job::new(json!({ "format": "ndjson" }));
