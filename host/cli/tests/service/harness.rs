@@ -1,0 +1,253 @@
+//! A service of its own for a test: a process, a directory, the first token; and HTTP written by hand, so that a test can also write it wrongly.
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::TcpStream,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use millstream_job_tests::components;
+use serde_json::{Value, json};
+
+/// How long a test waits for something that must happen.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A service that runs.
+pub struct Service {
+    process: Child,
+    directory: PathBuf,
+    address: String,
+    pub token: String,
+}
+
+/// An answer.
+pub struct Answer {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: String,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {} {}", self.status, self.body))
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The JSON of an answer that must have this status.
+    pub fn expect(self, status: u16) -> Value {
+        assert_eq!(self.status, status, "{}", self.body);
+        if self.body.is_empty() { Value::Null } else { self.json() }
+    }
+
+    /// A problem document with this status that names cause and fix.
+    pub fn problem(self, status: u16, says: &str) -> Value {
+        assert_eq!(self.status, status, "{}", self.body);
+        assert_eq!(self.header("content-type"), Some("application/problem+json"), "{}", self.body);
+        let document = self.json();
+        assert_eq!(document["status"], status);
+        assert!(self.body.contains(says), "{says:?} in {}", self.body);
+        document
+    }
+}
+
+impl Service {
+    pub fn start(directory: &Path) -> Self {
+        Self::start_with(directory, &[])
+    }
+
+    pub fn start_with(directory: &Path, more: &[&str]) -> Self {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_millstream"))
+            .args(["serve", "--listen", "127.0.0.1:0", "--json", "--dir"])
+            .arg(directory)
+            .args(more)
+            .env_remove("MILLSTREAM_TOKEN")
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the service starts");
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().expect("piped")).read_line(&mut line).expect("it says where it listens");
+        let said: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"));
+        let address = said["url"].as_str().expect("an address").split_once("//").expect("a URL").1.to_owned();
+        let kept = directory.join("token-of-the-test");
+        let token = match said["token"].as_str() {
+            Some(token) => {
+                std::fs::write(&kept, token).expect("writable");
+                token.to_owned()
+            }
+            None => std::fs::read_to_string(&kept).expect("an earlier start made one"),
+        };
+        Self { process, directory: directory.to_owned(), address, token }
+    }
+
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// `kill -9`, and another process in its place.
+    pub fn kill_and_start(mut self) -> Self {
+        self.process.kill().expect("it can be killed");
+        self.process.wait().expect("it has ended");
+        let directory = self.directory.clone();
+        drop(self);
+        Self::start(&directory)
+    }
+
+    /// SIGTERM; the exit code.
+    pub fn terminate(mut self) -> Option<i32> {
+        let kill = Command::new("kill").arg(self.process.id().to_string()).status().expect("kill runs");
+        assert!(kill.success());
+        self.process.wait().expect("it ends").code()
+    }
+
+    pub fn get(&self, path: &str) -> Answer {
+        self.ask("GET", path, &self.token, &[], b"")
+    }
+
+    pub fn post(&self, path: &str, body: &Value) -> Answer {
+        self.ask("POST", path, &self.token, &[], body.to_string().as_bytes())
+    }
+
+    pub fn put(&self, path: &str, body: &Value) -> Answer {
+        self.ask("PUT", path, &self.token, &[], body.to_string().as_bytes())
+    }
+
+    pub fn delete(&self, path: &str) -> Answer {
+        self.ask("DELETE", path, &self.token, &[], b"")
+    }
+
+    pub fn ask(&self, method: &str, path: &str, token: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        let mut stream = self.send(method, path, token, headers, body);
+        let mut bytes = Vec::new();
+        // A service that refuses a body early may close before all of it is sent.
+        drop(stream.read_to_end(&mut bytes));
+        parse(&bytes)
+    }
+
+    /// Sends a request and leaves the answer to be read.
+    pub fn send(&self, method: &str, path: &str, token: &str, headers: &[(&str, &str)], body: &[u8]) -> TcpStream {
+        let mut stream = self.connect();
+        let mut head = format!("{method} {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
+        if !token.is_empty() {
+            head += &format!("authorization: Bearer {token}\r\n");
+        }
+        headers.iter().for_each(|(name, value)| head += &format!("{name}: {value}\r\n"));
+        head += "\r\n";
+        // As above.
+        drop(stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body)));
+        stream
+    }
+
+    pub fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(&self.address).expect("it listens");
+        stream.set_read_timeout(Some(DEADLINE)).expect("a timeout");
+        stream
+    }
+
+    /// Lines of a stream of events.
+    pub fn events(&self, path: &str, token: &str) -> impl Iterator<Item = String> {
+        BufReader::new(self.send("GET", path, token, &[], b"")).lines().map_while(Result::ok)
+    }
+
+    /// The next `count` rows of an operator.
+    pub fn tail(&self, job: &str, operator: &str, count: usize) -> Vec<Value> {
+        let path = format!("/v1/jobs/{job}/operators/{operator}/tail?rows={count}");
+        let data = self.events(&path, &self.token).filter_map(|line| line.strip_prefix("data: ").map(str::to_owned));
+        let events = data.map(|data| serde_json::from_str::<Value>(&data).expect("JSON"));
+        events.flat_map(|event| event["rows"].as_array().cloned().unwrap_or_default()).take(count).collect()
+    }
+
+    /// Pushes an operator of the example of the service.
+    pub fn push(&self, tag: &str, operator: &str) -> String {
+        let answer = self.ask("POST", &format!("/v1/components/count?tag={tag}"), &self.token, &[], &component(operator));
+        answer.expect(201)["digest"].as_str().expect("a digest").to_owned()
+    }
+
+    /// Submits a job that counts numbers, as `name`.
+    pub fn submit(&self, name: &str) -> Value {
+        self.ask("POST", "/v1/jobs", &self.token, &[], job(name, "{ rate: 2000 }", "blackhole: {}").as_bytes()).expect(201)
+    }
+
+    pub fn wait_for(&self, what: &str, path: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+        let began = Instant::now();
+        loop {
+            let answer = self.get(path);
+            if answer.status == 200 && is_so(&answer.json()) {
+                return answer.json();
+            }
+            assert!(began.elapsed() < DEADLINE, "{what}: {}", answer.body);
+        }
+    }
+
+    pub fn wait_for_phase(&self, job: &str, phase: &str) -> Value {
+        self.wait_for(phase, &format!("/v1/jobs/{job}"), |view| view["observed"]["phase"] == phase)
+    }
+
+    pub fn make_token(&self, scopes: &[&str]) -> (String, String) {
+        let made = self.post("/v1/tokens", &json!({ "label": "test", "scopes": scopes })).expect(201);
+        let text = |key: &str| made[key].as_str().expect("text").to_owned();
+        (text("id"), text("secret"))
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // It may have ended already.
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
+
+/// The component of an operator of the example of the service.
+pub fn component(operator: &str) -> Vec<u8> {
+    components::build();
+    let file = components::repository().join(format!("examples/service/operators/{operator}/example-service-{operator}.wasm"));
+    std::fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+}
+
+/// A job that counts numbers.
+pub fn job(name: &str, sequence: &str, sink: &str) -> String {
+    format!(
+        "job: {name}
+parallelism: 1
+sources:
+  numbers:
+    sequence: {sequence}
+operators:
+  buckets:
+    input: numbers
+    compute: {{ bucket: value % 7 }}
+  counts:
+    input: buckets
+    key-by: [bucket]
+    component: count:v1
+sinks:
+  results:
+    input: counts
+    {sink}
+checkpoints: {{ interval: 500ms }}
+"
+    )
+}
+
+pub fn parse(bytes: &[u8]) -> Answer {
+    let text = String::from_utf8_lossy(bytes);
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+    let mut lines = head.lines();
+    let status = lines.next().and_then(|line| line.split(' ').nth(1)?.parse().ok()).unwrap_or(0);
+    let headers =
+        lines.filter_map(|line| line.split_once(": ")).map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
+    Answer { status, headers, body: body.to_owned() }
+}
+
+pub fn directory() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a temporary directory")
+}

@@ -1,0 +1,152 @@
+//! The life of a job over HTTP: pushed, submitted, watched, changed, stopped, forked, deleted.
+
+use serde_json::{Value, json};
+
+use crate::harness::{Service, directory, job};
+
+/// What is known of a bucket, and when.
+fn count_of(service: &Service, job: &str, bucket: i64) -> u64 {
+    let found = service.get(&format!("/v1/jobs/{job}/state/counts?key=bucket={bucket}&fresh=true")).expect(200);
+    found["entries"][0]["value"]["count"].as_u64().expect("a count")
+}
+
+#[test]
+fn the_first_ten_minutes() {
+    let directory = directory();
+    let service = Service::start(directory.path());
+    let first = service.push("v1", "count");
+    assert_eq!(service.push("v1-again", "count"), first, "the same bytes are the same component");
+    service.push("v2", "count-signed");
+    let shown = service.get("/v1/components/count/versions/v1").expect(200);
+    assert_eq!(shown["phase"], "ready");
+    assert_eq!(shown["report"]["inputs"], json!(["in"]));
+
+    let view = service.submit("counts");
+    assert_eq!((view["desired"].as_str(), view["version"].as_u64()), (Some("running"), Some(1)));
+    assert_eq!(view["components"]["count:v1"], first);
+    let rows = service.tail("counts", "counts", 20);
+    assert!(rows.iter().all(|row| row["by"] == "v1"), "{rows:?}");
+
+    let savepoint = service.post("/v1/jobs/counts/savepoints", &json!({ "name": "monday" })).expect(201);
+    assert_eq!(savepoint["version"], 1);
+    service.post("/v1/jobs?from=counts/monday&name=fork", &json!({})).problem(400, "job");
+    let fork = service.ask("POST", "/v1/jobs?from=counts/monday&name=fork", &service.token, &[], b"").expect(201);
+    assert_eq!(fork["observed"]["phase"], "running");
+    assert!(count_of(&service, "fork", 3) > 0, "the fork has the counts of the savepoint");
+
+    let scaled = service.post("/v1/jobs/fork/scale", &json!({ "parallelism": 2 })).expect(200);
+    assert_eq!(scaled["version"], 2);
+    let before = count_of(&service, "fork", 3);
+    service.post("/v1/jobs/fork/pause", &json!({})).expect(200);
+    service.wait_for_phase("fork", "stopped");
+    service.post("/v1/jobs/fork/resume", &json!({})).expect(200);
+    assert!(count_of(&service, "fork", 3) >= before);
+
+    service.delete("/v1/jobs/fork").problem(409, "stop it first");
+    service.delete("/v1/components/count").problem(409, "in use");
+    service.post("/v1/jobs/fork/stop", &json!({ "savepoint": "last" })).expect(200);
+    service.delete("/v1/jobs/fork").problem(409, "savepoints");
+    service.delete("/v1/jobs/fork?savepoints=delete").expect(204);
+    service.get("/v1/jobs/fork").problem(404, "fork");
+    service.post("/v1/jobs/counts/stop", &json!({})).expect(200);
+    service.delete("/v1/jobs/counts?savepoints=delete").expect(204);
+    service.delete("/v1/components/count").expect(204);
+    service.get("/v1/components/count").problem(404, "push it");
+}
+
+/// A deleted job leaves nothing that another one of its name would go on from.
+#[test]
+fn a_new_job_with_the_name_of_a_deleted_one_starts_from_the_beginning() {
+    let directory = directory();
+    let service = Service::start(directory.path());
+    service.push("v1", "count");
+    let bounded = job("counts", "{ to: 69 }", "blackhole: {}");
+    for _ in 0..2 {
+        service.ask("POST", "/v1/jobs", &service.token, &[], bounded.as_bytes()).expect(201);
+        service.wait_for_phase("counts", "finished");
+        let found = service.get("/v1/jobs/counts/state/counts?key=bucket=3").expect(200);
+        assert_eq!(found["entries"], json!([{ "key": { "bucket": 3 }, "value": { "count": 10 } }]));
+        service.delete("/v1/jobs/counts").expect(204);
+    }
+}
+
+#[test]
+fn a_job_file_with_mistakes_is_answered_with_all_of_them_and_their_places() {
+    let directory = directory();
+    let service = Service::start(directory.path());
+    let bad = "job: x\nsources:\n  a:\n    sequnce: {}\noperators:\n  b:\n    input: c\n    component: nobody:v1\nsinks:\n  s:\n    input: b\n    stdout: {}\n";
+    for path in ["/v1/validate", "/v1/jobs"] {
+        let document = service.ask("POST", path, &service.token, &[], bad.as_bytes()).problem(400, "sequnce");
+        let problems = document["problems"].as_array().expect("all of them");
+        assert!(problems.len() >= 3, "{document}");
+        assert!(problems.iter().all(|problem| problem["line"].is_u64() && problem["message"].is_string()), "{document}");
+    }
+    assert_eq!(service.get("/v1/jobs").expect(200)["items"], json!([]));
+    let path = job("x", "{}", "blackhole: {}").replace("component: count:v1", "component: { path: /etc/passwd }");
+    service.ask("POST", "/v1/jobs", &service.token, &[], path.as_bytes()).problem(400, "reads no files of its machine");
+}
+
+#[test]
+fn secrets_are_put_in_place_and_never_shown() {
+    let directory = directory();
+    let service = Service::start(directory.path());
+    service.push("v1", "count");
+    let with_secret = job("counts", "{ rate: 100 }", "files: { path: \"out-${secret:place}\", format: ndjson }");
+    service.ask("POST", "/v1/jobs", &service.token, &[], with_secret.as_bytes()).problem(400, "no secret `place`");
+    service.put("/v1/secrets/place", &json!({ "value": "hunter2-planted" })).expect(200);
+    service.ask("POST", "/v1/jobs", &service.token, &[], with_secret.as_bytes()).expect(201);
+    service.wait_for("rows", "/v1/jobs/counts/run", |run| run["operators"][3]["rows-in"].as_u64() > Some(10));
+    for path in [
+        "/v1/jobs/counts",
+        "/v1/jobs/counts/spec",
+        "/v1/jobs/counts/plan",
+        "/v1/jobs/counts/versions/1",
+        "/v1/jobs/counts/run",
+        "/v1/audit",
+    ] {
+        assert!(!service.get(path).body.contains("hunter2"), "{path}");
+    }
+    assert!(service.get("/v1/jobs/counts/spec").body.contains("${secret:place}"));
+}
+
+#[test]
+fn lists_come_in_pages_and_etags_guard_changes() {
+    let directory = directory();
+    let service = Service::start(directory.path());
+    service.push("v1", "count");
+    for name in ["a", "b", "c"] {
+        let path = "/v1/jobs?paused=true";
+        service.ask("POST", path, &service.token, &[], job(name, "{ rate: 1 }", "blackhole: {}").as_bytes()).expect(201);
+    }
+    let names =
+        |page: &Value| page["items"].as_array().unwrap().iter().map(|job| job["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
+    let first = service.get("/v1/jobs?limit=2").expect(200);
+    assert_eq!(names(&first), ["a", "b"]);
+    let rest = service.get(&format!("/v1/jobs?limit=2&cursor={}", first["next"].as_str().unwrap())).expect(200);
+    assert_eq!((names(&rest), &rest["next"]), (vec!["c".to_owned()], &Value::Null));
+
+    let job = service.get("/v1/jobs/a");
+    let etag = job.header("etag").expect("an ETag").to_owned();
+    assert_eq!(service.ask("GET", "/v1/jobs/a", &service.token, &[("if-none-match", &etag)], b"").status, 304);
+    let scale = |etag: &str| service.ask("POST", "/v1/jobs/a/scale", &service.token, &[("if-match", etag)], br#"{"parallelism":2}"#);
+    assert_eq!(scale(&etag).status, 200);
+    scale(&etag).problem(412, "changed since");
+    scale("\"foreign\"").problem(412, "ETag");
+}
+
+#[test]
+fn a_request_with_an_idempotency_key_is_carried_out_once() {
+    let directory = directory();
+    let service = Service::start(directory.path());
+    let make = |key: &str, label: &str| {
+        let body = json!({ "label": label, "scopes": ["view"] }).to_string();
+        service.ask("POST", "/v1/tokens", &service.token, &[("idempotency-key", key)], body.as_bytes())
+    };
+    let (first, again) = (make("k1", "a"), make("k1", "a"));
+    assert_eq!((first.status, &first.body), (201, &again.body));
+    assert_eq!(again.header("idempotency-replayed"), Some("true"));
+    make("k1", "b").problem(422, "another request");
+    assert_ne!(make("k2", "a").body, first.body);
+    let labels = service.get("/v1/tokens").expect(200)["items"].as_array().unwrap().len();
+    assert_eq!(labels, 3, "the first one, and two that were made");
+}

@@ -1,0 +1,110 @@
+//! Other components in running jobs.
+
+use serde_json::json;
+
+use crate::harness::{Service, directory, job};
+
+/// A bounded job with a result that can be counted: no row is lost, none counts twice, whatever was swapped meanwhile.
+fn results(service: &Service, name: &str) -> Vec<(i64, u64, String)> {
+    let out = service.directory().join("files").join(format!("out-{name}"));
+    let mut rows = Vec::new();
+    for entry in std::fs::read_dir(&out).expect("the job wrote") {
+        let path = entry.expect("readable").path();
+        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(['.', '_'])) || !path.is_file() {
+            continue;
+        }
+        for line in std::fs::read_to_string(path).expect("readable").lines() {
+            let row: serde_json::Value = serde_json::from_str(line).expect("NDJSON");
+            rows.push((row["bucket"].as_i64().unwrap(), row["count"].as_u64().unwrap(), row["by"].as_str().unwrap().to_owned()));
+        }
+    }
+    rows.sort();
+    rows
+}
+
+pub fn assert_exactly_once(service: &Service, name: &str, rows: i64) {
+    let found: Vec<(i64, u64)> = results(service, name).into_iter().map(|(bucket, count, _)| (bucket, count)).collect();
+    let mut expected: Vec<(i64, u64)> = (0..rows).map(|value| (value % 7, (value / 7) as u64 + 1)).collect();
+    expected.sort();
+    assert_eq!(found.len(), expected.len(), "rows lost or doubled");
+    assert_eq!(found, expected);
+}
+
+pub fn submit_bounded(service: &Service, name: &str, rows: i64, rate: u64) {
+    let sink = format!("files: {{ path: out-{name}, format: ndjson }}");
+    let text = job(name, &format!("{{ to: {}, rate: {rate} }}", rows - 1), &sink);
+    service.ask("POST", "/v1/jobs", &service.token, &[], text.as_bytes()).expect(201);
+}
+
+#[test]
+fn a_swap_and_its_way_back_lose_and_double_no_row() {
+    let directory = directory();
+    let service = Service::start(directory.path());
+    service.push("v1", "count");
+    service.push("v2", "count-signed");
+    submit_bounded(&service, "counts", 8_000, 2_000);
+    assert!(!service.tail("counts", "counts", 5).is_empty());
+    let swap = json!({ "operators": { "counts": { "component": "count:v2" } } });
+    let trial = service
+        .post("/v1/jobs/counts/swap", &json!({ "operators": { "counts": { "component": "count:v2" } }, "dry-run": true }))
+        .expect(200);
+    assert_eq!(trial["swap"]["phase"]["phase"], "abandoned");
+    assert!(!trial["swap"]["operators"][0]["changes"].as_array().unwrap().is_empty(), "{trial}");
+    assert_eq!(service.get("/v1/jobs/counts").expect(200)["version"], 1);
+
+    let done = service.post("/v1/jobs/counts/swap", &swap).expect(200);
+    assert_eq!(done["version"], 2);
+    assert_eq!(done["pauses-us"].as_array().unwrap().len(), 1);
+    let signed = service.tail("counts", "counts", 5);
+    assert!(signed.iter().all(|row| row["by"] == "v2"), "{signed:?}");
+    let back = service.post("/v1/jobs/counts/rollback", &json!({})).expect(200);
+    assert_eq!(back["version"], 3);
+    let unsigned = service.tail("counts", "counts", 5);
+    assert!(unsigned.iter().all(|row| row["by"] == "v1"), "{unsigned:?}");
+    service.wait_for_phase("counts", "finished");
+    assert_exactly_once(&service, "counts", 8_000);
+    assert!(results(&service, "counts").iter().any(|(_, _, by)| by == "v2"));
+}
+
+/// A version that traps is put back by itself; nothing is lost, and the job says what happened.
+#[test]
+fn a_version_that_traps_is_rolled_back_by_itself() {
+    let directory = directory();
+    let service = Service::start(directory.path());
+    service.push("v1", "count");
+    service.push("v3", "count-broken");
+    submit_bounded(&service, "counts", 8_000, 2_000);
+    assert!(!service.tail("counts", "counts", 5).is_empty());
+    service.post("/v1/jobs/counts/swap", &json!({ "operators": { "counts": { "component": "count:v3" } } })).expect(200);
+    let versions =
+        service.wait_for("the version is back", "/v1/jobs/counts/versions", |versions| versions["items"].as_array().unwrap().len() == 3);
+    assert_eq!((&versions["items"][2]["origin"], &versions["items"][2]["to"]), (&json!("rolled-back"), &json!(1)));
+    service.wait_for_phase("counts", "finished");
+    assert_exactly_once(&service, "counts", 8_000);
+}
+
+#[test]
+fn swaps_that_do_not_fit_are_refused_and_touch_nothing() {
+    let directory = directory();
+    let service = Service::start(directory.path());
+    service.push("v1", "count");
+    let other =
+        std::fs::read(millstream_job_tests::components::repository().join("tests/jobs/operators/tally/jobs-tally.wasm")).expect("built");
+    service.ask("POST", "/v1/components/tally?tag=v1", &service.token, &[], &other).expect(201);
+    service.submit("counts");
+    let swap = |operator: &str, component: &str| {
+        service.post("/v1/jobs/counts/swap", &json!({ "operators": { operator: { "component": component } } }))
+    };
+    swap("counts", "tally:v1").problem(400, "word");
+    swap("counts", "count:v9").problem(404, "has no tag `v9`");
+    swap("counts", "nobody:v1").problem(404, "no component `nobody`");
+    swap("nothing", "count:v1").problem(404, "no operator `nothing`");
+    swap("buckets", "count:v1").problem(400, "is no component");
+    service.post("/v1/jobs/counts/swap", &json!({ "operators": {} })).problem(400, "no operator is named");
+    service.post("/v1/jobs/counts/swap", &json!({ "operators": { "counts": { "componnt": "x" } } })).problem(400, "componnt");
+    service.post("/v1/jobs/counts/rollback", &json!({})).problem(404, "no earlier version");
+    service.post("/v1/jobs/counts/rollback", &json!({ "to": 7 })).problem(404, "version 7");
+    let view = service.get("/v1/jobs/counts").expect(200);
+    assert_eq!((&view["version"], &view["observed"]["phase"]), (&json!(1), &json!("running")));
+    assert!(service.tail("counts", "counts", 5).iter().all(|row| row["by"] == "v1"));
+}
