@@ -55,6 +55,7 @@ fn to_text(report: &Report, file: &str) -> String {
     line("file", &format!("{file}, {}", terminal::size(report.size_bytes)));
     line("sha256", &report.digest);
     line("world", &report.worlds.join(", "));
+    line("migrates", if report.worlds.iter().any(|world| world.starts_with("migrating")) { "state of older versions" } else { "" });
     line("inputs", &inputs.join(", "));
     line("outputs", &outputs.join(", "));
     line("imports", &report.imports.join(", "));

@@ -1,12 +1,13 @@
 //! `millstream test`: a project's cases, run with its real component in the real host.
 //!
 //! The flow: build the project → read its cases ([`case`]) → plan and drive the operator ([`operator`]) or aggregate ([`aggregate`]) as a job
-//! would, step by step, with one row per call, with two, and with all at once → [`compare`] what came out with what the case expects.
+//! would, or give it state of older versions ([`migration`]), step by step, with one row per call, with two, and with all at once → [`compare`] what came out with what the case expects.
 //! `cargo test` runs the same operator natively and faster; this is the proof that the component does the same.
 
 mod aggregate;
 mod case;
 mod compare;
+mod migration;
 mod operator;
 mod rows;
 mod values;
@@ -45,7 +46,7 @@ const ROWS_PER_CALL: [usize; 3] = [1, 2, usize::MAX];
 /// }
 ///
 /// A row is [event time or null, {column: value}], with "+I", "-U", "+U" or "-D" behind it where it is a change. "order": "exact" compares the
-/// rows of an output in their order. `tests/conformance/README.md` in the source tells the rest, aggregates included.
+/// rows of an output in their order. `tests/conformance/README.md` in the source tells the rest: aggregates, and state of older versions that a component migrates.
 #[derive(clap::Args)]
 #[command(
     verbatim_doc_comment,
@@ -133,6 +134,7 @@ async fn outcome_of(case: &Case, component: &Path, components: &millstream_wasm:
         let differences = match case {
             Case::Operator(case) => operator::run(case, component, components, rows_per_call).await,
             Case::Aggregate(case) => aggregate::run(case, component, components, rows_per_call).await,
+            Case::Migration(case) => migration::run(case, component, components, rows_per_call).await,
         };
         let differences = differences.unwrap_or_else(|reason| vec![reason]);
         if !differences.is_empty() {

@@ -13,6 +13,8 @@ pub enum Case {
     Operator(OperatorCase),
     /// Of an aggregate.
     Aggregate(AggregateCase),
+    /// Of state of older versions.
+    Migration(MigrationCase),
 }
 
 /// What happens to an operator, and what must leave it.
@@ -154,6 +156,58 @@ pub enum AggregateStep {
     Merge(String, String),
 }
 
+/// What older versions wrote, and what must become of it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MigrationCase {
+    /// What it shows.
+    #[serde(default)]
+    pub about: String,
+    /// `migration`.
+    #[serde(rename = "kind")]
+    _kind: String,
+    /// The guest that a conformance case is for.
+    #[serde(rename = "guest")]
+    _guest: Option<String>,
+    /// Values, state by state.
+    pub steps: Vec<MigrationStep>,
+}
+
+/// Values of one state of one version.
+#[derive(Debug, Deserialize)]
+pub struct MigrationStep {
+    /// The name of the state.
+    pub state: String,
+    /// The version of its type.
+    pub version: u32,
+    /// The type that the values have.
+    #[serde(rename = "type")]
+    pub data_type: String,
+    /// The values; null stays null.
+    pub values: Vec<Value>,
+    /// What must become of them.
+    #[serde(flatten)]
+    pub migrated: Migrated,
+}
+
+/// What must become of values.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub enum Migrated {
+    /// These, of this type.
+    Expected {
+        /// The type.
+        to: String,
+        /// The values.
+        expected: Vec<Value>,
+    },
+    /// They are refused.
+    Refused {
+        /// With this among the words.
+        refused: String,
+    },
+}
+
 fn no_settings() -> Value {
     Value::Object(Map::new())
 }
@@ -173,6 +227,7 @@ impl Case {
         }
         match serde_json::from_str::<Kind>(text)?.kind.as_deref() {
             Some("aggregate") => serde_json::from_str(text).map(Self::Aggregate),
+            Some("migration") => serde_json::from_str(text).map(Self::Migration),
             _ => serde_json::from_str(text).map(Self::Operator),
         }
     }
@@ -182,6 +237,7 @@ impl Case {
         match self {
             Self::Operator(case) => &case.about,
             Self::Aggregate(case) => &case.about,
+            Self::Migration(case) => &case.about,
         }
     }
 }

@@ -54,6 +54,7 @@ guests! {
     rust_list_state: "rust" "list-state" ["list-state"];
     rust_map: "rust" "map" ["map"];
     rust_map_state: "rust" "map-state" ["map-state"];
+    rust_migration: "rust" "migration" ["migration"];
     rust_processing_timer: "rust" "processing-timer" ["processing-timer"];
     rust_rejects: "rust" "rejects" ["rejects"];
     rust_types: "rust" "types" ["types"];

@@ -23,6 +23,8 @@ fn killed() -> Place {
     let mut running = Running::start(&mut place.run(&["--state", "state"]));
     running.until("counting: exactly once");
     counting::until_it_has_state(&place, "state");
+    // An older one is kept too.
+    place.says(&["checkpoint", "create", "state"]).with_code(0);
     running.kill();
     place
 }

@@ -5,6 +5,7 @@
 
 mod gate;
 mod run;
+mod swaps;
 
 use millstream_job_tests::{components, rows::Expected};
 use run::{Job, Run};

@@ -6,8 +6,8 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use millstream::{
     aggregate::Aggregate,
-    operator::Operator,
-    testing::{AggregateHarness, Emitted, Harness, TestRow},
+    operator::{self, Operator},
+    testing::{AggregateHarness, DataType, Emitted, Harness, TestRow, json},
 };
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -208,6 +208,54 @@ pub fn run_aggregate<A: Aggregate>(name: &str) {
         }
         for (group, expected) in &case.expected {
             assert_eq!(harness.finish(group), *expected, "case {name}, group {group}, {rows_per_call} rows per call");
+        }
+    }
+}
+
+/// A case for state of older versions.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MigrationCase {
+    #[serde(rename = "guest")]
+    _guest: String,
+    #[serde(rename = "kind")]
+    _kind: String,
+    #[serde(rename = "about")]
+    _about: String,
+    steps: Vec<MigrationStep>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MigrationStep {
+    state: String,
+    version: u32,
+    #[serde(rename = "type")]
+    data_type: String,
+    values: Vec<Value>,
+    to: Option<String>,
+    expected: Option<Vec<Value>>,
+    refused: Option<String>,
+}
+
+/// Runs a case of state of older versions for operator `O`.
+///
+/// # Panics
+/// The case is not met.
+pub fn run_migration<O: Operator>(name: &str) {
+    let case: MigrationCase = serde_json::from_str(&read(name)).unwrap_or_else(|error| panic!("case {name}: {error}"));
+    let parsed = |text: &str| DataType::parse(text).unwrap_or_else(|error| panic!("case {name}: {error}"));
+    for (number, step) in case.steps.iter().enumerate() {
+        let what = format!("case {name}, step {}", number + 1);
+        let column = json::to_column(&parsed(&step.data_type), &step.values).unwrap_or_else(|error| panic!("{what}: {error}"));
+        let migrated = operator::migrate::<O>(&step.state, (step.version, &step.data_type), &column);
+        match (migrated, &step.to, &step.expected, &step.refused) {
+            (Ok(column), Some(to), Some(expected), None) => {
+                let found = json::from_column(&parsed(to), &column).unwrap_or_else(|error| panic!("{what}: {}", error.0));
+                assert_eq!(found, *expected, "{what}");
+            }
+            (Err(refusal), None, None, Some(words)) => assert!(refusal.contains(words), "{what}: {refusal}"),
+            (answer, ..) => panic!("{what}: {answer:?}"),
         }
     }
 }

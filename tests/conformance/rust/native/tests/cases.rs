@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-use conformance_native::{run, run_aggregate};
+use conformance_native::{run, run_aggregate, run_migration};
 
 /// Makes one test per case, and the list of them.
 macro_rules! cases {
@@ -32,6 +32,7 @@ cases! {
     changes: "changes", run::<conformance_changes::sum>;
     types: "types", run::<conformance_types::remember>;
     aggregate: "aggregate", run_aggregate::<conformance_aggregate::Percentile>;
+    migration: "migration", run_migration::<conformance_migration::add>;
 }
 
 #[test]
