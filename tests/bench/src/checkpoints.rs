@@ -3,6 +3,7 @@
 
 use std::{
     num::NonZeroU32,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -54,7 +55,14 @@ async fn measure_query(guests: &Guests, query: &str) -> anyhow::Result<Figure> {
 
 async fn time(replayed: &Replayed, is_durable: bool) -> anyhow::Result<Took> {
     let directory = tempfile::tempdir()?;
-    let place = directory.path();
+    replayed.time(settings(directory.path(), is_durable)?).await
+}
+
+/// A run with its state on RocksDB below `place`; durable there, too, if asked.
+///
+/// # Errors
+/// The place cannot be used.
+pub fn settings(place: &Path, is_durable: bool) -> anyhow::Result<RunSettings> {
     let state = StateDirectory { path: place.join("state"), shared: Arc::new(RocksShared::new(RocksSharedSettings::default())) };
     let durable = is_durable.then(|| -> anyhow::Result<Durable> {
         Ok(Durable {
@@ -67,8 +75,7 @@ async fn time(replayed: &Replayed, is_durable: bool) -> anyhow::Result<Took> {
             crash: None,
         })
     });
-    let settings = RunSettings { state: Some(state), durable: durable.transpose()?, ..RunSettings::new() };
-    replayed.time(settings).await
+    Ok(RunSettings { state: Some(state), durable: durable.transpose()?, ..RunSettings::new() })
 }
 
 /// Names need to differ, and nobody waits.

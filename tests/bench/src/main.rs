@@ -16,6 +16,7 @@ mod keyed;
 mod native;
 mod nexmark;
 mod parallel;
+mod pause;
 mod process;
 mod recovery;
 mod replay;
@@ -29,7 +30,7 @@ use figures::{Figure, Report};
 use guests::Guests;
 
 /// The groups of figures, in the order in which they are measured.
-const GROUPS: [&str; 8] = ["boundary", "keyed", "process", "disk", "parallel", "checkpoints", "recovery", "nexmark"];
+const GROUPS: [&str; 9] = ["boundary", "keyed", "process", "disk", "parallel", "checkpoints", "pause", "recovery", "nexmark"];
 
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -113,6 +114,7 @@ impl Step {
             Self::Group("disk") => disk::measure(guests),
             Self::Group("parallel") => parallel::measure(guests).await,
             Self::Group("checkpoints") => checkpoints::measure(guests).await,
+            Self::Group("pause") => pause::measure(guests).await,
             Self::Group("recovery") => recovery::measure(guests),
             Self::Group(name) => bail!("there is no group {name}"),
             Self::Query(query, bound) => nexmark::measure(guests, query, bound, events).await,
