@@ -1,7 +1,7 @@
 //! `make bench`: every figure, measured on this machine, in one run.
 //!
-//! One module per group of figures; each says what it measures and how. `jobs`, `guests`, `replay` and `uniform` are what they share: planning and
-//! running a job, the components, sources that play rows from memory. After each group its figures are in `docs/bench/latest.json`; at the end
+//! One module per group of figures; each says what it measures and how. `jobs`, `guests`, `replay`, `uniform` and `paced` are what they share:
+//! planning and running a job, the components, sources of rows. After each group its figures are in `docs/bench/latest.json`; at the end
 //! all are printed as a table. `--only NAME…` measures some groups, or some queries of Nexmark; `MILLSTREAM_BENCH_EVENTS` changes the number of
 //! distinct events of Nexmark (default: 50 million).
 
@@ -15,11 +15,13 @@ mod jobs;
 mod keyed;
 mod native;
 mod nexmark;
+mod paced;
 mod parallel;
 mod pause;
 mod process;
 mod recovery;
 mod replay;
+mod size;
 mod uniform;
 
 use std::path::{Path, PathBuf};
@@ -30,7 +32,7 @@ use figures::{Figure, Report};
 use guests::Guests;
 
 /// The groups of figures, in the order in which they are measured.
-const GROUPS: [&str; 9] = ["boundary", "keyed", "process", "disk", "parallel", "checkpoints", "pause", "recovery", "nexmark"];
+const GROUPS: [&str; 10] = ["boundary", "keyed", "process", "disk", "parallel", "checkpoints", "pause", "size", "recovery", "nexmark"];
 
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -115,6 +117,7 @@ impl Step {
             Self::Group("parallel") => parallel::measure(guests).await,
             Self::Group("checkpoints") => checkpoints::measure(guests).await,
             Self::Group("pause") => pause::measure(guests).await,
+            Self::Group("size") => size::measure(guests).await,
             Self::Group("recovery") => recovery::measure(guests),
             Self::Group(name) => bail!("there is no group {name}"),
             Self::Query(query, bound) => nexmark::measure(guests, query, bound, events).await,

@@ -75,10 +75,17 @@ fn a_version_that_traps_is_rolled_back_by_itself() {
     service.push("v3", "count-broken");
     submit_bounded(&service, "counts", 8_000, 2_000);
     assert!(!service.tail("counts", "counts", 5).is_empty());
-    service.post("/v1/jobs/counts/swap", &json!({ "operators": { "counts": { "component": "count:v3" } } })).expect(200);
-    let versions =
-        service.wait_for("the version is back", "/v1/jobs/counts/versions", |versions| versions["items"].as_array().unwrap().len() == 3);
-    assert_eq!((&versions["items"][2]["origin"], &versions["items"][2]["to"]), (&json!("rolled-back"), &json!(1)));
+    let swapped = service.post("/v1/jobs/counts/swap", &json!({ "operators": { "counts": { "component": "count:v3" } } }));
+    if swapped.status == 200 {
+        let versions = service
+            .wait_for("the version is back", "/v1/jobs/counts/versions", |versions| versions["items"].as_array().unwrap().len() == 3);
+        assert_eq!((&versions["items"][2]["origin"], &versions["items"][2]["to"]), (&json!("rolled-back"), &json!(1)));
+    } else {
+        // The first subtask met its rows before the last one had switched: then it never was a version of the job.
+        swapped.problem(422, "trapped");
+        let versions = service.get("/v1/jobs/counts/versions").expect(200);
+        assert_eq!(versions["items"].as_array().unwrap().len(), 1);
+    }
     service.wait_for_phase("counts", "finished");
     assert_exactly_once(&service, "counts", 8_000);
 }

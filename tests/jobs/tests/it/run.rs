@@ -111,6 +111,10 @@ async fn swap_all(handle: &JobHandle, plan: &JobPlan) {
         |node: &&Node| matches!(&node.kind, NodeKind::Operator(operator) if operator.plan.as_any().is::<ComponentOperatorPlan>());
     let again = |node: &Node| NewVersion { operator: node.id.clone(), component: None, settings: None };
     let operators: Vec<NewVersion> = plan.nodes.iter().filter(is_component).map(again).collect();
+    if operators.is_empty() {
+        // The job is all built-in operators.
+        return;
+    }
     let request = SwapRequest { operators, switch_at: SwitchAt::Batch, probation: Duration::ZERO, one_way: false };
     let prepared = handle.prepare_swap(request).await.unwrap_or_else(|error| panic!("they can be swapped: {error}"));
     let report = handle.switch(prepared.swap).await.unwrap_or_else(|error| panic!("they can be switched: {error}"));
