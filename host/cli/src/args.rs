@@ -109,7 +109,7 @@ impl Command {
             Self::Token(arguments) => arguments.json(),
             Self::Secret(arguments) => arguments.json(),
             Self::Status(arguments) => arguments.service.json,
-            Self::Why(arguments) => arguments.json,
+            Self::Why(arguments) => arguments.service.json,
             Self::Stop(arguments) => arguments.service.json,
             Self::Savepoint(arguments) => arguments.json(),
             Self::Checkpoint(arguments) => arguments.json(),

@@ -391,7 +391,9 @@ pub struct AuditQuery {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct Why {
-    /// One sentence.
+    /// Where it is.
+    pub phase: Phase,
+    /// One sentence, without its last point.
     pub sentence: String,
 }
 

@@ -1,7 +1,13 @@
 //! The service, and what it shares with the command line.
 //!
-//! Shared: [`place`] (a job directory), [`kept`] (its checkpoints), [`savepoint`], [`backups`], [`state`] (typed reads), and [`failure`], in which
-//! all of them and the service say what went wrong.
+//! Shared: [`place`] (a job directory), [`kept`] (its checkpoints), [`savepoint`], [`backups`], [`state`] (typed reads), [`report`] (what a component is),
+//! and [`failure`], in which all of them and the service say what went wrong.
+//!
+//! The service, from the bottom up, each on those before it: [`catalogue`] (what there is, durably) → [`token`] (who may ask), [`components`] (what was
+//! pushed) → [`jobs`] (what is asked of jobs: decided, written down, done) with [`events`] and [`logs`] for those who watch → [`http`] (the API, whose
+//! types are [`api`]) → [`serve`] (the process). Requests go down, nothing below knows what is above; jobs tell what happens through `events` alone.
+//!
+//! Words: a *version* of a job is what was asked for at one time; *desired* is what is wanted of it, *observed* what it does.
 
 #![forbid(unsafe_code)]
 

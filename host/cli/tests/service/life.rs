@@ -27,6 +27,7 @@ fn the_first_ten_minutes() {
     let rows = service.tail("counts", "counts", 20);
     assert!(rows.iter().all(|row| row["by"] == "v1"), "{rows:?}");
 
+    assert!(service.get("/v1/jobs/counts/why").expect(200)["sentence"].is_string());
     let savepoint = service.post("/v1/jobs/counts/savepoints", &json!({ "name": "monday" })).expect(201);
     assert_eq!(savepoint["version"], 1);
     service.post("/v1/jobs?from=counts/monday&name=fork", &json!({})).problem(400, "job");
@@ -39,6 +40,7 @@ fn the_first_ten_minutes() {
     let before = count_of(&service, "fork", 3);
     service.post("/v1/jobs/fork/pause", &json!({})).expect(200);
     service.wait_for_phase("fork", "stopped");
+    assert_eq!(service.get("/v1/jobs/fork/why").expect(200)["sentence"], "it is paused, and waits to be resumed");
     service.post("/v1/jobs/fork/resume", &json!({})).expect(200);
     assert!(count_of(&service, "fork", 3) >= before);
 
@@ -149,4 +151,15 @@ fn a_request_with_an_idempotency_key_is_carried_out_once() {
     assert_ne!(make("k2", "a").body, first.body);
     let labels = service.get("/v1/tokens").expect(200)["items"].as_array().unwrap().len();
     assert_eq!(labels, 3, "the first one, and two that were made");
+}
+
+/// The example of the service checks every answer itself.
+#[test]
+fn the_example_plays() {
+    crate::harness::component("count");
+    let play = millstream_job_tests::components::repository().join("examples/service/play");
+    let output = std::process::Command::new(play).env("MILLSTREAM", env!("CARGO_BIN_EXE_millstream")).output().expect("it runs");
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("Everything in order"), "{said}");
 }

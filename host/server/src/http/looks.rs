@@ -4,7 +4,7 @@ use std::{ops::ControlFlow, path::PathBuf};
 
 use arrow_array::RecordBatch;
 use axum::http::{Method, StatusCode};
-use millstream_engine::run::Tapped;
+use millstream_engine::run::{self, Tapped};
 use millstream_model::{ErrorKind, ids::OperatorId};
 use serde_json::{Value, json};
 
@@ -16,7 +16,7 @@ use super::{
     system::Happening,
 };
 use crate::{
-    api::{Line, Listed, LogQuery, Page, StateEntries, StateQuery, TailQuery},
+    api::{Desired, Line, Listed, LogQuery, Page, Phase, StateEntries, StateQuery, TailQuery, Why},
     catalogue::objects::Scope,
     failure::Failure,
     kept::Kept,
@@ -50,6 +50,9 @@ pub fn routes() -> Vec<Route> {
         .needs(Scope::View)
         .query::<TailQuery>()
         .gives_body(Gives::Events),
+        Route::new(Method::GET, "/v1/jobs/{job}/why", "explain-silence", "What a silent job waits for, as one sentence.", why)
+            .needs(Scope::View)
+            .gives::<Why>(),
         Route::new(Method::GET, "/v1/jobs/{job}/state", "list-state", "The states of its operators, as of its last checkpoint.", list_state)
             .needs(Scope::View)
             .gives::<Page<Listed>>(),
@@ -147,6 +150,39 @@ async fn tail(call: Call) -> Answer {
     }
     let source = Rows { tapped: runner.taps.watch(&operator, BATCHES_WAITING), left: rows };
     Ok(Reply::events(sse::body(&call, source)))
+}
+
+async fn why(call: Call) -> Answer {
+    let name = call.parameter("job");
+    let wanted = call.service.jobs.job(call.tenant(), name).await?.object.desired;
+    let runner = call.service.jobs.runner(call.tenant(), name);
+    let status = match runner.running() {
+        Some(running) => running.handle.status().await,
+        None => None,
+    };
+    let observed = runner.observed();
+    let sentence = match status {
+        Some(status) => run::why(&status),
+        None => at_rest(wanted, &observed),
+    };
+    Ok(Reply::json(&Why { phase: observed.phase, sentence }))
+}
+
+/// What a job waits for that has no run.
+fn at_rest(wanted: Desired, observed: &crate::api::Observed) -> String {
+    match (observed.phase, wanted) {
+        (Phase::Failed, _) => {
+            let problem = observed.problems.first();
+            let cause = problem.and_then(|problem| problem.causes.first()).or(problem.map(|problem| &problem.message));
+            format!("it has failed: {}", cause.map_or("for an unknown cause", String::as_str))
+        }
+        (Phase::Finished, _) => "it has finished: all its input was read, and everything is written".to_owned(),
+        (Phase::Starting, _) => "it is being started".to_owned(),
+        (Phase::Stopping, _) => "it takes its last checkpoint".to_owned(),
+        (Phase::Running | Phase::Stopped, Desired::Paused) => "it is paused, and waits to be resumed".to_owned(),
+        (Phase::Running | Phase::Stopped, Desired::Stopped) => "it was stopped, and waits to be resumed".to_owned(),
+        (Phase::Running | Phase::Stopped, Desired::Running) => "it should run and does not: it is about to start".to_owned(),
+    }
 }
 
 /// Rows as JSON objects.
