@@ -6,8 +6,6 @@ use millstream_engine::run;
 use millstream_server::{api::Why, place::Place};
 use serde_json::json;
 
-use millstream_server::place::Place;
-
 use crate::{
     client::{
         Service,

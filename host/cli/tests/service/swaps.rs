@@ -15,7 +15,9 @@ fn results(service: &Service, name: &str) -> Vec<(i64, u64, String)> {
         }
         for line in std::fs::read_to_string(path).expect("readable").lines() {
             let row: serde_json::Value = serde_json::from_str(line).expect("NDJSON");
-            rows.push((row["bucket"].as_i64().unwrap(), row["count"].as_u64().unwrap(), row["by"].as_str().unwrap().to_owned()));
+            let of = (row["bucket"].as_i64(), row["count"].as_u64(), row["by"].as_str());
+            let (Some(bucket), Some(count), Some(by)) = of else { panic!("{line}") };
+            rows.push((bucket, count, by.to_owned()));
         }
     }
     rows.sort();

@@ -207,6 +207,9 @@ impl Jobs {
     }
 
     /// What a submission asks for: with a savepoint and without a job file, the job file of that savepoint.
+    ///
+    /// # Errors
+    /// There is no such savepoint.
     pub async fn asked(&self, tenant: &TenantId, submission: Submission) -> Result<(Asked, Option<Start>), Failure> {
         let Submission { spec, replaced, start, .. } = submission;
         let mut asked = Asked { spec, replaced: BTreeMap::new(), components: BTreeMap::new() };
