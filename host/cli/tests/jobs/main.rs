@@ -12,6 +12,8 @@ mod corruption;
 mod counting;
 mod directories;
 mod following;
+#[cfg(target_os = "linux")]
+mod full_disk;
 mod kills;
 mod running;
 mod savepoints;
