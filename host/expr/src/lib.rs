@@ -85,7 +85,7 @@ impl Expression {
         let condition = Self::parse(text, schema)?;
         if condition.data_type != DataType::Boolean {
             let found = millstream_model::types::type_text(&condition.data_type);
-            return Err(ExprError::new(format!("a condition is true or false, but this is a {found}")));
+            return Err(ExprError::new(format!("a condition is true or false, but this has the type {found}")));
         }
         Ok(condition)
     }

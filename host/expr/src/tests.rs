@@ -126,7 +126,7 @@ fn mistakes_are_named() {
     assert!(mistake("origin + 1 > bid").contains("coerce"), "{}", mistake("origin + 1 > bid"));
     assert_eq!(mistake("NULL"), "NULL has no type; write for example CAST(NULL AS BIGINT) @-");
     let condition = Expression::parse_condition("flights + 1", &schema()).expect_err("not a condition");
-    assert_eq!(condition.message, "a condition is true or false, but this is a Int64");
+    assert_eq!(condition.message, "a condition is true or false, but this has the type Int64");
 }
 
 #[test]

@@ -408,7 +408,7 @@ fn mistakes_in_the_settings_are_named() {
     check(
         json!({ "path": "a.csv", "timestamp-formats": { "n": "unix-s", "o": "unix-s" } }),
         None,
-        &["timestamp-formats.n: the column is a Int64", "timestamp-formats.o: there is no such column"],
+        &["timestamp-formats.n: the column has the type Int64", "timestamp-formats.o: there is no such column"],
     );
     check(
         json!({ "path": "a.csv", "split-bytes": 100, "max-record-bytes": 0 }),

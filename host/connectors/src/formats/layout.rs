@@ -97,7 +97,7 @@ pub fn timestamp_formats(settings: &BTreeMap<String, String>, schema: &Schema) -
             (Err(_), _) => problems.push(problem(&place, "there is no such column")),
             (Ok(column), _) if !matches!(schema.field(column).data_type(), DataType::Timestamp(..)) => {
                 let data_type = schema.field(column).data_type();
-                problems.push(problem(&place, format!("the column is a {data_type}, not a timestamp: declare it under `schema:`")));
+                problems.push(problem(&place, format!("the column has the type {data_type}, not a timestamp: declare it under `schema:`")));
             }
             (Ok(_), Err(message)) => problems.push(problem(&place, message)),
             (Ok(column), Ok(format)) => formats[column] = format,

@@ -484,7 +484,7 @@ fn merge(one: &StreamType, other: &StreamType, lenient: bool) -> Result<StreamTy
         }
         if one.data_type() != other.data_type() {
             let (one_type, other_type) = (type_text(one.data_type()), type_text(other.data_type()));
-            return Err(format!("the column `{}` is a {one_type} in one and a {other_type} in the other", one.name()));
+            return Err(format!("the column `{}` has the type {one_type} in one and {other_type} in the other", one.name()));
         }
         if one.is_nullable() != other.is_nullable() && !lenient {
             return Err(format!("the column `{}` may be null in one of them only; the operator `union` takes both", one.name()));

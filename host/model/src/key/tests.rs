@@ -70,10 +70,10 @@ fn the_fast_path_writes_the_same_bytes() {
 fn few_keys_are_those_of_the_rows() {
     let values: Vec<i64> = (0..1_000_i64).map(|row| row * row % 37 - 18).collect();
     let column: ArrayRef = Arc::new(Int64Array::from(values.clone()));
-    let all = keys_of(&[column.clone()]);
-    let few = encode_few_keys(&[column.clone()], 37).expect("it is one integer column of few values");
+    let all = keys_of(std::slice::from_ref(&column));
+    let few = encode_few_keys(std::slice::from_ref(&column), 37).expect("it is one integer column of few values");
     let mut first_seen: Vec<i64> = Vec::new();
-    assert_eq!(hash_keys(&[column.clone()], 1_000).expect("an integer can be a key"), all.hashes());
+    assert_eq!(hash_keys(std::slice::from_ref(&column), 1_000).expect("an integer can be a key"), all.hashes());
     for (row, value) in values.iter().enumerate() {
         let number = first_seen.iter().position(|seen| seen == value).unwrap_or_else(|| {
             first_seen.push(*value);

@@ -20,7 +20,7 @@ fn a_batch_of_few_keys_finds_the_keys_of_any_other() {
     let mut fixture = open(Kind::Memory, vec![value_state("n", DataType::Int64)], vec![]);
     fixture.put_ints(0, &[(9, Some(90)), (7, Some(70))]);
     for _ in 0..3 {
-        let keys = fixture.store.resolve_columns(&[few.clone()], 64).expect("these are keys");
+        let keys = fixture.store.resolve_columns(std::slice::from_ref(&few), 64).expect("these are keys");
         assert_eq!(keys.of_row().expect("rows share keys")[..6], [0, 1, 2, 0, 0, 1]);
         let bytes = |number: usize| *keys.key_bytes(number).last().expect("a key has bytes");
         assert_eq!([bytes(0), bytes(1), bytes(2)], [7, 8, 9]);
