@@ -254,7 +254,11 @@ impl Builder<'_> {
 
     fn context(&self, node: NodeIndex, index: SubtaskIndex) -> OperatorContext {
         let planned = self.node(node);
-        let instances = |node: &Node| if matches!(node.kind, NodeKind::Operator(_)) { node.parallelism as usize } else { 0 };
+        // Memory is shared among those that keep something.
+        let instances = |node: &Node| match &node.kind {
+            NodeKind::Operator(operator) if operator.keys.is_some() || operator.plan.keeps_state() => node.parallelism as usize,
+            _ => 0,
+        };
         let stateful: usize = self.plan.nodes.iter().map(instances).sum();
         let state = self.settings.state.as_ref();
         OperatorContext {

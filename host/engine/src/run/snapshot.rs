@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Most entries that a store hands over between two elements: some hundred microseconds.
-const SLICE_ENTRIES: usize = 4_096;
+const SLICE_ENTRIES: usize = 1_024;
 
 /// How the subtasks of a durable run take snapshots.
 #[derive(Clone, Debug)]
