@@ -46,7 +46,7 @@ pub enum Waiting {
     Retry {
         /// What it said.
         reason: String,
-        /// When it is called again, ms since epoch.
+        /// When it is called again, as elapsed time.
         until_ms: i64,
     },
 }
@@ -60,7 +60,7 @@ pub struct Waits {
 }
 
 impl Waits {
-    /// It waits for this, since `since_ms`.
+    /// It waits for this, since `since_ms`: elapsed time, as everywhere here.
     pub fn begin(&self, since_ms: i64, waiting: Waiting) {
         *self.now.lock().unwrap_or_else(PoisonError::into_inner) = Some((since_ms, waiting));
     }

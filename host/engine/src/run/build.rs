@@ -367,13 +367,13 @@ impl Builder<'_> {
                 producers: self.producers(node, index.0),
                 inbox,
                 gathering: Gathering::new(self.plan.batching),
-                last_ms: clock.now_ms(),
+                last_ms: clock.monotonic_ms(),
                 clock,
                 metrics: self.board[node][index.0 as usize].clone(),
             });
         };
         let timed = source.event_time.is_some();
-        let mut own = Splits::new(source.source.is_bounded(), timed, self.settings.clock.now_ms());
+        let mut own = Splits::new(source.source.is_bounded(), timed, self.settings.clock.monotonic_ms());
         if let Some(splits) = splits {
             let floor = self.restored.node(node).and_then(|restored| restored.watermark(index, chain.parallelism));
             own.restore(std::mem::take(&mut splits.restored[index.0 as usize]), floor);

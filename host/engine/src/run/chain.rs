@@ -363,7 +363,7 @@ impl Chain {
     async fn run(&mut self) -> Result<(), Stop> {
         self.take_asked();
         let waits = &self.links[0].metrics.clone().waits;
-        waits.work_begins(self.now_ms);
+        waits.work_begins(self.clock.monotonic_ms());
         while let Some(step) = self.steps.pop() {
             self.current = step.link();
             waits.works(self.links[self.current].node);

@@ -294,7 +294,7 @@ impl Run {
     /// Answers what can be answered while no attempt runs; what cannot.
     fn answer(&self, command: Command, phase: Phase) -> Option<Command> {
         match command {
-            Command::Status(answer) => drop(answer.send(self.view().status(phase, self.settings.clock.now_ms(), Some(self.status())))),
+            Command::Status(answer) => drop(answer.send(self.view().status(phase, Some(self.status())))),
             Command::Checkpoints(answer) => drop(answer.send(lock(&self.history).iter().cloned().collect())),
             other => return Some(other),
         }
@@ -302,7 +302,7 @@ impl Run {
     }
 
     fn view(&self) -> View<'_> {
-        View { plan: &self.plan, board: &self.board, running: &self.running }
+        View { plan: &self.plan, board: &self.board, running: &self.running, clock: self.settings.clock.as_ref() }
     }
 
     fn status(&self) -> DurableStatus {

@@ -27,10 +27,9 @@ use super::{
     subtask::{self, Event, SubtaskNumber},
     swapping::{self, Swapping},
     versions::{Plans, Running, Versions},
-    wake::{until_monotonic, until_processing},
+    wake::until_monotonic,
 };
 use crate::{
-    clock::Clock,
     element::Barrier,
     graph::{JobPlan, NodeIndex, NodeKind},
     operator::{Fault, OperatorError},
@@ -54,7 +53,7 @@ pub(super) async fn supervise(
     let ended = run(attempt, None, &mut commands).await;
     outcome.send_replace(Some(Arc::new(ended)));
     while let Some(command) = commands.next().await {
-        answer_when_ended(command, View { plan: &plan, board: &board, running: &running }, settings.clock.now_ms());
+        answer_when_ended(command, View { plan: &plan, board: &board, running: &running, clock: settings.clock.as_ref() });
     }
 }
 
@@ -77,13 +76,13 @@ struct Durability {
 /// Runs one attempt to its end.
 pub(super) async fn run(attempt: Attempt<'_>, durable: Option<DurableAttempt>, commands: &mut Commands) -> JobOutcome {
     let Attempt { plan, board, running, .. } = attempt;
-    let view = View { plan, board, running };
+    let view = View { plan, board, running, clock: attempt.settings.clock.as_ref() };
     let (events, reports) = mpsc::channel(EVENTS_WAITING);
     let (stop, publish) = (CancellationToken::new(), CancellationToken::new());
     // Whatever ends this function, nothing it started runs on.
     let _stop_on_drop = stop.clone().drop_guard();
     let building = build(attempt, events.clone(), &stop, &publish);
-    let built = match built_unless_cancelled(building, commands, view, attempt.settings.clock.as_ref()).await {
+    let built = match built_unless_cancelled(building, commands, view).await {
         Some(Ok(built)) => built,
         Some(Err((operator, error))) => {
             let stage = if attempt.restored.is_of_operator(plan, &operator) { JobStage::Restoring } else { JobStage::Running };
@@ -102,7 +101,6 @@ async fn built_unless_cancelled(
     building: impl Future<Output = Result<Built, BuildError>>,
     commands: &mut Commands,
     view: View<'_>,
-    clock: &dyn Clock,
 ) -> Option<Result<Built, BuildError>> {
     let mut building = std::pin::pin!(building);
     let mut handles_gone = false;
@@ -112,7 +110,7 @@ async fn built_unless_cancelled(
             built = &mut building => return Some(built),
             command = commands.next_new(), if !handles_gone => match command {
                 Some(Command::Cancel | Command::Drain) => return None,
-                Some(Command::Status(answer)) => drop(answer.send(view.status(Phase::Running, clock.now_ms(), None))),
+                Some(Command::Status(answer)) => drop(answer.send(view.status(Phase::Running, None))),
                 Some(command) => commands.defer(command),
                 None => handles_gone = true,
             },
@@ -120,9 +118,9 @@ async fn built_unless_cancelled(
     }
 }
 
-fn answer_when_ended(command: Command, view: View<'_>, now_ms: i64) {
+fn answer_when_ended(command: Command, view: View<'_>) {
     match command {
-        Command::Status(answer) => drop(answer.send(view.status(Phase::Ended, now_ms, None))),
+        Command::Status(answer) => drop(answer.send(view.status(Phase::Ended, None))),
         // Without an answer the handle says that the job has ended.
         Command::Drain
         | Command::Cancel
@@ -238,7 +236,7 @@ impl Supervisor {
         let clock = self.settings.clock.clone();
         while self.subtasks.iter().any(|subtask| !subtask.gone) {
             let wake_ms = self.durability.as_ref().filter(|_| self.ended.is_none()).map(|durability| durability.checkpointing.wake_ms());
-            let probation_until_ms = self.swapping.wake_ms();
+            let probation_until = self.swapping.wake_monotonic_ms();
             tokio::select! {
                 biased;
                 report = reports.recv() => match report {
@@ -259,7 +257,7 @@ impl Supervisor {
                     let orders = self.swapping.on_done(done, CheckpointId(self.last_barrier.0 + 1));
                     self.swap(orders);
                 }
-                () = until_processing(clock.as_ref(), probation_until_ms) => {
+                () = until_monotonic(clock.as_ref(), probation_until) => {
                     let orders = self.swapping.on_time();
                     self.swap(orders);
                 }
@@ -276,7 +274,7 @@ impl Supervisor {
             };
             durability.checkpointing.end(error).await;
         }
-        let view = View { plan: &self.plan, board: &self.board, running: &self.running };
+        let view = View { plan: &self.plan, board: &self.board, running: &self.running, clock: self.settings.clock.as_ref() };
         self.ended.unwrap_or_else(|| JobOutcome::Finished(view.summary()))
     }
 
@@ -450,9 +448,9 @@ impl Supervisor {
     }
 
     fn status(&self) -> JobStatus {
-        let view = View { plan: &self.plan, board: &self.board, running: &self.running };
+        let view = View { plan: &self.plan, board: &self.board, running: &self.running, clock: self.settings.clock.as_ref() };
         let swap = self.swapping.status();
-        JobStatus { swap, ..view.status(self.phase, self.settings.clock.now_ms(), self.durable_status()) }
+        JobStatus { swap, ..view.status(self.phase, self.durable_status()) }
     }
 
     fn send_barrier(&mut self, checkpoint: CheckpointId) {

@@ -141,7 +141,7 @@ async fn send(sender: &Sender, element: Element, sending: Sending<'_>) -> Result
 async fn send_when_writable(sender: &Sender, mut element: Element, sending: Sending<'_>) -> Result<(), Disconnected> {
     let Sending { metrics, to, clock } = sending;
     let began = std::time::Instant::now();
-    metrics.waits.begin(clock.now_ms(), Waiting::Room { to });
+    metrics.waits.begin(clock.monotonic_ms(), Waiting::Room { to });
     loop {
         sender.writable().await;
         match sender.try_send(element)? {

@@ -167,7 +167,7 @@ impl SourceDriver {
     async fn on_read(&mut self, chain: &mut Chain, number: usize, read: Read) -> Result<(), Stop> {
         match read {
             Read::Rows { batch, rejected } => {
-                self.splits.on_rows(number, self.clock.now_ms());
+                self.splits.on_rows(number, self.clock.monotonic_ms());
                 self.metrics.progress.set(self.splits.progress());
                 if !rejected.is_empty() {
                     chain.reject(rejected).await?;

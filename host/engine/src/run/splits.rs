@@ -34,7 +34,7 @@ pub(super) struct Splits {
     cursor: usize,
     bounded: bool,
     timed: bool,
-    /// When this run began to read, ms since epoch.
+    /// When this run began to read, as elapsed time.
     began_ms: i64,
     /// The positions, by split number, of the checkpoints that were taken and are not committed yet.
     cuts: VecDeque<(CheckpointId, Vec<Option<Value>>)>,
@@ -54,7 +54,7 @@ struct OpenSplit {
     waited: Duration,
     idle: bool,
     progress: u64,
-    /// When it last had rows, ms since epoch.
+    /// When it last had rows, as elapsed time.
     last_ms: i64,
 }
 
@@ -188,7 +188,7 @@ impl Splits {
         (ROWS_PER_MARK - self.splits[number].rows % ROWS_PER_MARK) as usize
     }
 
-    /// Split `number` returned rows at `now_ms`: it is not idle.
+    /// Split `number` returned rows at the elapsed time `now_ms`: it is not idle.
     pub(super) fn on_rows(&mut self, number: usize, now_ms: i64) {
         let split = &mut self.splits[number];
         split.last_ms = now_ms;

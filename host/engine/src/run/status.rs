@@ -10,6 +10,7 @@ use super::{
     versions::Running,
 };
 use crate::{
+    clock::Clock,
     graph::{JobPlan, Node, NodeIndex, NodeKind, RowOrder},
     metrics::{OperatorMetrics, Waiting},
 };
@@ -20,12 +21,13 @@ pub(super) struct View<'a> {
     pub(super) plan: &'a JobPlan,
     pub(super) board: &'a Board,
     pub(super) running: &'a Running,
+    pub(super) clock: &'a dyn Clock,
 }
 
 impl View<'_> {
     /// How the run stands.
-    pub(super) fn status(self, phase: Phase, at_ms: i64, durable: Option<DurableStatus>) -> JobStatus {
-        JobStatus { phase, at_ms, operators: self.operators(), durable, swap: self.running.last_swap() }
+    pub(super) fn status(self, phase: Phase, durable: Option<DurableStatus>) -> JobStatus {
+        JobStatus { phase, at_ms: self.clock.now_ms(), operators: self.operators(), durable, swap: self.running.last_swap() }
     }
 
     /// What it did.
@@ -53,10 +55,15 @@ impl View<'_> {
         self.plan.nodes[node].id.clone()
     }
 
+    /// An elapsed time as people call it now.
+    fn shown_ms(self, monotonic_ms: i64) -> i64 {
+        self.clock.now_ms().saturating_sub(self.clock.monotonic_ms().saturating_sub(monotonic_ms))
+    }
+
     fn wait(self, subtask: SubtaskIndex, metrics: &OperatorMetrics) -> Option<SubtaskWait> {
         let Some((since_ms, waiting)) = metrics.waits.get() else {
             let (since_ms, node) = metrics.waits.busy()?;
-            return Some(SubtaskWait { subtask, since_ms, on: WaitOn::Work { by: self.id(node) } });
+            return Some(SubtaskWait { subtask, since_ms: self.shown_ms(since_ms), on: WaitOn::Work { by: self.id(node) } });
         };
         let on = match waiting {
             Waiting::Splits { split, left } => WaitOn::Splits { split: split.map(|split| split.to_string()), left },
@@ -66,9 +73,9 @@ impl View<'_> {
                 WaitOn::Barrier { checkpoint, missing: missing.into_iter().map(|node| self.id(node)).collect() }
             }
             Waiting::Room { to } => WaitOn::Room { to: self.id(to) },
-            Waiting::Retry { reason, until_ms } => WaitOn::Retry { reason, until_ms },
+            Waiting::Retry { reason, until_ms } => WaitOn::Retry { reason, until_ms: self.shown_ms(until_ms) },
         };
-        Some(SubtaskWait { subtask, since_ms, on })
+        Some(SubtaskWait { subtask, since_ms: self.shown_ms(since_ms), on })
     }
 }
 

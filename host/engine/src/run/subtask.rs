@@ -307,7 +307,7 @@ pub(super) struct QueueDriver {
     pub(super) clock: Arc<dyn Clock>,
     /// Of the head of the chain.
     pub(super) metrics: Arc<OperatorMetrics>,
-    /// When the last element came, ms since epoch.
+    /// When the last element came, as elapsed time.
     pub(super) last_ms: i64,
 }
 
@@ -319,7 +319,7 @@ impl QueueDriver {
                 Woken::Commanded(None) => return Err(Stop::Disconnected),
                 Woken::Received(received) => {
                     let (edge, element) = received?;
-                    self.last_ms = self.clock.now_ms();
+                    self.last_ms = self.clock.monotonic_ms();
                     self.on_element(chain, edge, element).await?;
                 }
                 Woken::TimePassed => {}

@@ -93,6 +93,8 @@ struct Current {
     back: Vec<Answer<SwitchReport>>,
     /// It is to be undone as soon as all subtasks have changed over: why.
     undo: Option<String>,
+    /// The elapsed time at which the probation ends.
+    settles_at: Option<i64>,
     /// It is being written down that it is settled.
     is_settling: bool,
     /// It was prepared to undo the swap before it.
@@ -160,9 +162,9 @@ impl Swapping {
         self.results.recv().await.expect("a sending end is held here")
     }
 
-    /// When [`Self::on_time`] wants to be called.
-    pub(super) fn wake_ms(&self) -> Option<i64> {
-        self.current.as_ref()?.status.probation_until_ms
+    /// The elapsed time at which [`Self::on_time`] wants to be called.
+    pub(super) fn wake_monotonic_ms(&self) -> Option<i64> {
+        self.current.as_ref()?.settles_at
     }
 
     /// Plans new versions and opens them beside those that run.
@@ -237,6 +239,7 @@ impl Swapping {
             switch: None,
             back: Vec::new(),
             undo: None,
+            settles_at: None,
             is_settling: false,
             undoes,
         });
@@ -336,11 +339,10 @@ impl Swapping {
         self.undo_when_possible()
     }
 
-    /// The time of [`Self::wake_ms`] has come.
+    /// The time of [`Self::wake_monotonic_ms`] has come.
     pub(super) fn on_time(&mut self) -> Vec<Order> {
-        let now_ms = self.settings.clock.now_ms();
-        match self.wake_ms() {
-            Some(at_ms) if at_ms <= now_ms => self.start_settling(),
+        match self.wake_monotonic_ms() {
+            Some(at_ms) if at_ms <= self.settings.clock.monotonic_ms() => self.start_settling(),
             _ => Vec::new(),
         }
     }
@@ -470,6 +472,7 @@ impl Swapping {
         }
         let probation_ms = i64::try_from(current.settings.probation.as_millis()).unwrap_or(i64::MAX);
         current.status.probation_until_ms = Some(now_ms.saturating_add(probation_ms));
+        current.settles_at = Some(self.settings.clock.monotonic_ms().saturating_add(probation_ms));
         Vec::new()
     }
 
@@ -489,6 +492,7 @@ impl Swapping {
         };
         current.status.phase = SwapPhase::RollingBack { reason };
         current.status.probation_until_ms = None;
+        current.settles_at = None;
         let nodes: Vec<NodeIndex> = current.new.keys().copied().collect();
         let (mut orders, mut answers) = (Vec::new(), Vec::new());
         for (number, member) in self.members.iter().enumerate() {
@@ -548,6 +552,7 @@ impl Swapping {
     fn start_settling(&mut self) -> Vec<Order> {
         let Some(current) = &mut self.current else { return Vec::new() };
         current.status.probation_until_ms = None;
+        current.settles_at = None;
         current.is_settling = true;
         let applied = Applied { new: &current.new, old: &current.new, is_settled: true };
         let Some(versions) = &self.versions else { return self.on_settlement_recorded(Ok(())) };

@@ -93,7 +93,7 @@ impl ComponentOperator {
 
     async fn wait_for_retry(&mut self, reason: String, wait_ms: i64) {
         let (clock, waits) = (&self.context.clock, &self.context.metrics.waits);
-        let now_ms = clock.now_ms();
+        let now_ms = clock.monotonic_ms();
         waits.begin(now_ms, Waiting::Retry { reason, until_ms: now_ms.saturating_add(wait_ms) });
         clock.sleep(wait_ms).await;
         waits.end();
