@@ -218,6 +218,7 @@ pub struct SubmitQuery {
     /// The name of the job, in place of the one in the job file.
     pub name: Option<String>,
     /// A savepoint to start from, as JOB/SAVEPOINT: the job is a fork. Without a body the job file is that of the savepoint.
+    #[schemars(regex(pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,99}/[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"))]
     pub from: Option<String>,
     /// What may be forgotten of the savepoint: OPERATOR or OPERATOR.STATE, separated by commas.
     pub allow_dropped: Option<String>,
@@ -384,6 +385,7 @@ pub struct AuditQuery {
     #[schemars(range(min = 1, max = 1000))]
     pub limit: Option<usize>,
     /// `next` of the page before.
+    #[schemars(regex(pattern = "^[0-9]{1,18}$"))]
     pub cursor: Option<String>,
 }
 

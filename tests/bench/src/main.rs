@@ -21,6 +21,7 @@ mod pause;
 mod process;
 mod recovery;
 mod replay;
+mod service;
 mod size;
 mod uniform;
 
@@ -32,7 +33,8 @@ use figures::{Figure, Report};
 use guests::Guests;
 
 /// The groups of figures, in the order in which they are measured.
-const GROUPS: [&str; 10] = ["boundary", "keyed", "process", "disk", "parallel", "checkpoints", "pause", "size", "recovery", "nexmark"];
+const GROUPS: [&str; 11] =
+    ["boundary", "keyed", "process", "disk", "parallel", "checkpoints", "pause", "size", "recovery", "service", "nexmark"];
 
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -119,6 +121,7 @@ impl Step {
             Self::Group("pause") => pause::measure(guests).await,
             Self::Group("size") => size::measure(guests).await,
             Self::Group("recovery") => recovery::measure(guests),
+            Self::Group("service") => service::measure(),
             Self::Group(name) => bail!("there is no group {name}"),
             Self::Query(query, bound) => nexmark::measure(guests, query, bound, events).await,
         }

@@ -2,6 +2,7 @@
 
 mod authorisation;
 mod client;
+mod encryption;
 mod harness;
 mod hostile;
 mod life;

@@ -67,7 +67,7 @@ fn tag(path: &str) -> &str {
 fn parameters(route: &Route, generator: &mut SchemaGenerator) -> Vec<Value> {
     let in_path = route
         .parameters()
-        .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string", "minLength": 1 } }));
+        .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string", "pattern": pattern(name) } }));
     let mut parameters: Vec<Value> = in_path.collect();
     if let Some(query) = route.query {
         let schema = query(generator);
@@ -77,15 +77,36 @@ fn parameters(route: &Route, generator: &mut SchemaGenerator) -> Vec<Value> {
             parameters.push(json!({ "name": name, "in": "query", "required": false, "description": description, "schema": schema }));
         }
     }
-    let header = |name: &str, description: &str| json!({ "name": name, "in": "header", "required": false, "description": description, "schema": { "type": "string" } });
+    let header = |name: &str, pattern: &str, description: &str| {
+        let schema = json!({ "type": "string", "pattern": pattern });
+        json!({ "name": name, "in": "header", "required": false, "description": description, "schema": schema })
+    };
     if route.changes() && route.scope.is_some() && !matches!(route.takes, Takes::Component) {
-        parameters
-            .push(header("Idempotency-Key", "The same request with the same key is carried out once, and answered the same for a day."));
+        parameters.push(header(
+            "Idempotency-Key",
+            "^[!-~]([ -~]{0,198}[!-~])?$",
+            "The same request with the same key is carried out once, and answered the same for a day.",
+        ));
     }
     if route.changes() && route.path.starts_with("/v1/jobs/{job}") && !route.path.contains("savepoints") {
-        parameters.push(header("If-Match", "The ETag of the job as it was read: if it has changed since, nothing is done."));
+        parameters.push(header(
+            "If-Match",
+            "^(\\*|\"[0-9]+\")$",
+            "The ETag of the job as it was read: if it has changed since, nothing is done.",
+        ));
     }
     parameters
+}
+
+/// What a name in a path looks like.
+fn pattern(name: &str) -> &'static str {
+    match name {
+        "token" => "^[0-9a-f]{1,64}$",
+        "version" => "^[0-9]{1,18}$",
+        "reference" => "^(sha256:[0-9a-f]{64}|[A-Za-z0-9][A-Za-z0-9._-]{0,99})$",
+        "operator" => "^[A-Za-z0-9_-]{1,100}$",
+        _ => "^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
+    }
 }
 
 /// The schema that a reference means.

@@ -178,13 +178,10 @@ impl Jobs {
         let (asked, start) = self.asked(&change.tenant, submission.clone()).await?;
         let name = self.preparing.name(&asked)?;
         components::check(&name, "job")?;
-        let runner = self.runner(&change.tenant, &name);
-        let _turn = runner.turn.lock().await;
-        if self.store.get::<Job>(&change.tenant, &name).await?.is_some() {
-            return Err(Failure::new(ErrorKind::Conflict, format!("there is a job `{name}` already"))
-                .fix(format!("give the job another name (`job:` in the job file), or replace it: PUT /v1/jobs/{name}")));
-        }
+        self.check_new(&change.tenant, &name).await?;
         let prepared = self.preparing.prepare(&change.tenant, &asked, None).await?;
+        let (runner, _turn) = self.hold(&change.tenant, &name).await;
+        self.check_new(&change.tenant, &name).await?;
         self.clear(&change.tenant, &name)?;
         let version = JobVersion {
             number: 1,
@@ -204,6 +201,25 @@ impl Jobs {
             drop(runner.start(self, &job).await);
         }
         Ok((name, revision))
+    }
+
+    async fn check_new(&self, tenant: &TenantId, name: &str) -> Result<(), Failure> {
+        if self.store.get::<Job>(tenant, name).await?.is_none() {
+            return Ok(());
+        }
+        Err(Failure::new(ErrorKind::Conflict, format!("there is a job `{name}` already"))
+            .fix(format!("give the job another name (`job:` in the job file), or replace it: PUT /v1/jobs/{name}")))
+    }
+
+    /// Waits for the turn of a job. A runner that was forgotten meanwhile, with its job, is nobody's: then that of the new one.
+    async fn hold(&self, tenant: &TenantId, name: &str) -> (Arc<Runner>, tokio::sync::OwnedMutexGuard<()>) {
+        loop {
+            let runner = self.runner(tenant, name);
+            let turn = runner.turn.clone().lock_owned().await;
+            if Arc::ptr_eq(&runner, &self.runner(tenant, name)) {
+                return (runner, turn);
+            }
+        }
     }
 
     /// What a submission asks for: with a savepoint and without a job file, the job file of that savepoint.
@@ -296,8 +312,7 @@ impl Jobs {
     /// # Errors
     /// There is no such job, or no last checkpoint: it runs on.
     pub async fn halt(self: &Arc<Self>, change: &Change, name: &str, desired: Desired) -> Result<Revision, Failure> {
-        let runner = self.runner(&change.tenant, name);
-        let _turn = runner.turn.lock().await;
+        let (runner, _turn) = self.hold(&change.tenant, name).await;
         let found = self.expected(change, name).await?;
         let found = self.end_probation(&change.tenant, found).await?;
         runner.stop(self).await?;
@@ -310,8 +325,7 @@ impl Jobs {
     /// # Errors
     /// There is no such job, or it cannot start.
     pub async fn resume_one(self: &Arc<Self>, change: &Change, name: &str) -> Result<Revision, Failure> {
-        let runner = self.runner(&change.tenant, name);
-        let _turn = runner.turn.lock().await;
+        let (runner, _turn) = self.hold(&change.tenant, name).await;
         let found = self.expected(change, name).await?;
         let job = Job { desired: Desired::Running, ..found.object };
         let revision = self.store.put(&change.tenant, name, &job, Expected::At(found.revision)).await?;
@@ -326,8 +340,7 @@ impl Jobs {
     /// # Errors
     /// It runs, or it has savepoints and nobody said that they may go.
     pub async fn delete(self: &Arc<Self>, change: &Change, name: &str, with_savepoints: bool) -> Result<(), Failure> {
-        let runner = self.runner(&change.tenant, name);
-        let _turn = runner.turn.lock().await;
+        let (runner, _turn) = self.hold(&change.tenant, name).await;
         let found = self.expected(change, name).await?;
         if runner.running().is_some() {
             return Err(

@@ -37,7 +37,7 @@ pub struct Runner {
     /// Which it is.
     pub job: JobId,
     /// Held by who changes something.
-    pub turn: tokio::sync::Mutex<()>,
+    pub turn: Arc<tokio::sync::Mutex<()>>,
     /// Where others look at its rows.
     pub taps: Arc<Taps>,
     observed: watch::Sender<Observed>,
@@ -60,14 +60,7 @@ impl Runner {
     /// A job that does not run.
     pub fn new(tenant: TenantId, job: JobId, now_ms: i64) -> Self {
         let observed = Observed { phase: Phase::Stopped, since_ms: now_ms, problems: Vec::new() };
-        Self {
-            tenant,
-            job,
-            turn: tokio::sync::Mutex::default(),
-            taps: Arc::default(),
-            observed: watch::Sender::new(observed),
-            running: Mutex::default(),
-        }
+        Self { tenant, job, turn: Arc::default(), taps: Arc::default(), observed: watch::Sender::new(observed), running: Mutex::default() }
     }
 
     /// What it does.
