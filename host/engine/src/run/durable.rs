@@ -406,7 +406,9 @@ impl Run {
         let recorded = versions.begin(&swapped).await;
         recorded.map_err(|reason| OperatorError::outside("writing down which versions run failed").because(reason))?;
         self.running.start(&self.plan, swapped.clone(), self.settings.clock.now_ms());
-        Ok((Arc::new(self.plan.with_versions(&swapped)), versions))
+        let plan = self.plan.with_versions(&swapped);
+        self.running.resume(&plan);
+        Ok((Arc::new(plan), versions))
     }
 
     async fn recover_sinks(&self, restored: &RestoredJob) -> Result<(), NotBegun> {

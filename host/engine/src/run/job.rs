@@ -267,6 +267,7 @@ impl Supervisor {
                 }
             }
         }
+        self.swapping.end();
         if let Some(durability) = &mut self.durability {
             let error = match &self.ended {
                 Some(JobOutcome::Failed(error)) => CheckpointError::Recovering { reason: error.to_string() },

@@ -596,6 +596,18 @@ impl Swapping {
         status
     }
 
+    /// The attempt ends: what was only prepared is given up, what has touched something is decided by the next attempt.
+    pub(super) fn end(&mut self) {
+        let Some(mut status) = self.current.take().map(|current| current.status) else { return };
+        match status.phase {
+            SwapPhase::Preparing | SwapPhase::Prepared => {
+                status.phase = SwapPhase::Abandoned;
+                self.running.set_last_swap(status);
+            }
+            _ => self.running.interrupt(status),
+        }
+    }
+
     fn not_at(&self, swap: SwapId, wanted: &str) -> SwapError {
         let reason = match &self.current {
             Some(current) if current.status.swap == swap => format!("swap {} is not {wanted} any more, or not yet", swap.0),

@@ -22,7 +22,7 @@ use serde_json::Value;
 
 use super::{
     job::lock,
-    swap::{OperatorVersion, SwapId, SwapStatus, VersionCause, VersionEntry},
+    swap::{OperatorSwap, OperatorVersion, SwapId, SwapPhase, SwapStatus, VersionCause, VersionEntry},
 };
 use crate::{
     checkpoint::manifest::Manifest,
@@ -53,6 +53,8 @@ struct State {
     /// Settled swaps, and what they replaced.
     settled: Vec<(SwapId, Plans)>,
     last: Option<SwapStatus>,
+    /// The attempt ended while `last` was under way: the next one decides.
+    is_interrupted: bool,
     /// Every version that ran, so that it need not be loaded again.
     known: Vec<(NodeIndex, Arc<dyn OperatorPlan>)>,
 }
@@ -142,6 +144,29 @@ impl Running {
 
     pub(super) fn set_last_swap(&self, status: SwapStatus) {
         lock(&self.0).last = Some(status);
+    }
+
+    /// The attempt ends while a swap is under way that has touched something.
+    pub(super) fn interrupt(&self, status: SwapStatus) {
+        let mut state = lock(&self.0);
+        state.last = Some(status);
+        state.is_interrupted = true;
+    }
+
+    /// The next attempt runs `plan`: what has become of a swap that was under way.
+    pub(super) fn resume(&self, plan: &JobPlan) {
+        let mut state = lock(&self.0);
+        let Some(last) = std::mem::take(&mut state.is_interrupted).then_some(state.last.as_mut()).flatten() else { return };
+        let runs = |swap: &OperatorSwap| {
+            let node = plan.nodes.iter().position(|node| node.id == swap.operator);
+            node.and_then(|node| version_of(plan, node)).is_some_and(|version| version == swap.to)
+        };
+        last.probation_until_ms = None;
+        last.phase = if last.operators.iter().all(runs) {
+            SwapPhase::Settled
+        } else {
+            SwapPhase::RolledBack { reason: "the job went back to its last checkpoint before the swap was settled".into() }
+        };
     }
 
     fn known(&self, node: NodeIndex, wanted: &Recorded) -> Option<Arc<dyn OperatorPlan>> {
@@ -425,4 +450,88 @@ impl Place<'_> {
 fn with_causes(error: &dyn std::error::Error) -> String {
     let next = std::iter::successors(error.source(), |error| error.source());
     next.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::any::Any;
+
+    use async_trait::async_trait;
+    use millstream_model::StreamType;
+
+    use super::*;
+    use crate::{
+        graph::{OperatorNode, RowOrder},
+        operator::{Operator, OperatorContext, OutputPort},
+        run::SwitchAt,
+        testing::{JobBuilder, MemorySource, edge},
+    };
+
+    /// A version, and nothing else.
+    struct Named(&'static str, Vec<(String, StreamType)>);
+
+    #[async_trait]
+    impl OperatorPlan for Named {
+        fn outputs(&self) -> &[(String, StreamType)] {
+            &self.1
+        }
+
+        fn version(&self) -> Option<OperatorVersion> {
+            Some(version(self.0))
+        }
+
+        async fn create(&self, _context: OperatorContext) -> Result<Box<dyn Operator>, OperatorError> {
+            Err(OperatorError::internal("it is never run"))
+        }
+
+        fn as_any(&self) -> &dyn Any {
+            self
+        }
+    }
+
+    fn version(name: &str) -> OperatorVersion {
+        OperatorVersion { name: name.into(), version: "1".into(), component: name.into(), settings: Value::Null }
+    }
+
+    fn plan(name: &'static str) -> Arc<JobPlan> {
+        let schema = Arc::new(arrow_schema::Schema::empty());
+        let rows = millstream_model::Batch::try_new(schema, Vec::new(), 1).expect("a row without columns");
+        let mut job = JobBuilder::new();
+        let source = job.source("rows", MemorySource::new(vec![vec![rows]]), None, 1);
+        let stream = job.output(source, OutputPort::Port(0));
+        let named = Arc::new(Named(name, vec![("out".into(), stream.clone())]));
+        let node = OperatorNode { plan: named, inputs: vec![stream], keys: None, order: RowOrder::Arrival };
+        job.operator("op", node, 1, vec![edge(source, crate::graph::Exchange::Forward)]);
+        job.build()
+    }
+
+    fn under_way() -> SwapStatus {
+        let swap =
+            OperatorSwap { operator: "op".into(), from: version("old"), to: version("new"), changes: Vec::new(), one_way: Vec::new() };
+        SwapStatus {
+            swap: SwapId(1),
+            phase: SwapPhase::Probation,
+            switch_at: SwitchAt::Batch,
+            operators: vec![swap],
+            prepared_ms: 0,
+            switched_ms: Some(1),
+            probation_until_ms: Some(2),
+        }
+    }
+
+    /// Whoever watches a swap learns what has become of it although the attempt that carried it out has failed.
+    #[test]
+    fn a_swap_that_was_under_way_when_an_attempt_failed_is_what_the_next_attempt_runs() {
+        for (runs, settled) in [("old", false), ("new", true)] {
+            let running = Running::default();
+            running.interrupt(under_way());
+            assert_eq!(running.last_swap().map(|swap| swap.phase), Some(SwapPhase::Probation));
+            running.resume(&plan(runs));
+            let phase = running.last_swap().expect("it is remembered").phase;
+            assert_eq!((phase == SwapPhase::Settled, matches!(phase, SwapPhase::RolledBack { .. })), (settled, !settled), "{runs}");
+            running.set_last_swap(under_way());
+            running.resume(&plan(runs));
+            assert_eq!(running.last_swap().map(|swap| swap.phase), Some(SwapPhase::Probation), "it was not interrupted");
+        }
+    }
 }

@@ -20,7 +20,7 @@ use millstream_engine::{
     operators::Environment,
     plan::{self, PlanOptions},
     run::{
-        self, Durable, FileWork, JobHandle, JobOutcome, NewComponent, NewVersion, RunSettings, StartFrom, StateDirectory, SwapPhase,
+        self, Durable, FileWork, JobHandle, JobOutcome, NewComponent, NewVersion, Phase, RunSettings, StartFrom, StateDirectory, SwapPhase,
         SwapRequest, SwitchAt,
     },
     spec::JobSpec,
@@ -35,6 +35,9 @@ use tempfile::TempDir;
 
 const ROWS: u64 = 12_000;
 const KEYS: u64 = 101;
+/// Rows a second.
+const SLOW: u64 = 200;
+const FAST: u64 = 1_000_000;
 
 /// Names need only be unique.
 struct Counted(AtomicU64);
@@ -68,13 +71,13 @@ impl Place {
         Self { directory: tempfile::tempdir().expect("a temporary directory"), components }
     }
 
-    fn job(&self, version: &str) -> String {
+    fn job(&self, version: &str, rate: u64) -> String {
         format!(
             "job: counting
 parallelism: 2
 checkpoints: {{ interval: 1h }}
 sources:
-  numbers: {{ sequence: {{ to: {}, rate: 12000 }} }}
+  numbers: {{ sequence: {{ to: {}, rate: {rate} }} }}
 operators:
   words: {{ input: numbers, compute: {{ word: \"cast(value % {KEYS} as varchar)\" }} }}
   counts: {{ input: words, key-by: [word], component: {{ path: {} }} }}
@@ -91,19 +94,23 @@ sinks:
         self.directory.path()
     }
 
-    async fn plan(&self, version: &str) -> Arc<JobPlan> {
+    async fn plan(&self, version: &str, rate: u64) -> Arc<JobPlan> {
         let connectors = millstream_connectors::all();
-        let spec = JobSpec::parse_with("job.yaml", &self.job(version), &[], &connectors).expect("a good job file");
+        let spec = JobSpec::parse_with("job.yaml", &self.job(version, rate), &[], &connectors).expect("a good job file");
         let environment = Environment { base_directory: self.path(), components: &self.components, clock: Arc::new(SystemClock) };
         let sources = Some(self.path().join("sources"));
         let options = PlanOptions { tenant: TenantId::local(), parallelism: NonZeroU32::MIN, state_directory: sources };
         Arc::new(plan::plan(&spec, &connectors, &environment, &options).await.expect("a good job"))
     }
 
-    /// Starts the job in a process of its own, its file naming this version.
+    /// Starts the job in a process of its own, its file naming this version; so slowly that it does not end before it is killed.
     fn start(&self, version: &str) -> Process {
+        self.start_at(version, SLOW)
+    }
+
+    fn start_at(&self, version: &str, rate: u64) -> Process {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads");
-        let plan = runtime.block_on(self.plan(version));
+        let plan = runtime.block_on(self.plan(version, rate));
         let at = |name: &str| self.path().join(name);
         let durable = Durable {
             storage: Arc::new(LocalCheckpointStorage::open(&at("checkpoints")).expect("a directory")),
@@ -124,7 +131,7 @@ sinks:
 
     /// Runs the job to its end from where it is, and counts what it wrote; the version that it goes on with.
     fn goes_on_with(&self, version: &str) -> String {
-        let process = self.start(version);
+        let process = self.start_at(version, FAST);
         let goes_on_with = process.version();
         let outcome = process.runtime.block_on(process.handle.wait());
         assert!(matches!(*outcome, JobOutcome::Finished(_)), "{outcome:?}");
@@ -190,7 +197,12 @@ impl Process {
     }
 
     fn until(&self, phase: &SwapPhase) {
-        while self.runtime.block_on(self.handle.status()).expect("it answers").swap.is_none_or(|swap| swap.phase != *phase) {
+        loop {
+            let status = self.runtime.block_on(self.handle.status()).expect("it answers");
+            if status.swap.as_ref().is_some_and(|swap| swap.phase == *phase) {
+                return;
+            }
+            assert_ne!(status.phase, Phase::Ended, "the job ended in {:?}", status.swap);
             std::thread::yield_now();
         }
     }

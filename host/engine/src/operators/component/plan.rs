@@ -366,6 +366,10 @@ impl OperatorPlan for ComponentOperatorPlan {
             Err(PlanError::Settings(mistakes)) => {
                 Err(mistakes.iter().map(|mistake| format!("{}: {}", mistake.path, mistake.message)).collect())
             }
+            Err(PlanError::Component(error @ Error::BadPlan { .. })) => Err(vec![format!(
+                "{}; a running job brings the columns that it was planned with, and a version that reads others starts from a savepoint",
+                with_causes(&error)
+            )]),
             Err(error) => Err(vec![with_causes(&error)]),
         }
     }

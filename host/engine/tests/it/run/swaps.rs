@@ -7,7 +7,8 @@ use millstream_engine::{
     graph::{Edge, Exchange, JobPlan, OperatorNode},
     operator::OutputPort,
     run::{
-        JobHandle, JobStatus, NewVersion, RunSettings, SwapError, SwapId, SwapPart, SwapPhase, SwapRequest, SwitchAt, VersionCause, start,
+        JobHandle, JobStatus, NewVersion, Phase, RunSettings, SwapError, SwapId, SwapPart, SwapPhase, SwapRequest, SwitchAt, VersionCause,
+        start,
     },
     testing::{CollectSink, FedSource, JobBuilder, edge, unkeyed},
 };
@@ -62,11 +63,20 @@ fn expected(sums: &[(i64, i64)]) -> Vec<Vec<i64>> {
     sorted((0..KEYS).flat_map(|key| sums.iter().map(move |&(sum, by)| vec![key, sum, by])).collect())
 }
 
+/// Waits for rows, but not for those of a job that has ended.
+async fn rows_come(handle: &JobHandle, sink: &CollectSink, rows: usize) {
+    tokio::select! {
+        biased;
+        () = sink.wait_for_rows(rows) => {}
+        outcome = handle.wait() => panic!("{} of {rows} rows, then {outcome:?}", sink.num_rows()),
+    }
+}
+
 impl Fed {
     /// Feeds a batch and waits until `batches` came out.
     async fn feed(&self, number: i64, batches: usize) {
         self.source.feed(batch(number));
-        self.sink.wait_for_rows(batches * KEYS as usize).await;
+        rows_come(&self.handle, &self.sink, batches * KEYS as usize).await;
     }
 
     async fn status(&self) -> JobStatus {
@@ -80,10 +90,12 @@ impl Fed {
     /// Waits until the swap is over.
     async fn until_over(&self) -> SwapPhase {
         loop {
-            let phase = self.phase().await;
+            let status = self.status().await;
+            let phase = status.swap.expect("something was swapped").phase;
             if phase.is_over() {
                 return phase;
             }
+            assert_ne!(status.phase, Phase::Ended, "the job ended in {phase:?}");
             tokio::task::yield_now().await;
         }
     }
@@ -130,6 +142,8 @@ async fn a_swap_that_does_not_fit_is_refused_with_what_differs_and_touches_nothi
     let SwapError::Incompatible { refusals } = &error else { panic!("{error}") };
     let all = refusals[0].differences.join("\n");
     assert!(all.contains("output `out` has no column `sum`") && all.contains("state `total` is missing"), "{all}");
+    let more = job.handle.prepare_swap(guests::swap_to("sums", "sums_more").await).await.expect_err("a column that is not there");
+    assert!(more.to_string().contains("`weight`") && more.to_string().contains("starts from a savepoint"), "{more}");
     let nobody = job.handle.prepare_swap(guests::swap_to("nobody", "sums_next").await).await;
     assert!(matches!(nobody, Err(SwapError::UnknownOperator { .. })), "{nobody:?}");
     let nothing = SwapRequest { operators: Vec::new(), ..guests::swap_to("sums", "sums_next").await };
@@ -240,7 +254,7 @@ async fn only_settings_may_change_and_those_that_do_not_fit_are_refused() {
     job.sink("out", sink.clone(), operator, OutputPort::Port(0), 1);
     let handle = start(job.build(), RunSettings::new());
     source.feed(keyed_rows(&[(1, 1, 0)]));
-    sink.wait_for_rows(1).await;
+    rows_come(&handle, &sink, 1).await;
     let set = |settings| SwapRequest::of(NewVersion { operator: "add".into(), component: None, settings: Some(settings) });
     let error = handle.prepare_swap(set(serde_json::json!({ "summand": "many" }))).await.expect_err("no number");
     assert!(error.to_string().contains("settings.summand"), "{error}");
@@ -248,7 +262,7 @@ async fn only_settings_may_change_and_those_that_do_not_fit_are_refused() {
     assert_eq!(prepared.operators[0].changes.iter().map(|change| change.part).collect::<Vec<_>>(), [SwapPart::Settings]);
     handle.switch(prepared.swap).await.expect("it switches");
     source.feed(keyed_rows(&[(1, 1, 0)]));
-    sink.wait_for_rows(2).await;
+    rows_come(&handle, &sink, 2).await;
     handle.drain().await;
     finished(&handle).await;
     assert_eq!(values(&sink.batches()).iter().map(|row| row[3]).collect::<Vec<_>>(), [1, 101]);
@@ -276,7 +290,7 @@ async fn several_operators_change_as_one_step_and_go_back_together() {
     assert_eq!(prepared.operators.len(), 2);
     handle.switch(prepared.swap).await.expect("they switch");
     source.feed(keyed_rows(&[(1, 5, 0)]));
-    sink.wait_for_rows(1).await;
+    rows_come(&handle, &sink, 1).await;
     loop {
         let status = handle.status().await.expect("it runs");
         if status.swap.as_ref().is_some_and(|swap| swap.phase.is_over()) {
@@ -284,6 +298,7 @@ async fn several_operators_change_as_one_step_and_go_back_together() {
             assert!(settings(1).is_null(), "`add` went back too: {}", settings(1));
             break;
         }
+        assert_ne!(status.phase, Phase::Ended, "{:?}", status.swap);
         tokio::task::yield_now().await;
     }
     handle.drain().await;
