@@ -6,16 +6,11 @@
 //! Work of a checkpoint that was given up is aborted; what it did all the same is remembered ([`Remembered`]) and removed with the next commit.
 //! [`Checkpointing::end`] returns when no removal is under way any more, so the next attempt cannot lose to it what it stores.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+mod current;
 
-use millstream_model::{
-    ids::{CheckpointId, SubtaskIndex},
-    types::type_text,
-};
+use std::{collections::BTreeMap, sync::Arc};
+
+use millstream_model::ids::CheckpointId;
 use millstream_storage::{CommitRecord, Retained};
 use tokio::{
     sync::{mpsc, oneshot},
@@ -23,13 +18,14 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub(in crate::run) use current::History;
+use current::{Current, remember};
+
 pub(super) use super::upload::Member;
 use super::{
     durable::{CrashPoint, Durable},
-    handle::{CheckpointError, CheckpointOutcome, CheckpointReport, HeldCheckpoint, OperatorKind},
-    job::lock,
-    restore::kind_of,
-    snapshot::{SnapshotFailed, SubtaskSnapshot, Timings},
+    handle::{CheckpointError, CheckpointOutcome, CheckpointReport, HeldCheckpoint},
+    snapshot::{SnapshotFailed, SubtaskSnapshot},
     subtask::SubtaskNumber,
     upload::{Remembered, Upload, Uploaded},
 };
@@ -38,18 +34,12 @@ use crate::{
         collect::{Collection, Committed, Removed},
         coordinator::{Action, Coordinator, Fact, SavepointNumber, Settings, Start},
         files::{self, KnownFiles},
-        manifest::{KeyColumn, Manifest, OperatorManifest, SubtaskManifest},
+        manifest::Manifest,
     },
     clock::Clock,
-    graph::{JobPlan, NodeIndex, NodeKind},
+    graph::{JobPlan, NodeIndex},
     operator::OperatorPlan,
 };
-
-/// Checkpoints that are remembered for people.
-const HISTORY: usize = 100;
-
-/// Reports of past checkpoints; they outlive an attempt.
-pub(super) type History = Arc<Mutex<VecDeque<CheckpointReport>>>;
 
 /// What the supervisor has to do, in order.
 #[derive(Debug)]
@@ -152,22 +142,6 @@ pub(super) struct Checkpointing {
     ending: CancellationToken,
     done: mpsc::Sender<(CheckpointId, Done)>,
     results: mpsc::Receiver<(CheckpointId, Done)>,
-}
-
-/// The checkpoint under way.
-struct Current {
-    checkpoint: CheckpointId,
-    /// Its barrier was sent: processing time, for people.
-    created_ms: i64,
-    /// The same in elapsed time.
-    began_ms: i64,
-    answers: Vec<Answer>,
-    held_answers: BTreeMap<SavepointNumber, HeldAnswer>,
-    parts: BTreeMap<NodeIndex, BTreeMap<SubtaskIndex, SubtaskManifest>>,
-    timings: Timings,
-    bytes_new: u64,
-    bytes_total: u64,
-    manifest: Option<Written>,
 }
 
 impl Checkpointing {
@@ -355,18 +329,9 @@ impl Checkpointing {
     }
 
     fn begin(&mut self, checkpoint: CheckpointId) -> Order {
-        self.current = Some(Current {
-            checkpoint,
-            created_ms: self.clock.now_ms(),
-            began_ms: self.clock.monotonic_ms(),
-            answers: std::mem::take(&mut self.asked),
-            held_answers: std::mem::take(&mut self.asked_held),
-            parts: BTreeMap::new(),
-            timings: Timings::default(),
-            bytes_new: 0,
-            bytes_total: 0,
-            manifest: None,
-        });
+        let answers = std::mem::take(&mut self.asked);
+        let held_answers = std::mem::take(&mut self.asked_held);
+        self.current = Some(Current { answers, held_answers, ..Current::begun(checkpoint, self.clock.as_ref()) });
         self.snapshots.clear();
         Order::Barrier(checkpoint)
     }
@@ -387,7 +352,8 @@ impl Checkpointing {
     }
 
     fn write_manifest(&mut self, checkpoint: CheckpointId, is_final: bool, swapped: &Swapped) {
-        let manifest = self.manifest(is_final, swapped);
+        let current = self.current.as_mut().expect("a checkpoint is under way");
+        let manifest = current.take_manifest(&self.plan, self.incarnation, is_final, swapped);
         let unique = (self.durable.random.next_u64(), self.durable.random.next_u64());
         let path = format!("{}/{}/{}-{:016x}{:016x}.manifest", self.plan.job, self.incarnation, checkpoint.0, unique.0, unique.1);
         let storage = self.storage.clone();
@@ -461,7 +427,8 @@ impl Checkpointing {
     fn complete(&mut self, checkpoint: CheckpointId) {
         let Some(current) = self.current.take() else { return };
         let manifest = self.committed.get(&checkpoint).map(|committed| committed.at.manifest.clone());
-        let report = self.report(&current, manifest, CheckpointOutcome::Committed);
+        let report = current.report(manifest, CheckpointOutcome::Committed, self.clock.as_ref());
+        remember(&self.history, report.clone());
         self.abortable.clear();
         self.last = Some(report.clone());
         answer_all(current.answers, &Ok(report));
@@ -495,7 +462,8 @@ impl Checkpointing {
         self.snapshots.clear();
         self.remove_local(checkpoint);
         if let Some(current) = self.current.take() {
-            self.report(&current, None, CheckpointOutcome::GivenUp { reason: reason.clone() });
+            let outcome = CheckpointOutcome::GivenUp { reason: reason.clone() };
+            remember(&self.history, current.report(None, outcome, self.clock.as_ref()));
             let error = CheckpointError::GivenUp { reason };
             refuse_held(current.held_answers, &error);
             answer_all(current.answers, &Err(error));
@@ -505,55 +473,6 @@ impl Checkpointing {
 
     fn committed<'a>(&'a self, checkpoints: &'a [CheckpointId]) -> impl Iterator<Item = &'a Committed> {
         checkpoints.iter().filter_map(|checkpoint| self.committed.get(checkpoint))
-    }
-
-    fn report(&self, current: &Current, manifest: Option<String>, outcome: CheckpointOutcome) -> CheckpointReport {
-        let report = CheckpointReport {
-            checkpoint: current.checkpoint,
-            at_ms: current.created_ms,
-            manifest,
-            bytes_new: current.bytes_new,
-            bytes_total: current.bytes_total,
-            alignment_ms: whole_ms(current.timings.alignment),
-            sync_ms: whole_ms(current.timings.sync),
-            snapshot_ms: whole_ms(current.timings.total),
-            total_ms: u64::try_from(self.clock.monotonic_ms() - current.began_ms).unwrap_or(0),
-            outcome,
-        };
-        let mut history = lock(&self.history);
-        if history.len() == HISTORY {
-            history.pop_front();
-        }
-        history.push_back(report.clone());
-        report
-    }
-
-    fn manifest(&mut self, is_final: bool, swapped: &Swapped) -> Manifest {
-        let current = self.current.as_mut().expect("a checkpoint is under way");
-        let mut operators = BTreeMap::new();
-        for (node, subtasks) in std::mem::take(&mut current.parts) {
-            let planned = &self.plan.nodes[node];
-            let (component, key) = match &planned.kind {
-                NodeKind::Operator(operator) => (swapped.get(&node).unwrap_or(&operator.plan).component(), key_columns(operator)),
-                NodeKind::Source(_) | NodeKind::Sink(_) => (None, Vec::new()),
-            };
-            let kind: OperatorKind = kind_of(planned);
-            let subtasks = subtasks.into_values().collect();
-            operators.insert(planned.id.clone(), OperatorManifest { kind, component, key, subtasks });
-        }
-        let manifest = Manifest {
-            tenant: self.plan.tenant.clone(),
-            job: self.plan.job.clone(),
-            incarnation: self.incarnation,
-            checkpoint: current.checkpoint,
-            savepoint: None,
-            created_ms: current.created_ms,
-            is_finished: is_final,
-            guarantee: self.plan.durability.guarantee,
-            operators,
-        };
-        current.bytes_total = manifest.files().iter().map(|file| file.bytes).sum();
-        manifest
     }
 
     /// Local files are only links and copies of what was uploaded, or will not be.
@@ -575,15 +494,6 @@ impl Checkpointing {
 
     fn abort(&mut self) {
         self.abortable.drain(..).for_each(|work| work.abort());
-    }
-}
-
-impl Current {
-    fn add(&mut self, index: SubtaskIndex, uploaded: Uploaded) {
-        self.bytes_new += uploaded.bytes_new;
-        for (node, part) in uploaded.nodes {
-            self.parts.entry(node).or_default().insert(index, part);
-        }
     }
 }
 
@@ -619,21 +529,6 @@ fn crash_point(action: &Action) -> Option<CrashPoint> {
     }
 }
 
-fn key_columns(operator: &crate::graph::OperatorNode) -> Vec<KeyColumn> {
-    let Some((keys, input)) = operator.keys.as_ref().and_then(|keys| keys.first()).zip(operator.inputs.first()) else { return Vec::new() };
-    let column = |&key: &usize| {
-        let field = input.schema.field(key);
-        KeyColumn { name: field.name().clone(), data_type: type_text(field.data_type()) }
-    };
-    keys.iter().map(column).collect()
-}
-
-impl Timings {
-    fn longest(self, other: Self) -> Self {
-        Self { alignment: self.alignment.max(other.alignment), sync: self.sync.max(other.sync), total: self.total.max(other.total) }
-    }
-}
-
 fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
@@ -642,10 +537,6 @@ fn causes(error: &dyn std::error::Error) -> String {
         next = error.source();
     }
     text
-}
-
-fn whole_ms(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@ use std::{
     collections::BTreeSet,
     path::Path,
     sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
 };
 
 use arrow_array::Int64Array;
@@ -9,7 +10,10 @@ use arrow_schema::{DataType, Field, Schema};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::FutureExt;
-use millstream_model::{Batch, ids::OperatorId};
+use millstream_model::{
+    Batch,
+    ids::{OperatorId, SubtaskIndex},
+};
 use millstream_storage::{
     CheckpointStorage, Claim, CommitLog, Digest, LocalCheckpointStorage, LocalCommitLog, Object,
     faults::{Faults, FaultyCommitLog, FaultyStorage, WriteFault},
@@ -22,7 +26,11 @@ use crate::{
     clock::{ManualClock, Random},
     graph::{Checkpoints, Durability},
     operator::{OperatorError, OutputPort},
-    run::{FileWork, StartFrom, snapshot::LinkSnapshot},
+    run::{
+        FileWork, StartFrom,
+        job::lock,
+        snapshot::{LinkSnapshot, Timings},
+    },
     testing::{CollectSink, FedSource, JobBuilder},
 };
 
