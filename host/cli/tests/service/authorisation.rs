@@ -64,7 +64,9 @@ fn a_stream_ends_when_its_token_is_revoked() {
     let directory = directory();
     let service = Service::start(directory.path());
     let (id, secret) = service.make_token(&["view"]);
-    let events = service.events("/v1/events", &secret);
+    let mut events = service.events("/v1/events", &secret);
+    // It listens before the token is revoked.
+    assert_eq!(events.next().as_deref(), Some("HTTP/1.1 200 OK"));
     service.delete(&format!("/v1/tokens/{id}")).expect(200);
     let revoked = now();
     let heard: Vec<String> = events.collect();
