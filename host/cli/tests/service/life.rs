@@ -110,6 +110,9 @@ fn secrets_are_put_in_place_and_never_shown() {
         assert!(!service.get(path).body.contains("hunter2"), "{path}");
     }
     assert!(service.get("/v1/jobs/counts/spec").body.contains("${secret:place}"));
+    // What a running job swaps in is written down beside its checkpoints.
+    let settings = json!({ "operators": { "counts": { "settings": { "place": "${secret:place}" } } } });
+    service.post("/v1/jobs/counts/swap", &settings).problem(400, "name a secret");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use millstream_model::{
     state::{StateDescriptor, TimerDescriptor},
     types::type_text,
 };
-use millstream_state::{KeyedStore, Migrate, OldValues, SnapshotPart, StoreDescription, StoreSettings, row::resolve_compatible};
+use millstream_state::{Backend, KeyedStore, Migrate, OldValues, SnapshotPart, StoreDescription, StoreSettings, row::resolve_compatible};
 use millstream_wasm::{Component, Failure, InstanceContext, MigrationInstance, OldState};
 use tokio::runtime::Handle;
 
@@ -118,7 +118,16 @@ pub async fn restore(
     }
     let Declared { states, timers, migrations } = declared;
     if names.is_empty() {
-        return KeyedStore::restore(&settings, groups, parts, states, timers).map_err(super::state_error);
+        let restored = match settings.backend {
+            Backend::Memory => KeyedStore::restore(&settings, groups, parts, states, timers),
+            // It reads files, for up to a second.
+            Backend::RocksDb { .. } => {
+                let parts = parts.to_vec();
+                let restored = tokio::task::spawn_blocking(move || KeyedStore::restore(&settings, groups, &parts, states, timers));
+                restored.await.expect("restoring does not panic and is not cancelled")
+            }
+        };
+        return restored.map_err(super::state_error);
     }
     let mut instances = BTreeMap::new();
     let context = guest();

@@ -12,6 +12,11 @@ use crate::{
 
 const OPENING: &str = "${secret:";
 
+/// Whether a value names a secret somewhere.
+pub fn names_one(value: &Value) -> bool {
+    !names(value).is_empty()
+}
+
 /// The secrets that a job file refers to.
 #[derive(Default)]
 pub struct Secrets {

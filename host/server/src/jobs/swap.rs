@@ -15,7 +15,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Change, Jobs, prepare::Asked, runner::Running};
+use super::{Change, Jobs, prepare::Asked, runner::Running, secrets};
 use crate::{
     catalogue::{
         Expected, Found, Revision,
@@ -326,6 +326,16 @@ impl Jobs {
         let mut versions = Vec::new();
         for operator in operators {
             let (name, settings) = component_of(&document, operator)?;
+            if secrets::names_one(&settings) {
+                // A running job writes down what it swaps in, and a secret must not stand there.
+                return Err(Failure::new(
+                    ErrorKind::Invalid,
+                    format!("the settings of `{operator}` name a secret, so it is not swapped in the running job"),
+                )
+                .fix(
+                    "replace the job file instead (`millstream submit --replace`): the job stops behind a checkpoint and goes on with it",
+                ));
+            }
             let digest = asked.components.get(&name).cloned().unwrap_or_default();
             let component = self.preparing.components.load(tenant, &digest, &name).await?;
             let bytes = self.preparing.components.bytes(&digest).await?;

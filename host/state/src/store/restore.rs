@@ -115,7 +115,7 @@ impl KeyedStore {
             store.load_entries(part, &mut migrating)?;
         }
         if !store.is_covered {
-            store.begin_warming();
+            store.begin_warm()?;
         }
         store.make_room()?;
         Ok(store)

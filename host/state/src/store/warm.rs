@@ -1,9 +1,8 @@
-//! After a restore: the values that lie on disk are read into the key table in their order there, some with every batch, as long as memory takes
-//! them easily.
+//! After a restore: the values that lie on disk are read into the key table in their order there, as long as memory takes them easily: the first
+//! two million at once, before the first batch, the others some with every batch.
 //!
 //! Else every key would be looked up on disk, one by one in the order of the stream, when it is met again: for a million keys that takes many
-//! times as long as reading them once, just when the job is behind. The first batch does not wait for it, and a state that is larger than
-//! memory comes as it is asked for.
+//! times as long as reading them once, just when the job is behind. A state that is larger than memory comes as it is asked for.
 
 use std::ops::ControlFlow;
 
@@ -12,8 +11,10 @@ use millstream_model::key::{EncodedKeys, KeyGroup};
 use super::{KeyedStore, State, restore::group_key};
 use crate::{Error, Slot};
 
-/// Values that are read with a batch: less than a millisecond.
+/// Values that are read with a batch: about a millisecond.
 const PAGE: usize = 4096;
+/// Pages that are read before the first batch: less than a second.
+const PAGES_AT_ONCE: usize = if cfg!(test) { 1 } else { 512 };
 /// The part of the memory budget that may be taken: one of so many.
 const SHARE: usize = 2;
 
@@ -33,6 +34,12 @@ struct Page {
 }
 
 impl KeyedStore {
+    /// After a restore.
+    pub(super) fn begin_warm(&mut self) -> Result<(), Error> {
+        self.begin_warming();
+        (0..PAGES_AT_ONCE).try_for_each(|_| self.warm())
+    }
+
     /// What lies on disk is read from now on.
     pub(super) fn begin_warming(&mut self) {
         self.warming = self.next_warming(0);

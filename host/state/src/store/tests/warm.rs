@@ -31,7 +31,7 @@ fn a_restored_store_that_fits_into_memory_soon_has_its_values_there() {
     let mut before = numbered(Kind::RocksDb);
     let part = take(&mut before, 1_000, |_| {});
     let mut fixture = restore(Kind::RocksDb, 0..KEY_GROUPS, &[part]);
-    assert!(fixture.store.warming.is_some(), "the first batch does not wait");
+    assert!(fixture.store.warming.is_some(), "the rest is read with the batches");
     // What changes meanwhile is not overwritten by what is read.
     fixture.put_ints(0, &[(4, Some(-4)), (5, None)]);
     warm_up(&mut fixture);
