@@ -272,6 +272,9 @@ impl Jobs {
     async fn switch(self: &Arc<Self>, change: &Change, found: Found<Job>, switch: Switch) -> Result<(SwapReport, Revision), Failure> {
         let Switch { asked, operators, origin, wanted } = switch;
         let name = found.name.clone();
+        if self.runner(&change.tenant, &name).running().is_some() {
+            refuse_secrets(&self.preparing.document(&asked)?, &operators)?;
+        }
         // The whole job with the new components: what stands downstream must take what they emit, and a restart must find a job.
         let prepared = self.preparing.prepare(&change.tenant, &asked, None).await?;
         let found = if wanted.dry_run { found } else { self.end_probation(&change.tenant, found).await? };
@@ -326,16 +329,6 @@ impl Jobs {
         let mut versions = Vec::new();
         for operator in operators {
             let (name, settings) = component_of(&document, operator)?;
-            if secrets::names_one(&settings) {
-                // A running job writes down what it swaps in, and a secret must not stand there.
-                return Err(Failure::new(
-                    ErrorKind::Invalid,
-                    format!("the settings of `{operator}` name a secret, so it is not swapped in the running job"),
-                )
-                .fix(
-                    "replace the job file instead (`millstream submit --replace`): the job stops behind a checkpoint and goes on with it",
-                ));
-            }
             let digest = asked.components.get(&name).cloned().unwrap_or_default();
             let component = self.preparing.components.load(tenant, &digest, &name).await?;
             let bytes = self.preparing.components.bytes(&digest).await?;
@@ -396,6 +389,19 @@ fn no_version(found: &Found<Job>, to: Option<u64>) -> Failure {
         None => format!("job `{}` has no earlier version", found.name),
     };
     Failure::new(ErrorKind::NotFound, message).fix(format!("GET /v1/jobs/{}/versions lists them", found.name))
+}
+
+/// A running job writes down what it swaps in, and no secret may stand there.
+fn refuse_secrets(document: &Value, operators: &[String]) -> Result<(), Failure> {
+    for operator in operators {
+        if secrets::names_one(&component_of(document, operator)?.1) {
+            let message = format!("the settings of `{operator}` name a secret, so it is not swapped in the running job");
+            return Err(Failure::new(ErrorKind::Invalid, message).fix(
+                "replace the job file instead (`millstream submit --replace`): the job stops behind a checkpoint and goes on with it",
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// The component of an operator and its settings, as the job file says them.
