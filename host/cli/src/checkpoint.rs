@@ -82,6 +82,7 @@ pub fn execute(arguments: Arguments) -> Result<Exit, Failure> {
 
 async fn list(directory: &Path, json: bool) -> Result<Exit, Failure> {
     let (place, owner) = Place::existing(directory)?;
+    // No record: nothing was committed yet.
     let record = kept::record(&place, &owner).await?.unwrap_or_default();
     let mut found: Vec<(u64, Result<Facts, Failure>)> = Vec::new();
     for committed in kept::all(&record) {
@@ -174,6 +175,7 @@ fn milliseconds(milliseconds: u64) -> String {
 /// Reads everything. What is damaged does not keep it from reading the rest.
 async fn verify(directory: &Path, json: bool) -> Result<Exit, Failure> {
     let (place, owner) = Place::existing(directory)?;
+    // No record: nothing was committed yet.
     let record = kept::record(&place, &owner).await?.unwrap_or_default();
     let (mut checked, mut damage) = (0_usize, Vec::new());
     for committed in kept::all(&record) {

@@ -134,6 +134,7 @@ impl Connection {
             return Ok(response);
         }
         let status = response.status();
+        // A body that cannot be read is none: the status is told all the same.
         let text = response.text().await.unwrap_or_default();
         Err(refused(status, &text))
     }
