@@ -7,7 +7,9 @@
 //! made, so that the disk shows the old one; then the old generation counts as on disk, again without a walk. In the second nothing at all
 //! leaves memory before the pass has seen it.
 
-use std::collections::VecDeque;
+use std::{cmp::Ordering, collections::VecDeque, ops::Range, sync::Arc};
+
+use crate::values::{Copied, CopiedRecords, RecordForm};
 
 /// A slice of a snapshot ends when it has so many bytes, whatever the number of its entries.
 pub(crate) const SLICE_BYTES: usize = 1 << 20;
@@ -62,6 +64,9 @@ struct Pending {
     target: Target,
     cursor: Cursor,
     copied: VecDeque<StoredEntry>,
+    records: CopiedRecords,
+    /// Records are copied as long as they take less memory; beyond, they are encoded at once and handed out slice by slice.
+    records_bytes_max: usize,
     /// The pass is over.
     is_handed_out: bool,
 }
@@ -71,10 +76,11 @@ impl Generations {
         self.current
     }
 
-    /// Starts a snapshot.
-    pub fn begin(&mut self, target: Target) {
+    /// Starts a snapshot, which may keep so many bytes of copied records.
+    pub fn begin(&mut self, target: Target, records_bytes_max: usize) {
         let cursor = Cursor::default();
-        self.pending = Some(Pending { last: self.current, target, cursor, copied: VecDeque::new(), is_handed_out: false });
+        let (copied, records) = (VecDeque::new(), CopiedRecords::default());
+        self.pending = Some(Pending { last: self.current, target, cursor, copied, records, records_bytes_max, is_handed_out: false });
         self.current += 1;
         if target == Target::Disk {
             self.written_below = self.current;
@@ -148,12 +154,22 @@ impl Generations {
         })
     }
 
-    /// Whether the pass has yet to come to a place in `part`: an owed entry there must be copied before it changes.
-    pub fn is_ahead(&self, part: usize, slot: u32) -> bool {
-        self.cursor().is_some_and(|cursor| (part, slot) >= (cursor.part, cursor.slot))
+    /// The generations whose changed entries [`Self::is_old`].
+    pub fn old(&self) -> Range<u32> {
+        self.durable_below..self.pending.as_ref().map_or(0, |pending| pending.last + 1)
     }
 
-    /// The same for parts that are ordered by key.
+    /// From which slot on the pass has yet to come to `part`: an owed entry there must be copied before it changes. None: it came by.
+    pub fn first_ahead(&self, part: usize) -> Option<u32> {
+        let cursor = self.cursor()?;
+        match part.cmp(&cursor.part) {
+            Ordering::Less => None,
+            Ordering::Equal => Some(cursor.slot),
+            Ordering::Greater => Some(0),
+        }
+    }
+
+    /// Whether the pass has yet to come to a place in a part that is ordered by key.
     pub fn is_key_ahead(&self, part: usize, key: &[u8]) -> bool {
         self.cursor().is_some_and(|cursor| (part, key) >= (cursor.part, &cursor.key[..]))
     }
@@ -162,6 +178,22 @@ impl Generations {
         if let Some(pending) = &mut self.pending {
             pending.copied.extend(copies);
         }
+    }
+
+    /// Where records of a state are copied to; none: there is no room for more.
+    pub fn records(&mut self, part: usize, form: &Arc<RecordForm>) -> Option<&mut Copied> {
+        let pending = self.pending.as_mut()?;
+        (pending.records.bytes() < pending.records_bytes_max).then(|| pending.records.of(part, form))
+    }
+
+    /// The memory of the records copied so far.
+    pub fn record_bytes(&self) -> usize {
+        self.pending.as_ref().map_or(0, |pending| pending.records.bytes())
+    }
+
+    /// All copied records.
+    pub fn take_records(&mut self) -> CopiedRecords {
+        self.pending.as_mut().map(|pending| std::mem::take(&mut pending.records)).unwrap_or_default()
     }
 
     /// The copies kept first, at most so many.

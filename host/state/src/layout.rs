@@ -58,13 +58,13 @@ pub(crate) struct Records<'a> {
 }
 
 impl Records<'_> {
-    fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.slots.len()
     }
 
     /// Word `word` of record `at`.
     #[inline(always)]
-    fn word(&self, rows: &Rows, at: usize, word: usize) -> u64 {
+    pub fn word(&self, rows: &Rows, at: usize, word: usize) -> u64 {
         rows.row(self.slots[at].0)[self.offset + word]
     }
 

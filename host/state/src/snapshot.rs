@@ -30,6 +30,7 @@ pub(crate) use entries::{Entries, EntriesReader, EntryBytes};
 use crate::{
     Error,
     rocks::{Tables, Writer},
+    values::CopiedRecords,
 };
 
 /// The name of our own file.
@@ -83,6 +84,8 @@ pub struct SnapshotCut {
     pub(crate) description: StoreDescription,
     /// What goes to our own file.
     pub(crate) entries: Entries,
+    /// What has yet to be encoded: for the disk, or, without one, for our own file.
+    pub(crate) records: CopiedRecords,
     /// None: everything is in `entries`.
     pub(crate) disk: Option<Writer>,
     pub(crate) outcome: Outcome,
@@ -96,7 +99,8 @@ impl SnapshotCut {
     ///
     /// # Errors
     /// [`Error::Backend`], [`Error::Corrupt`]: the directory may hold some of the files, and is the caller's to remove.
-    pub fn write(self) -> Result<Snapshot, Error> {
+    pub fn write(mut self) -> Result<Snapshot, Error> {
+        self.records.encode_into(self.disk.as_mut().map_or(&mut self.entries, |disk| &mut disk.owed));
         let (mut files, tables) = match &self.disk {
             Some(disk) => disk.write_tables(&self.directory)?,
             None => (Vec::new(), Tables::default()),

@@ -31,6 +31,8 @@ pub(crate) use rows::Rows;
 
 /// Words of a row before the first record.
 pub(crate) const ROW_HEAD_WORDS: usize = 4;
+/// Words of a key in its row.
+pub(crate) const KEY_WORDS: usize = 3;
 /// Rows of one stage of [`KeyTable::resolve`]: what three stages touch fits into the nearest cache, and covers the wait for memory.
 const STAGE: usize = 64;
 /// Longest key inside a row.
@@ -65,7 +67,7 @@ pub(crate) struct Resolved {
 }
 
 /// A key as it stands in words 1..4 of its row.
-type KeyWords = [u64; 3];
+type KeyWords = [u64; KEY_WORDS];
 
 impl KeyTable {
     /// A table whose rows have `record_words` words behind the key.
@@ -305,18 +307,18 @@ impl KeyTable {
     /// The key of a slot in use, and its group.
     pub fn key(&self, slot: Slot, out: &mut Vec<u8>) -> KeyGroup {
         let row = self.rows.row(slot.0);
-        let length = row[3] >> 56;
-        if length == OUTSIDE {
+        if is_outside(row) {
             out.extend_from_slice(self.long_keys.get(row[1] as u32, long_length(row)));
-        } else {
-            let mut bytes = [0; 24];
-            row[1..ROW_HEAD_WORDS]
-                .iter()
-                .zip(bytes.chunks_exact_mut(8))
-                .for_each(|(word, chunk)| chunk.copy_from_slice(&word.to_le_bytes()));
-            out.extend_from_slice(&bytes[..length as usize]);
+            return KeyGroup((row[3] >> 40) as u16);
         }
-        KeyGroup((row[3] >> 40) as u16)
+        inline_key(&row[1..ROW_HEAD_WORDS], out)
+    }
+
+    /// The words of a slot's key; none: it lies outside its row.
+    #[inline(always)]
+    pub fn inline_words(&self, slot: Slot) -> Option<&[u64]> {
+        let row = self.rows.row(slot.0);
+        (!is_outside(row)).then(|| &row[1..ROW_HEAD_WORDS])
     }
 
     /// The keys of slots in use.
@@ -341,7 +343,7 @@ impl KeyTable {
         self.key(Slot(slot), &mut key);
         self.index.remove(Tag::of(xxhash_rust::xxh3::xxh3_64(&key)), slot);
         let row = self.rows.row_mut(slot);
-        if row[3] >> 56 == OUTSIDE {
+        if is_outside(row) {
             self.long_keys.remove(row[1] as u32, key.len());
         }
         row.fill(0);
@@ -354,6 +356,20 @@ impl KeyTable {
 /// The rows of a stage of a batch of so many; behind the end there are none.
 fn stage_rows(stage: usize, rows: usize) -> Range<usize> {
     (stage * STAGE).min(rows)..((stage + 1) * STAGE).min(rows)
+}
+
+/// Whether the key of a row in use lies outside of it.
+#[inline(always)]
+fn is_outside(row: &[u64]) -> bool {
+    row[3] >> 56 == OUTSIDE
+}
+
+/// Appends a key that lies in its row, of which these are the words; gives its group.
+pub(crate) fn inline_key(words: &[u64], out: &mut Vec<u8>) -> KeyGroup {
+    let mut bytes = [0; 8 * KEY_WORDS];
+    words.iter().zip(bytes.chunks_exact_mut(8)).for_each(|(word, chunk)| chunk.copy_from_slice(&word.to_le_bytes()));
+    out.extend_from_slice(&bytes[..(words[2] >> 56) as usize]);
+    KeyGroup((words[2] >> 40) as u16)
 }
 
 /// The length of a key outside its row.

@@ -4,7 +4,9 @@
 //! *present* (there is a value), *known* (memory is right; otherwise the disk must be asked), *changed* (memory is newer than the disk, unless
 //! the generation of the change is on disk by now), *stored* (the disk may hold a value, so a deletion must be written).
 
-use std::ops::ControlFlow;
+mod copied;
+
+use std::{ops::ControlFlow, sync::Arc};
 
 use arrow_array::{Array, ArrayRef};
 use arrow_buffer::{BooleanBuffer, NullBuffer};
@@ -14,13 +16,15 @@ use millstream_model::{
     state::{StateDescriptor, Ttl, TtlRefresh},
 };
 
+pub(crate) use copied::{Copied, CopiedRecords, RecordForm};
+
 use crate::{
     Error, NEVER_REFRESHED, Slot, VALUE_BYTES_MAX,
     collections::successor,
     generation::{Cursor, Generations, SLICE_BYTES, StoredEntry},
     layout::{Layout, Records},
     rocks::{Disk, is_over},
-    row::{self, RowDecoder, RowEncoder, split_stored, start_stored},
+    row::{self, RowDecoder, RowEncoder, split_stored},
     store::PAGE,
     table::KeyTable,
 };
@@ -52,7 +56,7 @@ pub(crate) struct ValueState {
 }
 
 enum Form {
-    Fixed(Layout),
+    Fixed(Arc<RecordForm>),
     /// By slot: varint version, body; empty if there is no value.
     Boxed {
         cells: Vec<Box<[u8]>>,
@@ -91,7 +95,8 @@ impl ValueState {
         let (form, words) = match Layout::new(&descriptor.value_type, head_words) {
             Some(layout) => {
                 let words = layout.words();
-                (Form::Fixed(layout), words)
+                let (version, has_time) = (descriptor.version, descriptor.ttl.is_some());
+                (Form::Fixed(Arc::new(RecordForm { prefix, version, has_time, layout })), words)
             }
             None => (Form::Boxed { cells: Vec::new(), bytes: 0 }, head_words),
         };
@@ -162,10 +167,10 @@ impl ValueState {
 
     fn read_with(&self, slots: &[Slot], table: &KeyTable, heads: &[u64], flags: u64) -> Result<ArrayRef, Error> {
         match &self.form {
-            Form::Fixed(layout) => {
+            Form::Fixed(form) => {
                 let present = || NullBuffer::new(BooleanBuffer::collect_bool(heads.len(), |at| heads[at] & PRESENT != 0));
                 let records = Records { slots, offset: self.offset };
-                Ok(layout.gather(&table.rows, records, heads, (flags & PRESENT == 0).then(present)))
+                Ok(form.layout.gather(&table.rows, records, heads, (flags & PRESENT == 0).then(present)))
             }
             Form::Boxed { cells, .. } => {
                 let mut decoder = self.decoder()?;
@@ -256,10 +261,10 @@ impl ValueState {
             }
             slots.push(*slot);
         }
-        if let (Some(mut decoder), Form::Fixed(layout)) = (decoder, &self.form) {
+        if let (Some(mut decoder), Form::Fixed(form)) = (decoder, &self.form) {
             let column = decoder.finish().map_err(|damage| self.damaged(&damage))?;
             let records = Records { slots: &slots, offset: self.offset };
-            layout.scatter(&mut table.rows, records, &column);
+            form.layout.scatter(&mut table.rows, records, &column);
         }
         Ok(())
     }
@@ -351,9 +356,9 @@ impl ValueState {
             Staged::Fixed(values) => {
                 self.copy_owed(slots.iter().copied(), context);
                 self.write_heads(slots, |at| values.is_null(at), values.null_count() > 0, context);
-                if let Form::Fixed(layout) = &self.form {
+                if let Form::Fixed(form) = &self.form {
                     let records = Records { slots, offset: self.offset };
-                    layout.scatter(&mut context.table.rows, records, &values);
+                    form.layout.scatter(&mut context.table.rows, records, &values);
                 }
             }
             Staged::Boxed { values } => {
@@ -417,26 +422,42 @@ impl ValueState {
 
     /// Before a change: entries that a snapshot has yet to see are copied for it.
     fn copy_owed(&self, slots: impl Iterator<Item = Slot>, context: &mut Context<'_>) {
-        if !context.generations.is_pending() {
-            return;
-        }
-        let owed: Vec<Slot> = slots
-            .filter(|&slot| context.generations.is_ahead(self.part, slot.0) && self.is_owed(slot, context.table, context.generations))
-            .collect();
-        let copies = self.entries(&owed, context.table);
+        let Some(first) = context.generations.first_ahead(self.part) else { return };
+        let copies = self.copy(slots.filter(|slot| slot.0 >= first), context.table, context.generations);
         context.generations.keep_copies(copies);
     }
 
+    /// Copies those of the records that are owed; those that cannot be copied as they are, or have no room, are given as entries.
+    fn copy(&self, slots: impl Iterator<Item = Slot>, table: &KeyTable, generations: &mut Generations) -> Vec<StoredEntry> {
+        let old = generations.old();
+        let owed = slots.filter(|&slot| {
+            let head = self.head(table, slot);
+            head & CHANGED != 0 && old.contains(&generation(head))
+        });
+        let records = match &self.form {
+            Form::Fixed(form) => generations.records(self.part, form),
+            Form::Boxed { .. } => None,
+        };
+        let Some(records) = records else { return self.entries(&owed.collect::<Vec<_>>(), table) };
+        let mut others = Vec::new();
+        for slot in owed {
+            match table.inline_words(slot) {
+                Some(key) => records.push(key, self.record(table, slot)),
+                None => others.push(slot),
+            }
+        }
+        self.entries(&others, table)
+    }
+
     /// Some entries of the snapshot under way from a slot on, and where to go on; none: that was all.
-    pub fn owed(&self, from: &Cursor, limit: usize, table: &KeyTable, generations: &Generations) -> (Vec<StoredEntry>, Option<Cursor>) {
+    pub fn owed(&self, from: &Cursor, limit: usize, table: &KeyTable, generations: &mut Generations) -> (Vec<StoredEntry>, Option<Cursor>) {
         let slots = table.slots() as u32;
         let (mut next, mut entries, mut bytes) = (from.slot, Vec::new(), 0);
         let end = slots.min(next.saturating_add(u32::try_from(limit).unwrap_or(u32::MAX)));
         while next < end && bytes < SLICE_BYTES {
             let chunk = next..end.min(next + OWED_TOGETHER);
             next = chunk.end;
-            let owed: Vec<Slot> = chunk.map(Slot).filter(|slot| table.is_used(slot.0) && self.is_owed(*slot, table, generations)).collect();
-            let of_chunk = self.entries(&owed, table);
+            let of_chunk = self.copy(chunk.map(Slot).filter(|slot| table.is_used(slot.0)), table, generations);
             bytes += of_chunk.iter().map(StoredEntry::len).sum::<usize>();
             entries.extend(of_chunk);
         }
@@ -470,12 +491,6 @@ impl ValueState {
         Ok(())
     }
 
-    /// Whether a changed record belongs to the snapshot under way.
-    pub fn is_owed(&self, slot: Slot, table: &KeyTable, generations: &Generations) -> bool {
-        let head = self.head(table, slot);
-        head & CHANGED != 0 && generations.is_old(generation(head))
-    }
-
     /// Whether memory is newer than the disk.
     pub fn is_unsaved(&self, slot: Slot, table: &KeyTable, generations: &Generations) -> bool {
         let head = self.head(table, slot);
@@ -493,28 +508,29 @@ impl ValueState {
         if slots.is_empty() {
             return Vec::new();
         }
-        let refreshed = |slot: Slot| self.descriptor.ttl.map(|_| self.record(table, slot)[1] as i64);
-        let present = |slot: Slot| self.head(table, slot) & PRESENT != 0;
-        let column = matches!(self.form, Form::Fixed(_)).then(|| self.read(slots, table).expect("fixed values are gathered, not decoded"));
-        let encoder = column.as_ref().map(|column| RowEncoder::new(column).expect("declared types have a row encoding"));
-        let mut value = Vec::new();
-        let entry = |(at, &slot): (usize, &Slot)| {
-            value.clear();
-            match (&encoder, &self.form) {
-                (Some(encoder), _) if present(slot) => {
-                    start_stored(refreshed(slot), self.descriptor.version, &mut value);
-                    encoder.write(at, &mut value);
-                }
-                (None, Form::Boxed { cells, .. }) if present(slot) => {
-                    row::start_form(refreshed(slot), &mut value);
-                    value.extend_from_slice(&cells[slot.0 as usize]);
-                }
-                _ => {}
+        let key = |slot: Slot| self.disk_key(slot, table).into();
+        let cells = match &self.form {
+            Form::Fixed(form) => {
+                let mut entries = Vec::with_capacity(slots.len());
+                form.encode(&table.rows, Records { slots, offset: self.offset }, |at, value| {
+                    entries.push(StoredEntry { key: key(slots[at]), value: value.map(Box::from) });
+                });
+                return entries;
             }
-            let stored = present(slot).then(|| Box::from(&value[..]));
-            StoredEntry { key: self.disk_key(slot, table).into(), value: stored }
+            Form::Boxed { cells, .. } => cells,
         };
-        slots.iter().enumerate().map(entry).collect()
+        let mut value = Vec::new();
+        let entry = |&slot: &Slot| {
+            let record = self.record(table, slot);
+            let stored = (record[0] & PRESENT != 0).then(|| {
+                value.clear();
+                row::start_form(self.descriptor.ttl.map(|_| record[1] as i64), &mut value);
+                value.extend_from_slice(&cells[slot.0 as usize]);
+                Box::from(&value[..])
+            });
+            StoredEntry { key: key(slot), value: stored }
+        };
+        slots.iter().map(entry).collect()
     }
 
     /// After writing to disk: memory and disk agree.
@@ -620,7 +636,9 @@ pub(crate) fn relayout(table: &mut KeyTable, record_words: usize, pairs: &mut [(
     });
     for ((old, new), converted) in pairs.iter_mut().zip(converted) {
         if new.has_records_of(old) {
-            new.form = std::mem::replace(&mut old.form, Form::Boxed { cells: Vec::new(), bytes: 0 });
+            if let (Form::Boxed { .. }, Form::Boxed { .. }) = (&old.form, &new.form) {
+                std::mem::swap(&mut old.form, &mut new.form);
+            }
             continue;
         }
         new.reserve(table.slots());

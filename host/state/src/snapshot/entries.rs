@@ -24,7 +24,6 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::{
     Error,
-    generation::StoredEntry,
     row::{read_varint, write_varint},
 };
 
@@ -49,14 +48,15 @@ impl Entries {
         self.count
     }
 
-    pub fn push(&mut self, entry: &StoredEntry) {
+    /// Adds an entry; no value: it is deleted.
+    pub fn push(&mut self, key: &[u8], value: Option<&[u8]>) {
         if self.blocks.last().is_none_or(|block| block.len() >= BLOCK_BYTES) {
             self.blocks.push(Vec::with_capacity(BLOCK_BYTES + BLOCK_BYTES / 8));
         }
         let block = self.blocks.last_mut().expect("pushed above if there was none");
-        write_varint(entry.key.len() as u64, block);
-        block.extend_from_slice(&entry.key);
-        match &entry.value {
+        write_varint(key.len() as u64, block);
+        block.extend_from_slice(key);
+        match value {
             None => block.push(0),
             Some(value) => {
                 write_varint(value.len() as u64 + 1, block);
@@ -64,7 +64,7 @@ impl Entries {
             }
         }
         self.count += 1;
-        self.bytes += entry.len() + 2;
+        self.bytes += key.len() + value.map_or(0, <[u8]>::len) + 2;
     }
 
     /// Bytes of keys and values, about.

@@ -47,10 +47,10 @@ impl KeyedStore {
         let description = self.describe()?;
         self.timers.forget_read_back(self.disk.as_mut())?;
         let is_small = self.memory_bytes() <= SMALL_BYTES;
-        self.generations.begin(match &self.disk {
-            Some(disk) if disk.is_open() || !is_small => Target::Disk,
-            _ => Target::Collection,
-        });
+        match &self.disk {
+            Some(disk) if disk.is_open() || !is_small => self.generations.begin(Target::Disk, self.memory_budget_bytes / OWED_SHARE),
+            _ => self.generations.begin(Target::Collection, usize::MAX),
+        }
         self.expiry.hold(true);
         let (entries, owed) = (Entries::default(), Entries::default());
         self.taking = Some(Taking { directory, description, entries, owed, permit: Arc::default(), outcome: Outcome::default() });
@@ -95,13 +95,15 @@ impl KeyedStore {
         self.generations.end_pass();
         let taking = self.taking.as_mut().expect("there is one as long as the pass goes on");
         let (entries, owed) = (std::mem::take(&mut taking.entries), std::mem::take(&mut taking.owed));
+        let records = self.generations.take_records();
         let disk = match &mut self.disk {
             Some(disk) if self.generations.writes_to_disk() => Some(disk.writer(self.tables.clone(), owed, Arc::clone(&taking.permit))?),
             _ => None,
         };
         let files = if disk.is_some() { FilesForm::RocksDb } else { FilesForm::Entries };
-        let description = StoreDescription { files, entries: entries.len(), ..taking.description.clone() };
-        let cut = SnapshotCut { directory: taking.directory.clone(), description, entries, disk, outcome: taking.outcome.clone() };
+        let in_file = entries.len() + if disk.is_some() { 0 } else { records.len() };
+        let description = StoreDescription { files, entries: in_file, ..taking.description.clone() };
+        let cut = SnapshotCut { directory: taking.directory.clone(), description, entries, records, disk, outcome: taking.outcome.clone() };
         Ok(SnapshotStep::Cut(Box::new(cut)))
     }
 
@@ -126,9 +128,9 @@ impl KeyedStore {
     }
 
     /// Some entries of one part, and where to go on in it.
-    fn owed(&self, from: &Cursor, limit: usize) -> (Vec<StoredEntry>, Option<Cursor>) {
+    fn owed(&mut self, from: &Cursor, limit: usize) -> (Vec<StoredEntry>, Option<Cursor>) {
         match self.states.get(from.part) {
-            Some(State::Value(value)) => value.owed(from, limit, &self.table, &self.generations),
+            Some(State::Value(value)) => value.owed(from, limit, &self.table, &mut self.generations),
             Some(State::Collection(collection)) => collection.owed(from, limit, &self.generations),
             None => self.timers.owed(from.part - self.states.len(), from, limit, &self.generations),
         }
@@ -141,9 +143,9 @@ impl KeyedStore {
         let writes_to_disk = self.generations.writes_to_disk();
         let is_for_disk = |entry: &StoredEntry| writes_to_disk && !self.timers.has_prefix(&entry.key);
         let (mut for_disk, beside): (Vec<_>, Vec<_>) = entries.into_iter().partition(is_for_disk);
-        beside.iter().for_each(|entry| taking.entries.push(entry));
-        if taking.owed.bytes() < self.memory_budget_bytes / OWED_SHARE {
-            for_disk.drain(..).for_each(|entry| taking.owed.push(&entry));
+        beside.iter().for_each(|entry| taking.entries.push(&entry.key, entry.value.as_deref()));
+        if taking.owed.bytes() + self.generations.record_bytes() < self.memory_budget_bytes / OWED_SHARE {
+            for_disk.drain(..).for_each(|entry| taking.owed.push(&entry.key, entry.value.as_deref()));
         }
         match &mut self.disk {
             Some(disk) if !for_disk.is_empty() => disk.write(&for_disk),

@@ -38,6 +38,11 @@ impl Rows {
         Self { segments: Vec::new(), stride, len: 0 }
     }
 
+    /// No rows, each of `words` words and no more: for rows that are read in their order.
+    pub fn dense(words: usize) -> Self {
+        Self { segments: Vec::new(), stride: words, len: 0 }
+    }
+
     /// Words of a row.
     pub fn stride(&self) -> usize {
         self.stride
