@@ -261,8 +261,9 @@ fn resolve(planner: &mut Planner<'_, '_>, nodes: &mut [DraftNode<'_>], names: Ve
     let numbers: HashMap<&str, usize> = nodes.iter().enumerate().map(|(number, node)| (node.id, number)).collect();
     let resolved: Vec<Option<Vec<DraftEdge>>> = names
         .into_iter()
-        .map(|names| {
-            let edges: Vec<Option<DraftEdge>> = names?.into_iter().map(|name| edge(planner, nodes, &numbers, name)).collect();
+        .enumerate()
+        .map(|(reader, names)| {
+            let edges: Vec<Option<DraftEdge>> = names?.into_iter().map(|name| edge(planner, (nodes, reader), &numbers, name)).collect();
             edges.into_iter().collect()
         })
         .collect();
@@ -271,7 +272,13 @@ fn resolve(planner: &mut Planner<'_, '_>, nodes: &mut [DraftNode<'_>], names: Ve
     }
 }
 
-fn edge(planner: &mut Planner<'_, '_>, nodes: &[DraftNode<'_>], numbers: &HashMap<&str, usize>, name: StreamName) -> Option<DraftEdge> {
+/// The edge that brings the stream of a name to a node, given with the number of that node.
+fn edge(
+    planner: &mut Planner<'_, '_>,
+    (nodes, reader): (&[DraftNode<'_>], usize),
+    numbers: &HashMap<&str, usize>,
+    name: StreamName,
+) -> Option<DraftEdge> {
     let StreamName { text, pointer, port } = name;
     let (id, output) = match text.split_once('.') {
         None => (text.as_str(), OutputName::First),
@@ -280,7 +287,8 @@ fn edge(planner: &mut Planner<'_, '_>, nodes: &[DraftNode<'_>], numbers: &HashMa
         Some((id, output)) => (id, OutputName::Named(output.into())),
     };
     let Some(&from) = numbers.get(id) else {
-        let streams = nodes.iter().filter(|node| !node.is_sink()).map(|node| node.id);
+        // Nobody meant to read from themselves.
+        let streams = nodes.iter().enumerate().filter(|(number, node)| *number != reader && !node.is_sink()).map(|(_, node)| node.id);
         planner.report.value(&pointer, format!("unknown stream `{text}`"), Some(suggest::help("streams", id, streams)));
         return None;
     };

@@ -35,6 +35,14 @@ sinks:
 }
 
 #[test]
+fn nobody_is_meant_to_read_from_themselves() {
+    let found = mistakes(&job(
+        "operators:\n  d: { input: m, filter: dep_delay > 1 }\nsinks: { out: { inputs: [d, flights, airports], shelf: {} } }\n",
+    ));
+    assert!(found.contains("unknown stream `m`") && found.contains("help: the streams are `flights`, `airports`"), "{found}");
+}
+
+#[test]
 fn mistakes_in_one_entry_hide_none_in_others() {
     assert_snapshot!(mistakes(&job(r#"operators:
   broken: { input: flights, filtre: dep_delay > 15 }
