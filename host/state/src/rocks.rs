@@ -22,8 +22,8 @@ use millstream_model::{
     state::{Clock, Ttl},
 };
 use rocksdb::{
-    BlockBasedIndexType, BlockBasedOptions, Cache, CompactionDecision, DB, DBCompressionType, DEFAULT_COLUMN_FAMILY_NAME, Options,
-    ReadOptions, WriteBatch, WriteBufferManager, WriteOptions,
+    BlockBasedIndexType, BlockBasedOptions, Cache, CompactionDecision, DB, DBCompactionStyle, DBCompressionType,
+    DEFAULT_COLUMN_FAMILY_NAME, Options, ReadOptions, WriteBatch, WriteBufferManager, WriteOptions,
 };
 
 use crate::{Error, NEVER_REFRESHED, generation::StoredEntry, row::split_stored, snapshot::Entries, timers::split_disk_key};
@@ -31,6 +31,8 @@ pub(crate) use files::{PartReader, Permit, Tables, Writer, table_bytes};
 
 /// Size of a block of an index or a filter.
 const METADATA_BLOCK_BYTES: usize = 4096;
+/// Sorted runs of a database before some are merged: each may cost a read of an absent key a look at its filter.
+const SORTED_RUNS_MAX: i32 = 8;
 /// Size of a batch of [`Disk::write_many`].
 const BATCH_BYTES: usize = 1 << 20;
 
@@ -362,7 +364,10 @@ impl Disk {
         options.set_memtable_prefix_bloom_ratio(0.02);
         options.set_memtable_whole_key_filtering(true);
         options.set_compression_type(DBCompressionType::Lz4);
-        options.set_level_compaction_dynamic_level_bytes(true);
+        // Runs of like size are merged with each other: what is rewritten, and so what the next checkpoint uploads, goes by what has changed.
+        // Levels would rewrite much of the one below for every few new tables, since changed keys lie evenly among the others.
+        options.set_compaction_style(DBCompactionStyle::Universal);
+        options.set_level_zero_file_num_compaction_trigger(SORTED_RUNS_MAX);
         options.set_max_open_files(256);
         options.set_keep_log_file_num(2);
         // One writer per database.
