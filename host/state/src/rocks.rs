@@ -12,7 +12,7 @@ use std::{
     ops::ControlFlow,
     path::{Path, PathBuf},
     sync::{
-        Arc, OnceLock, RwLock,
+        Arc, Mutex, OnceLock, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicI64, Ordering},
     },
 };
@@ -157,13 +157,21 @@ pub(crate) fn is_over(ttl: Ttl, refreshed: i64, now: Option<i64>) -> bool {
     refreshed != NEVER_REFRESHED && now.is_some_and(|now| now >= refreshed.saturating_add(duration))
 }
 
-/// Where state goes that does not fit into memory.
-pub(crate) struct Disk {
+/// A database that is opened when somebody first needs it: the store, or the thread that writes its first snapshot. Opening waits for the disk, and
+/// the stream should not.
+pub(crate) struct Database {
     directory: PathBuf,
     shared: Arc<RocksShared>,
     expiry: Arc<Expiry>,
-    /// Shared with the threads that write snapshots.
-    db: Option<Arc<DB>>,
+    db: OnceLock<DB>,
+    /// Held while it is opened.
+    opening: Mutex<()>,
+}
+
+/// Where state goes that does not fit into memory.
+pub(crate) struct Disk {
+    database: Arc<Database>,
+    is_open: bool,
 }
 
 /// Checkpoints are the durability.
@@ -183,108 +191,23 @@ fn failed(operation: &'static str) -> impl Fn(rocksdb::Error) -> Error {
     }
 }
 
-impl Disk {
-    pub fn new(directory: PathBuf, shared: Arc<RocksShared>, expiry: Arc<Expiry>) -> Self {
-        Self { directory, shared, expiry, db: None }
+impl Database {
+    /// The database; none: nobody has opened it yet, so there is nothing in it.
+    fn get(&self) -> Option<&DB> {
+        self.db.get()
     }
 
-    /// Whether anything was ever written.
-    pub fn is_open(&self) -> bool {
-        self.db.is_some()
-    }
-
-    /// Writes entries; later ones win.
-    pub fn write<'a>(&mut self, entries: impl IntoIterator<Item = &'a StoredEntry>) -> Result<(), Error> {
-        let mut batch = WriteBatch::default();
-        for entry in entries {
-            match &entry.value {
-                Some(value) => batch.put(&entry.key, value),
-                None => batch.delete(&entry.key),
-            }
+    /// The database, which begins empty.
+    fn open(&self) -> Result<&DB, Error> {
+        if let Some(db) = self.db.get() {
+            return Ok(db);
         }
-        self.write_batch(batch)
-    }
-
-    /// Deletes the entries with `from` ≤ key < `to`.
-    pub fn delete_range(&mut self, from: &[u8], to: &[u8]) -> Result<(), Error> {
-        if self.db.is_none() {
-            return Ok(());
+        let _turn = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(db) = self.db.get() {
+            return Ok(db);
         }
-        let mut batch = WriteBatch::default();
-        batch.delete_range(from, to);
-        self.write_batch(batch)
-    }
-
-    /// Deletes the timers under a prefix whose key groups are `foreign`.
-    pub fn delete_timers(&mut self, prefix: u16, foreign: impl Fn(KeyGroup) -> bool) -> Result<(), Error> {
-        let mut keys = Vec::new();
-        self.scan(&prefix.to_be_bytes(), &(prefix + 1).to_be_bytes(), false, |key, _| {
-            if split_disk_key(key).is_none_or(|(_, group, _)| foreign(group)) {
-                keys.push(Box::<[u8]>::from(key));
-            }
-            ControlFlow::Continue(())
-        })?;
-        self.write_many(|put| keys.iter().try_for_each(|key| put(key, None)))
-    }
-
-    fn write_batch(&mut self, batch: WriteBatch) -> Result<(), Error> {
-        self.open()?.write_opt(batch, &without_log()).map_err(failed("write to"))
-    }
-
-    /// Reads many keys, in ascending order, and calls `found` for each with its number.
-    pub fn get_each(&self, keys: &[Vec<u8>], mut found: impl FnMut(usize, &[u8]) -> Result<(), Error>) -> Result<(), Error> {
-        let Some(db) = &self.db else { return Ok(()) };
-        let family = db.cf_handle(DEFAULT_COLUMN_FAMILY_NAME).expect("the default column family always exists");
-        for (number, value) in db.batched_multi_get_cf(&family, keys, true).into_iter().enumerate() {
-            if let Some(value) = value.map_err(failed("read"))? {
-                found(number, &value)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Walks over the entries with `from` ≤ key < `to`, in ascending order or backwards, until `visit` breaks.
-    pub fn scan(
-        &self,
-        from: &[u8],
-        to: &[u8],
-        backwards: bool,
-        mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), Error> {
-        let Some(db) = &self.db else { return Ok(()) };
-        let mut options = ReadOptions::default();
-        options.set_iterate_lower_bound(from);
-        options.set_iterate_upper_bound(to);
-        let mut entries = db.raw_iterator_opt(options);
-        if backwards {
-            entries.seek_to_last()
-        } else {
-            entries.seek_to_first()
-        }
-        while let Some((key, value)) = entries.item() {
-            if visit(key, value).is_break() {
-                return Ok(());
-            }
-            if backwards { entries.prev() } else { entries.next() }
-        }
-        entries.status().map_err(failed("read"))
-    }
-
-    /// Bytes of files and of buffers not yet in files.
-    pub fn bytes(&self) -> u64 {
-        self.property("rocksdb.live-sst-files-size") + self.property("rocksdb.cur-size-all-mem-tables")
-    }
-
-    fn property(&self, name: &str) -> u64 {
-        self.db.as_ref().and_then(|db| db.property_int_value(name).ok().flatten()).unwrap_or(0)
-    }
-
-    fn open(&mut self) -> Result<&DB, Error> {
-        if self.db.is_none() {
-            self.clear()?;
-            self.open_directory()?;
-        }
-        Ok(self.db.as_ref().expect("opened above"))
+        self.clear()?;
+        self.open_directory()
     }
 
     /// An empty directory.
@@ -295,47 +218,10 @@ impl Disk {
         std::fs::create_dir_all(&self.directory).map_err(|source| Error::io("create", source))
     }
 
-    fn open_directory(&mut self) -> Result<(), Error> {
+    fn open_directory(&self) -> Result<&DB, Error> {
         let families = [(DEFAULT_COLUMN_FAMILY_NAME, self.options())];
-        self.db = Some(Arc::new(DB::open_cf_with_opts(&self.options(), &self.directory, families).map_err(failed("open"))?));
-        Ok(())
-    }
-
-    /// What writes a snapshot of this database, after `owed`, entries that belong to it. `known`: the tables of the snapshot before.
-    pub fn writer(&mut self, known: Tables, owed: Entries, permit: Arc<Permit>) -> Result<Writer, Error> {
-        self.open()?;
-        let db = Arc::clone(self.db.as_ref().expect("opened above"));
-        Ok(Writer { db, options: self.options(), database: self.directory.clone(), known, owed, permit })
-    }
-
-    /// Begins with the database of a snapshot instead of an empty one; gives its tables.
-    ///
-    /// # Errors
-    /// [`Error::Corrupt`], [`Error::Backend`].
-    pub fn begin_with(&mut self, part: &Path) -> Result<Tables, Error> {
-        self.clear()?;
-        let tables = files::link_database(part, &self.directory)?;
-        self.open_directory().map_err(|error| files::in_part(part, error))?;
-        Ok(tables)
-    }
-
-    /// Writes many entries, a batch at a time: `fill` gets a function that takes key and value of one.
-    pub fn write_many(
-        &mut self,
-        fill: impl FnOnce(&mut dyn FnMut(&[u8], Option<&[u8]>) -> Result<(), Error>) -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        let mut batch = WriteBatch::default();
-        fill(&mut |key, value| {
-            match value {
-                Some(value) => batch.put(key, value),
-                None => batch.delete(key),
-            }
-            if batch.size_in_bytes() < BATCH_BYTES {
-                return Ok(());
-            }
-            self.write_batch(std::mem::take(&mut batch))
-        })?;
-        self.write_batch(batch)
+        let db = DB::open_cf_with_opts(&self.options(), &self.directory, families).map_err(failed("open"))?;
+        Ok(self.db.get_or_init(|| db))
     }
 
     fn options(&self) -> Options {
@@ -380,8 +266,148 @@ impl Disk {
     }
 }
 
+impl Disk {
+    pub fn new(directory: PathBuf, shared: Arc<RocksShared>, expiry: Arc<Expiry>) -> Self {
+        let database = Database { directory, shared, expiry, db: OnceLock::new(), opening: Mutex::default() };
+        Self { database: Arc::new(database), is_open: false }
+    }
+
+    /// Whether anything was ever written, or is about to be.
+    pub fn is_open(&self) -> bool {
+        self.is_open
+    }
+
+    /// Writes entries; later ones win.
+    pub fn write<'a>(&mut self, entries: impl IntoIterator<Item = &'a StoredEntry>) -> Result<(), Error> {
+        let mut batch = WriteBatch::default();
+        for entry in entries {
+            match &entry.value {
+                Some(value) => batch.put(&entry.key, value),
+                None => batch.delete(&entry.key),
+            }
+        }
+        self.write_batch(batch)
+    }
+
+    /// Deletes the entries with `from` ≤ key < `to`.
+    pub fn delete_range(&mut self, from: &[u8], to: &[u8]) -> Result<(), Error> {
+        if !self.is_open {
+            return Ok(());
+        }
+        let mut batch = WriteBatch::default();
+        batch.delete_range(from, to);
+        self.write_batch(batch)
+    }
+
+    /// Deletes the timers under a prefix whose key groups are `foreign`.
+    pub fn delete_timers(&mut self, prefix: u16, foreign: impl Fn(KeyGroup) -> bool) -> Result<(), Error> {
+        let mut keys = Vec::new();
+        self.scan(&prefix.to_be_bytes(), &(prefix + 1).to_be_bytes(), false, |key, _| {
+            if split_disk_key(key).is_none_or(|(_, group, _)| foreign(group)) {
+                keys.push(Box::<[u8]>::from(key));
+            }
+            ControlFlow::Continue(())
+        })?;
+        self.write_many(|put| keys.iter().try_for_each(|key| put(key, None)))
+    }
+
+    fn write_batch(&mut self, batch: WriteBatch) -> Result<(), Error> {
+        self.open()?.write_opt(batch, &without_log()).map_err(failed("write to"))
+    }
+
+    /// Reads many keys, in ascending order, and calls `found` for each with its number.
+    pub fn get_each(&self, keys: &[Vec<u8>], mut found: impl FnMut(usize, &[u8]) -> Result<(), Error>) -> Result<(), Error> {
+        let Some(db) = self.database.get() else { return Ok(()) };
+        let family = db.cf_handle(DEFAULT_COLUMN_FAMILY_NAME).expect("the default column family always exists");
+        for (number, value) in db.batched_multi_get_cf(&family, keys, true).into_iter().enumerate() {
+            if let Some(value) = value.map_err(failed("read"))? {
+                found(number, &value)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Walks over the entries with `from` ≤ key < `to`, in ascending order or backwards, until `visit` breaks.
+    pub fn scan(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        backwards: bool,
+        mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        let Some(db) = self.database.get() else { return Ok(()) };
+        let mut options = ReadOptions::default();
+        options.set_iterate_lower_bound(from);
+        options.set_iterate_upper_bound(to);
+        let mut entries = db.raw_iterator_opt(options);
+        if backwards {
+            entries.seek_to_last()
+        } else {
+            entries.seek_to_first()
+        }
+        while let Some((key, value)) = entries.item() {
+            if visit(key, value).is_break() {
+                return Ok(());
+            }
+            if backwards { entries.prev() } else { entries.next() }
+        }
+        entries.status().map_err(failed("read"))
+    }
+
+    /// Bytes of files and of buffers not yet in files.
+    pub fn bytes(&self) -> u64 {
+        self.property("rocksdb.live-sst-files-size") + self.property("rocksdb.cur-size-all-mem-tables")
+    }
+
+    fn property(&self, name: &str) -> u64 {
+        self.database.get().and_then(|db| db.property_int_value(name).ok().flatten()).unwrap_or(0)
+    }
+
+    fn open(&mut self) -> Result<&DB, Error> {
+        self.is_open = true;
+        self.database.open()
+    }
+
+    /// What writes a snapshot of this database, after `owed`, entries that belong to it. `known`: the tables of the snapshot before.
+    pub fn writer(&mut self, known: Tables, owed: Entries, permit: Arc<Permit>) -> Writer {
+        self.is_open = true;
+        Writer { database: Arc::clone(&self.database), known, owed, permit }
+    }
+
+    /// Begins with the database of a snapshot instead of an empty one; gives its tables.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`], [`Error::Backend`].
+    pub fn begin_with(&mut self, part: &Path) -> Result<Tables, Error> {
+        self.is_open = true;
+        self.database.clear()?;
+        let tables = files::link_database(part, &self.database.directory)?;
+        self.database.open_directory().map_err(|error| files::in_part(part, error))?;
+        Ok(tables)
+    }
+
+    /// Writes many entries, a batch at a time: `fill` gets a function that takes key and value of one.
+    pub fn write_many(
+        &mut self,
+        fill: impl FnOnce(&mut dyn FnMut(&[u8], Option<&[u8]>) -> Result<(), Error>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let mut batch = WriteBatch::default();
+        fill(&mut |key, value| {
+            match value {
+                Some(value) => batch.put(key, value),
+                None => batch.delete(key),
+            }
+            if batch.size_in_bytes() < BATCH_BYTES {
+                return Ok(());
+            }
+            self.write_batch(std::mem::take(&mut batch))
+        })?;
+        self.write_batch(batch)
+    }
+}
+
 impl fmt::Debug for Disk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Disk").field("directory", &self.directory).field("open", &self.db.is_some()).finish_non_exhaustive()
+        f.debug_struct("Disk").field("directory", &self.database.directory).field("open", &self.is_open).finish_non_exhaustive()
     }
 }

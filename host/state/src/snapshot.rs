@@ -25,7 +25,7 @@ use std::{
 
 pub(crate) use description::snapshot_type_text;
 pub use description::{FilesForm, StateDescription, StoreDescription, TimerDescription};
-pub(crate) use entries::{Entries, EntriesReader, EntryBytes};
+pub(crate) use entries::{Entries, EntriesReader};
 
 use crate::{
     Error,

@@ -18,10 +18,10 @@ use std::{
 use rocksdb::{DB, IngestExternalFileOptions, Options, ReadOptions, SstFileWriter, WriteBatch, checkpoint::Checkpoint};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::failed;
+use super::{Database, failed};
 use crate::{
     Error,
-    snapshot::{Entries, EntryBytes, SnapshotFile, link_or_copy},
+    snapshot::{Entries, SnapshotFile, link_or_copy},
 };
 
 /// Bytes at the end of a table that hold its properties, and with them its identity.
@@ -53,10 +53,7 @@ impl Permit {
 
 /// Writes the files of a snapshot, on any thread.
 pub(crate) struct Writer {
-    pub db: Arc<DB>,
-    pub options: Options,
-    /// Where the database is.
-    pub database: PathBuf,
+    pub database: Arc<Database>,
     /// The tables of the snapshot before.
     pub known: Tables,
     /// Entries that belong to the snapshot and are not in the database yet.
@@ -67,25 +64,24 @@ pub(crate) struct Writer {
 impl Writer {
     /// Brings what is owed into the database: in the order of keys, as a table that RocksDB takes in as it is, since many entries cost a memtable
     /// much more.
-    fn write_owed(&self) -> Result<(), Error> {
-        let entries = self.owed.sorted();
-        if entries.is_empty() {
+    fn write_owed(&self, db: &DB) -> Result<(), Error> {
+        if self.owed.len() == 0 {
             return Ok(());
         }
         if self.owed.bytes() < TABLE_BYTES_MIN {
             let mut batch = WriteBatch::default();
-            for (key, value) in entries {
+            for (key, value) in self.owed.sorted() {
                 match value {
                     Some(value) => batch.put(key, value),
                     None => batch.delete(key),
                 }
             }
-            return self.permit.write(|| self.db.write_opt(batch, &super::without_log()).map_err(failed("write to")));
+            return self.permit.write(|| db.write_opt(batch, &super::without_log()).map_err(failed("write to")));
         }
         static TABLES: AtomicU64 = AtomicU64::new(0);
-        let table = self.database.join(format!("{}.new", TABLES.fetch_add(1, Ordering::Relaxed)));
-        let written = self.write_table(&table, &entries).map_err(failed("write to"));
-        let taken_in = written.and_then(|()| self.permit.write(|| self.take_in(&table).map_err(failed("write to"))));
+        let table = self.database.directory.join(format!("{}.new", TABLES.fetch_add(1, Ordering::Relaxed)));
+        let written = self.write_table(&table).map_err(failed("write to"));
+        let taken_in = written.and_then(|()| self.permit.write(|| take_in(db, &table).map_err(failed("write to"))));
         if taken_in.is_err() {
             // Nobody else would; it is a failure already.
             let _ = std::fs::remove_file(&table);
@@ -93,10 +89,11 @@ impl Writer {
         taken_in
     }
 
-    fn write_table(&self, path: &Path, entries: &[EntryBytes<'_>]) -> Result<(), rocksdb::Error> {
-        let mut table = SstFileWriter::create(&self.options);
+    fn write_table(&self, path: &Path) -> Result<(), rocksdb::Error> {
+        let options = self.database.options();
+        let mut table = SstFileWriter::create(&options);
         table.open(path)?;
-        for (key, value) in entries {
+        for (key, value) in self.owed.sorted() {
             match value {
                 Some(value) => table.put(key, value)?,
                 None => table.delete(key)?,
@@ -105,19 +102,14 @@ impl Writer {
         table.finish()
     }
 
-    fn take_in(&self, table: &Path) -> Result<(), rocksdb::Error> {
-        let mut options = IngestExternalFileOptions::default();
-        options.set_move_files(true);
-        self.db.ingest_external_file_opts(&options, vec![table])
-    }
-
     /// Cuts the database: everything written so far, as files in a new directory. Tables are linked, not copied.
     pub fn write_tables(&self, directory: &Path) -> Result<(Vec<SnapshotFile>, Tables), Error> {
         if let Some(parent) = directory.parent() {
             std::fs::create_dir_all(parent).map_err(|source| Error::io("create", source))?;
         }
-        self.write_owed()?;
-        let checkpoint = Checkpoint::new(&self.db).map_err(failed("cut"))?;
+        let db = self.database.open()?;
+        self.write_owed(db)?;
+        let checkpoint = Checkpoint::new(db).map_err(failed("cut"))?;
         checkpoint.create_checkpoint(directory).map_err(failed("cut"))?;
         let (mut files, mut tables) = (Vec::new(), Tables::new());
         for (name, path) in list(directory)? {
@@ -141,6 +133,12 @@ impl Writer {
         };
         Ok((files.into_iter().map(file).collect::<Result<_, Error>>()?, tables))
     }
+}
+
+fn take_in(db: &DB, table: &Path) -> Result<(), rocksdb::Error> {
+    let mut options = IngestExternalFileOptions::default();
+    options.set_move_files(true);
+    db.ingest_external_file_opts(&options, vec![table])
 }
 
 /// The name of a table in snapshots.

@@ -24,6 +24,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::{
     Error,
+    memory::prefetch,
     row::{read_varint, write_varint},
 };
 
@@ -32,6 +33,9 @@ const HEAD: &[u8] = b"millstream entries 1\n";
 const BLOCK_BYTES: usize = 64 << 10;
 /// No block is longer: an entry has a key of some KiB and a value of at most 1 MiB.
 const BLOCK_BYTES_MAX: usize = 4 << 20;
+
+/// How many entries before its turn one is asked for from memory.
+const FETCHED_AHEAD: usize = 16;
 
 /// Entries that are gathered for a file.
 #[derive(Debug, Default)]
@@ -73,21 +77,38 @@ impl Entries {
     }
 
     /// All entries, in the order of keys. Must have none twice.
-    pub fn sorted(&self) -> Vec<EntryBytes<'_>> {
-        let mut entries = Vec::with_capacity(usize::try_from(self.count).unwrap_or(0));
-        for mut rest in self.blocks.iter().map(|block| &block[..]) {
-            while !rest.is_empty() {
-                let place = split_entry(rest).expect("written by `push`");
-                entries.push((&rest[place.key], place.value.map(|value| &rest[value])));
-                rest = &rest[place.length..];
+    pub fn sorted(&self) -> impl Iterator<Item = EntryBytes<'_>> {
+        let mut order = self.places();
+        // Entries lie all over memory: most comparisons end before they have to go there.
+        order.sort_unstable_by(|(start, place), (other_start, other)| {
+            start.cmp(other_start).then_with(|| self.entry(*place).0.cmp(self.entry(*other).0))
+        });
+        (0..order.len()).map(move |at| {
+            if let Some((_, ahead)) = order.get(at + FETCHED_AHEAD) {
+                prefetch(&self.blocks[ahead.block as usize], ahead.offset as usize);
+            }
+            self.entry(order[at].1)
+        })
+    }
+
+    fn places(&self) -> Vec<(KeyStart, Place)> {
+        let mut places = Vec::with_capacity(usize::try_from(self.count).unwrap_or(0));
+        for (block, bytes) in (0..).zip(&self.blocks) {
+            let mut offset = 0;
+            while offset < bytes.len() {
+                let entry = split_entry(&bytes[offset..]).expect("written by `push`");
+                let key = &bytes[offset + entry.key.start..offset + entry.key.end];
+                places.push((key_start(key), Place { block, offset: offset as u32 }));
+                offset += entry.length;
             }
         }
-        let mut order: Vec<(KeyStart, u32)> = (0..).zip(&entries).map(|(number, (key, _))| (key_start(key), number)).collect();
-        // A key lies somewhere in memory: most comparisons end before they have to go there.
-        order.sort_unstable_by(|(start, number), (other_start, other)| {
-            start.cmp(other_start).then_with(|| entries[*number as usize].0.cmp(entries[*other as usize].0))
-        });
-        order.into_iter().map(|(_, number)| entries[number as usize]).collect()
+        places
+    }
+
+    fn entry(&self, place: Place) -> EntryBytes<'_> {
+        let bytes = &self.blocks[place.block as usize][place.offset as usize..];
+        let entry = split_entry(bytes).expect("written by `push`");
+        (&bytes[entry.key], entry.value.map(|value| &bytes[value]))
     }
 
     /// Writes the file, which must not exist, and gives its length.
@@ -114,6 +135,13 @@ impl Entries {
 
 /// The first bytes of a key, as numbers in the same order.
 type KeyStart = [u64; 2];
+
+/// Where an entry is: a block has less than 4 GiB.
+#[derive(Clone, Copy)]
+struct Place {
+    block: u32,
+    offset: u32,
+}
 
 fn key_start(key: &[u8]) -> KeyStart {
     let mut bytes = [0; 16];
@@ -267,7 +295,7 @@ mod tests {
             vec![vec![7; 40], [&[7; 20][..], b"b"].concat(), vec![7; 16], vec![7; 15], [&[7; 15][..], &[0]].concat(), vec![], vec![7, 255]];
         let mut entries = Entries::default();
         keys.iter().for_each(|key| entries.push(key, Some(key)));
-        let sorted: Vec<Vec<u8>> = entries.sorted().into_iter().map(|(key, _)| key.to_vec()).collect();
+        let sorted: Vec<Vec<u8>> = entries.sorted().map(|(key, _)| key.to_vec()).collect();
         let mut expected = keys;
         expected.sort_unstable();
         assert_eq!(sorted, expected);

@@ -97,7 +97,7 @@ impl KeyedStore {
         let (entries, owed) = (std::mem::take(&mut taking.entries), std::mem::take(&mut taking.owed));
         let records = self.generations.take_records();
         let disk = match &mut self.disk {
-            Some(disk) if self.generations.writes_to_disk() => Some(disk.writer(self.tables.clone(), owed, Arc::clone(&taking.permit))?),
+            Some(disk) if self.generations.writes_to_disk() => Some(disk.writer(self.tables.clone(), owed, Arc::clone(&taking.permit))),
             _ => None,
         };
         let files = if disk.is_some() { FilesForm::RocksDb } else { FilesForm::Entries };

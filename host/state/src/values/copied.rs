@@ -18,6 +18,8 @@ use crate::{
 
 /// Records that are encoded together.
 const ENCODED_TOGETHER: usize = 256;
+/// Records of one piece of memory. Small pieces are there at once; for large ones the kernel may have to tidy up first, and the stream would wait.
+const PIECE_RECORDS: usize = 2048;
 
 /// How the records of a value state of fixed width are stored.
 #[derive(Debug)]
@@ -63,24 +65,25 @@ pub(crate) struct CopiedRecords {
 /// Copied records of one state.
 pub(crate) struct Copied {
     form: Arc<RecordForm>,
-    /// The three words of the key, then the record.
-    rows: Rows,
+    /// The words of the key, then those of the record, and so on.
+    pieces: Vec<Vec<u64>>,
+    records: usize,
 }
 
 impl CopiedRecords {
     /// Those of one state.
     pub fn of(&mut self, part: usize, form: &Arc<RecordForm>) -> &mut Copied {
-        self.of.entry(part).or_insert_with(|| Copied { form: form.clone(), rows: Rows::dense(KEY_WORDS + form.layout.words()) })
+        self.of.entry(part).or_insert_with(|| Copied { form: form.clone(), pieces: Vec::new(), records: 0 })
     }
 
     /// Number of records.
     pub fn len(&self) -> u64 {
-        self.of.values().map(|copied| copied.rows.len() as u64).sum()
+        self.of.values().map(|copied| copied.records as u64).sum()
     }
 
     /// Their memory.
     pub fn bytes(&self) -> usize {
-        self.of.values().map(|copied| copied.rows.len() * copied.rows.stride() * 8).sum()
+        self.of.values().map(|copied| copied.records * copied.words() * 8).sum()
     }
 
     /// Adds them to entries that are to be written.
@@ -92,35 +95,47 @@ impl CopiedRecords {
 }
 
 impl Copied {
+    /// Words of a key and its record.
+    fn words(&self) -> usize {
+        KEY_WORDS + self.form.layout.words()
+    }
+
     /// Copies a record of a key that lies in its row.
     #[inline(always)]
     pub fn push(&mut self, key: &[u64], record: &[u64]) {
-        let slot = self.rows.push();
-        let row = self.rows.row_mut(slot);
-        row[..KEY_WORDS].copy_from_slice(key);
-        row[KEY_WORDS..].copy_from_slice(record);
+        if self.records.is_multiple_of(PIECE_RECORDS) {
+            self.pieces.push(Vec::with_capacity(PIECE_RECORDS * self.words()));
+        }
+        self.records += 1;
+        let piece = self.pieces.last_mut().expect("pushed above if there was none");
+        piece.extend_from_slice(key);
+        piece.extend_from_slice(record);
     }
 
     fn encode_into(self, entries: &mut Entries) {
-        let (mut key, mut slots) = (Vec::new(), Vec::new());
-        for first in (0..self.rows.len()).step_by(ENCODED_TOGETHER) {
-            slots.clear();
-            slots.extend((first..self.rows.len().min(first + ENCODED_TOGETHER)).map(|slot| Slot(slot as u32)));
-            let records = Records { slots: &slots, offset: KEY_WORDS };
-            self.form.encode(&self.rows, records, |at, value| {
-                key.clear();
-                key.extend_from_slice(&self.form.prefix.to_be_bytes());
-                key.extend_from_slice(&[0; 2]);
-                let group = inline_key(&self.rows.row(slots[at].0)[..KEY_WORDS], &mut key);
-                key[2..4].copy_from_slice(&group.0.to_be_bytes());
-                entries.push(&key, value);
-            });
+        let words = self.words();
+        let mut rows = Rows::dense(words);
+        let slots: Vec<Slot> = (0..ENCODED_TOGETHER).map(|_| Slot(rows.push())).collect();
+        let mut key = Vec::new();
+        for piece in self.pieces {
+            for together in piece.chunks(ENCODED_TOGETHER * words) {
+                let count = together.len() / words;
+                together.chunks_exact(words).zip(&slots).for_each(|(record, slot)| rows.row_mut(slot.0).copy_from_slice(record));
+                self.form.encode(&rows, Records { slots: &slots[..count], offset: KEY_WORDS }, |at, value| {
+                    key.clear();
+                    key.extend_from_slice(&self.form.prefix.to_be_bytes());
+                    key.extend_from_slice(&[0; 2]);
+                    let group = inline_key(&together[at * words..][..KEY_WORDS], &mut key);
+                    key[2..4].copy_from_slice(&group.0.to_be_bytes());
+                    entries.push(&key, value);
+                });
+            }
         }
     }
 }
 
 impl fmt::Debug for Copied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Copied").field("form", &self.form).field("rows", &self.rows.len()).finish_non_exhaustive()
+        f.debug_struct("Copied").field("form", &self.form).field("records", &self.records).finish_non_exhaustive()
     }
 }
