@@ -23,7 +23,7 @@ use super::{
     build::{Attempt, BuildError, board},
     checkpointing::{Found, History},
     commands::Commands,
-    handle::{Command, DurableStatus, JobError, JobOutcome, Phase, Recovery},
+    handle::{CheckpointError, Command, DurableStatus, JobError, JobOutcome, Phase, Recovery},
     job::{self, DurableAttempt, job_error, lock},
     restore::{Mapping, Origin, RestoredJob, check_state, match_nodes},
     status::View,
@@ -280,6 +280,11 @@ impl Run {
                 done = &mut work => return Some(done),
                 command = commands.next_new(), if !handles_gone => match command {
                     Some(Command::Cancel | Command::Drain) => return None,
+                    // Nothing has happened since the last checkpoint, so there is none to take before the end.
+                    Some(Command::Checkpoint { stops: true, answer }) => {
+                        drop(answer.send(Err(CheckpointError::Ended)));
+                        return None;
+                    }
                     Some(command) => {
                         if let Some(command) = self.answer(command, Phase::Recovering) {
                             commands.defer(command);

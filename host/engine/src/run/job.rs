@@ -551,10 +551,14 @@ pub(super) fn job_error(operator: Option<OperatorId>, subtask: Option<SubtaskInd
 }
 
 pub(super) fn causes(error: &OperatorError) -> Vec<String> {
-    let mut causes = Vec::new();
+    let mut causes: Vec<String> = Vec::new();
     let mut next: Option<&dyn Error> = Some(error);
     while let Some(error) = next {
-        causes.push(error.to_string());
+        let cause = error.to_string();
+        // Some libraries say with every error all that is below it.
+        if causes.last().is_none_or(|told| !told.contains(&cause)) {
+            causes.push(cause);
+        }
         next = error.source();
     }
     causes
