@@ -96,7 +96,7 @@ impl KeyedStore {
         if let Some(part) = parts.first() {
             store.key_types = part.description.key_types()?;
         }
-        store.redeclare(states, timers)?;
+        store.declare(states, timers)?;
         store.restore_positions(&parts);
         // What is brought to disk now is not in memory; warming changes that, if it can.
         store.is_covered = parts.iter().all(|part| part.description.files == FilesForm::Entries);

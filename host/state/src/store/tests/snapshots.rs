@@ -217,6 +217,24 @@ fn a_value_deleted_after_the_barrier_does_not_come_back_from_the_disk() {
     }
 }
 
+/// A swap to a version that keeps the same must not walk over the keys: a million of them would hold the job up for a tenth of a second. While a snapshot
+/// is under way whatever walks over them is refused, so this is seen there.
+#[test]
+fn declaring_the_same_again_touches_nothing_not_even_a_snapshot() {
+    for kind in KINDS {
+        let (states, timers) = (vec![value_state("n", DataType::Int64)], vec![event_timer("t")]);
+        let mut fixture = open(kind, states.clone(), timers.clone());
+        fixture.put_ints(0, &[(1, Some(10)), (2, Some(20))]);
+        fixture.forget_keys();
+        let part = take(&mut fixture, 100, |fixture| {
+            fixture.store.redeclare(states.clone(), timers.clone()).expect("it is declared already");
+            assert!(fixture.store.redeclare(states.clone(), vec![]).is_err(), "a change is refused");
+        });
+        assert_eq!(fixture.load_ints(0, &[1, 2]), [Some(10), Some(20)], "{kind:?}");
+        assert_eq!(restore(kind, 0..KEY_GROUPS, &[part]).load_ints(0, &[1, 2]), [Some(10), Some(20)], "{kind:?}");
+    }
+}
+
 #[test]
 fn what_the_new_declaration_lacks_is_named_and_forgotten() {
     for (kind, target) in KINDS.into_iter().flat_map(|kind| KINDS.map(|target| (kind, target))) {
