@@ -20,6 +20,7 @@ use std::{
     sync::Arc,
 };
 
+use millstream_engine::graph::JobPlan;
 use millstream_model::{ErrorKind, ids::JobId};
 use millstream_storage::{CheckpointStorage, durable};
 use serde::{Deserialize, Serialize};
@@ -58,6 +59,11 @@ impl Owner {
     /// A job, its file, and where its checkpoints are.
     pub fn new(job: JobId, job_file: PathBuf, storage: Option<String>) -> Self {
         Self { format: FORMAT, job, job_file, storage }
+    }
+
+    /// A job of the service, whose file lies in the catalogue.
+    pub fn of(plan: &JobPlan) -> Self {
+        Self::new(plan.job.clone(), "job.yaml".into(), plan.durability.checkpoints.storage.clone())
     }
 }
 
@@ -127,6 +133,26 @@ impl Place {
         durable::write_file(&self.directory.join("job.json"), &text).map_err(|error| {
             Failure::new(ErrorKind::Unavailable, format!("`{}` cannot be written", self.directory.display())).because(&error)
         })
+    }
+
+    /// Makes it the directory of `owner`, durably, with room for its checkpoints. What says so already is not written again: a hundred jobs that
+    /// go on at once have nothing to wait for here.
+    ///
+    /// # Errors
+    /// The directory cannot be read or written, is damaged, or is of another version.
+    pub fn owned_by(&self, owner: &Owner) -> Result<(), Failure> {
+        if self.owner()?.as_ref() == Some(owner) {
+            return Ok(());
+        }
+        if owner.storage.is_none() {
+            // Not synced by itself: it is an entry of the directory that is synced next.
+            let checkpoints = self.checkpoints();
+            let made = fs::DirBuilder::new().recursive(true).create(&checkpoints);
+            made.map_err(|error| {
+                Failure::new(ErrorKind::Unavailable, format!("`{}` cannot be made", checkpoints.display())).because(&error)
+            })?;
+        }
+        self.set_owner(owner)
     }
 
     /// The storage of the checkpoints of the job that owns it.

@@ -14,15 +14,53 @@ use crate::Error;
 /// # Errors
 /// The directory cannot be made, or a write fails (disk full); the temporary file is removed.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let directory = directory_of(path);
-    create_directory(directory).map_err(|source| io("creating the directory", directory, source))?;
-    let temporary = temporary_beside(path);
-    let written = write_synced(&temporary, bytes).and_then(|()| fs::rename(&temporary, path)).and_then(|()| sync_directory(directory));
-    written.map_err(|source| {
-        // The first failure is the one to report; a leftover is harmless and named so that it can be told apart.
-        drop(fs::remove_file(&temporary));
-        io("writing", path, source)
-    })
+    let staged = Staged { path, temporary: temporary_beside(path) };
+    staged.write(bytes)?;
+    staged.publish()
+}
+
+/// Writes `bytes` to both paths as [`write_file`] does, in their order: whoever finds the second finds the first. The contents are synced at the same
+/// time, which the disk answers as fast as one of them.
+///
+/// # Errors
+/// As [`write_file`]; the first may have been written.
+pub(crate) fn write_files(paths: [&Path; 2], bytes: &[u8]) -> Result<(), Error> {
+    let staged = paths.map(|path| Staged { path, temporary: temporary_beside(path) });
+    let [first, second] = &staged;
+    std::thread::scope(|scope| {
+        let beside = std::thread::Builder::new().spawn_scoped(scope, || second.write(bytes));
+        let written = first.write(bytes);
+        // Where there is no thread to be had, one after the other.
+        let beside = beside.map_or_else(|_| second.write(bytes), |beside| beside.join().expect("writing a file does not panic"));
+        written.and(beside)
+    })?;
+    staged.iter().try_for_each(Staged::publish)
+}
+
+/// A file that is not at its path yet. Dropped, it leaves nothing beside it.
+struct Staged<'a> {
+    path: &'a Path,
+    temporary: PathBuf,
+}
+
+impl Staged<'_> {
+    fn write(&self, bytes: &[u8]) -> Result<(), Error> {
+        let directory = directory_of(self.path);
+        create_directory(directory).map_err(|source| io("creating the directory", directory, source))?;
+        write_synced(&self.temporary, bytes).map_err(|source| io("writing", self.path, source))
+    }
+
+    fn publish(&self) -> Result<(), Error> {
+        let published = fs::rename(&self.temporary, self.path).and_then(|()| sync_directory(directory_of(self.path)));
+        published.map_err(|source| io("writing", self.path, source))
+    }
+}
+
+impl Drop for Staged<'_> {
+    fn drop(&mut self) {
+        // It is gone once it was published; a leftover is harmless and named so that it can be told apart.
+        drop(fs::remove_file(&self.temporary));
+    }
 }
 
 /// Creates `path` with `bytes`, durable when this returns; nothing is overwritten.

@@ -36,7 +36,7 @@ use serde_json::Value;
 use tokio::runtime::Handle;
 
 use self::{
-    prepare::{Asked, Preparing},
+    prepare::{Asked, Prepared, Preparing},
     runner::Runner,
 };
 use crate::{
@@ -108,6 +108,15 @@ impl Jobs {
         self.directory.join(tenant.as_str()).join(job)
     }
 
+    /// Plans a version of a job as it runs: its sources and sinks keep what they have accepted in its directory.
+    ///
+    /// # Errors
+    /// All mistakes at once.
+    pub(super) async fn plan(&self, tenant: &TenantId, job: &str, asked: &Asked) -> Result<Prepared, Failure> {
+        let sources = self.directory_of(tenant, job).join("sources");
+        self.preparing.prepare(tenant, asked, Some(sources)).await
+    }
+
     /// What runs a job; made when it is asked for first.
     pub fn runner(&self, tenant: &TenantId, job: &str) -> Arc<Runner> {
         let mut runners = self.runners.lock().unwrap_or_else(PoisonError::into_inner);
@@ -139,16 +148,10 @@ impl Jobs {
                 }
             }
         }
-        let start = async |(runner, job): (Arc<Runner>, Job)| {
-            let _turn = runner.turn.lock().await;
-            if runner.running().is_some() {
-                return;
-            }
-            if let Err(failure) = runner.start(self, &job).await {
-                tracing::error!(tenant = %runner.tenant, job = %runner.job, "the job cannot go on: {failure}");
-            }
-        };
-        stream::iter(wanted).for_each_concurrent(STARTING_MAX, start).await;
+        // Tasks of their own: planning is work for a core, and there are several.
+        let starting = stream::iter(wanted).map(|(runner, job)| tokio::spawn(go_on(self.clone(), runner, job)));
+        let failed = starting.buffer_unordered(STARTING_MAX).filter_map(async |done| done.err());
+        failed.for_each(async |error| tracing::error!(%error, "a job could not be started, by a fault of the service")).await;
         Ok(())
     }
 
@@ -179,7 +182,7 @@ impl Jobs {
         let name = self.preparing.name(&asked)?;
         components::check(&name, "job")?;
         self.check_new(&change.tenant, &name).await?;
-        let prepared = self.preparing.prepare(&change.tenant, &asked, None).await?;
+        let prepared = self.plan(&change.tenant, &name, &asked).await?;
         let (runner, _turn) = self.hold(&change.tenant, &name).await;
         self.check_new(&change.tenant, &name).await?;
         self.clear(&change.tenant, &name)?;
@@ -190,15 +193,26 @@ impl Jobs {
             origin: Origin::Submitted,
             spec: asked.spec,
             replaced: asked.replaced,
-            components: prepared.components,
+            components: prepared.components.clone(),
             on_probation: false,
         };
         let desired = if submission.paused { Desired::Paused } else { Desired::Running };
         let job = Job { desired, created_ms: self.clock.now_ms(), versions: vec![version], start };
-        let revision = self.store.put(&change.tenant, &name, &job, Expected::Absent).await?;
+        // Both wait for the disk; together they wait once. A directory that cannot be made is met again where the job is started.
+        let (_, put) = tokio::join!(
+            async { if submission.paused { Ok(()) } else { runner.make_place(self, &prepared.plan).await } },
+            self.store.put(&change.tenant, &name, &job, Expected::Absent)
+        );
+        let revision = match put {
+            Ok(revision) => revision,
+            Err(error) => {
+                self.clear(&change.tenant, &name)?;
+                return Err(error.into());
+            }
+        };
         if !submission.paused {
-            // It was planned a moment ago: what fails now is what a run can fail of, and is seen where the job is looked at.
-            drop(runner.start(self, &job).await);
+            // What fails now is what a run can fail of, and is seen where the job is looked at.
+            drop(runner.start_planned(self, &job, prepared).await);
         }
         Ok((name, revision))
     }
@@ -277,15 +291,15 @@ impl Jobs {
         let _turn = self.turn(&runner)?;
         let found = self.expected(change, name).await?;
         let (asked, origin) = asked(&found.object)?;
-        let prepared = self.preparing.prepare(&change.tenant, &asked, None).await?;
+        let prepared = self.plan(&change.tenant, name, &asked).await?;
         let found = self.end_probation(&change.tenant, found).await?;
         runner.stop(self).await?;
-        let job = self.with_version(found.object.clone(), change, Asked { components: prepared.components, ..asked }, origin);
+        let job = self.with_version(found.object.clone(), change, Asked { components: prepared.components.clone(), ..asked }, origin);
         let revision = self.store.put(&change.tenant, name, &job, Expected::At(found.revision)).await?;
         if job.desired != Desired::Running {
             return Ok(revision);
         }
-        if let Err(failure) = runner.start(self, &job).await {
+        if let Err(failure) = runner.start_planned(self, &job, prepared).await {
             // Nothing of the new version has run: the one before goes on where it stopped.
             self.store.put(&change.tenant, name, &found.object, Expected::At(revision)).await?;
             runner.start(self, &found.object).await?;
@@ -388,5 +402,16 @@ impl Jobs {
             Failure::new(ErrorKind::Conflict, format!("another change of job `{}` is under way", runner.job))
                 .fix("wait for it: millstream jobs shows what every job does")
         })
+    }
+}
+
+/// Starts a job that should run, if it does not run yet.
+async fn go_on(jobs: Arc<Jobs>, runner: Arc<Runner>, job: Job) {
+    let _turn = runner.turn.lock().await;
+    if runner.running().is_some() {
+        return;
+    }
+    if let Err(failure) = runner.start(&jobs, &job).await {
+        tracing::error!(tenant = %runner.tenant, job = %runner.job, "the job cannot go on: {failure}");
     }
 }

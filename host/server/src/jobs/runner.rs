@@ -18,7 +18,7 @@ use tokio::{sync::watch, task::JoinHandle};
 use super::{
     Jobs,
     observed::{Observed, Phase},
-    prepare::Asked,
+    prepare::{Asked, Prepared},
     secrets::Secrets,
 };
 use crate::{
@@ -102,25 +102,55 @@ impl Runner {
     /// It cannot be planned, or its directory is not as it should be: it has failed then.
     pub async fn start(self: &Arc<Self>, jobs: &Arc<Jobs>, job: &Job) -> Result<(), Failure> {
         self.set(jobs, Phase::Starting, Vec::new());
-        let started = self.begin(jobs, job.current(), job.start.as_ref()).await;
-        if let Err(failure) = &started {
-            self.set(jobs, Phase::Failed, failure.problems.clone());
-        }
-        started
+        let asked = Asked::of(job.current());
+        let started = match jobs.plan(&self.tenant, self.job.as_str(), &asked).await {
+            Ok(prepared) => self.begin(jobs, prepared, job.start.as_ref()).await,
+            Err(failure) => Err(failure),
+        };
+        self.started(jobs, started)
     }
 
-    async fn begin(self: &Arc<Self>, jobs: &Arc<Jobs>, version: &JobVersion, from: Option<&Start>) -> Result<(), Failure> {
-        let place = Place::made(&jobs.directory_of(&self.tenant, self.job.as_str()))?;
-        let lock = DirectoryLock::acquire(place.path())?;
-        let sources = place.path().join("sources");
-        let prepared = jobs.preparing.prepare(&self.tenant, &Asked::of(version), Some(sources)).await?;
+    /// Starts the run of a job whose current version was planned a moment ago. The caller has the turn, and there is no run.
+    ///
+    /// # Errors
+    /// Its directory is not as it should be: it has failed then.
+    pub async fn start_planned(self: &Arc<Self>, jobs: &Arc<Jobs>, job: &Job, prepared: Prepared) -> Result<(), Failure> {
+        self.set(jobs, Phase::Starting, Vec::new());
+        let started = self.begin(jobs, prepared, job.start.as_ref()).await;
+        self.started(jobs, started)
+    }
+
+    /// Makes the directory of a job that is about to run.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub(super) async fn make_place(&self, jobs: &Jobs, plan: &JobPlan) -> Result<(), Failure> {
+        let (directory, owner) = (jobs.directory_of(&self.tenant, self.job.as_str()), Owner::of(plan));
+        on_disk(move || Place::made(&directory)?.owned_by(&owner)).await
+    }
+
+    fn started(&self, jobs: &Jobs, started: Result<(), Failure>) -> Result<(), Failure> {
+        started.inspect_err(|failure| self.set(jobs, Phase::Failed, failure.problems.clone()))
+    }
+
+    async fn begin(self: &Arc<Self>, jobs: &Arc<Jobs>, prepared: Prepared, from: Option<&Start>) -> Result<(), Failure> {
+        let directory = jobs.directory_of(&self.tenant, self.job.as_str());
+        let (place, lock) = on_disk(move || {
+            let place = Place::made(&directory)?;
+            let lock = DirectoryLock::acquire(place.path())?;
+            Ok((place, lock))
+        })
+        .await?;
         let plan = Arc::new(prepared.plan);
-        let owner = Owner::new(self.job.clone(), "job.yaml".into(), plan.durability.checkpoints.storage.clone());
+        let owner = Owner::of(&plan);
         let start = self.start_from(jobs, &place, &owner, from).await?;
         self.check_places(&place, &owner, &plan, &start).await?;
-        place.set_owner(&owner)?;
+        let storage = {
+            let (place, owner) = (place.clone(), owner.clone());
+            on_disk(move || place.owned_by(&owner).and_then(|()| place.storage(&owner))).await?
+        };
         let durable = Durable {
-            storage: place.storage(&owner)?,
+            storage,
             log: Arc::new(LocalCommitLog::open(&place.commit_log())?),
             work: place.work(),
             random: jobs.random.clone(),
@@ -208,6 +238,11 @@ impl Runner {
         // The runner outlives this call, and it is the sender.
         drop(observed.wait_for(|observed| !observed.phase.is_active()).await);
     }
+}
+
+/// File work, off the threads that answer.
+async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> Result<T, Failure> + Send + 'static) -> Result<T, Failure> {
+    tokio::task::spawn_blocking(work).await.expect("file work does not panic")
 }
 
 impl Asked {

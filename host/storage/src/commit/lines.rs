@@ -51,6 +51,11 @@ pub(super) trait Media {
     /// Puts `content` in the place of what was there, whole or not at all; durable when this returns.
     fn replace(&mut self, part: Part, content: &[u8]) -> Result<(), Error>;
 
+    /// Puts `content` in the place of both, the log first: at no moment is the log behind its copy. Durable when this returns.
+    fn replace_both(&mut self, content: &[u8]) -> Result<(), Error> {
+        [Part::Log, Part::Copy].into_iter().try_for_each(|part| self.replace(part, content))
+    }
+
     /// What a person finds it by.
     fn name(&self, part: Part) -> String;
 }
@@ -231,8 +236,7 @@ fn rewrite(media: &mut dyn Media, state: State) -> Result<(), Error> {
         // The log may be ahead already. Were it written anew first and the copy not, it would be two records ahead, which looks like damage.
         media.replace(Part::Copy, &content(&state.as_it_is()))?;
     }
-    let content = content(&state.whole());
-    [Part::Log, Part::Copy].into_iter().try_for_each(|part| media.replace(part, &content))
+    media.replace_both(&content(&state.whole()))
 }
 
 /// A file of one line.

@@ -109,6 +109,10 @@ impl Media for Files {
         durable::write_file(self.path(part), content)
     }
 
+    fn replace_both(&mut self, content: &[u8]) -> Result<(), Error> {
+        durable::write_files([&self.log, &self.copy], content)
+    }
+
     fn name(&self, part: Part) -> String {
         self.path(part).display().to_string()
     }
