@@ -2,15 +2,39 @@
 //!
 //! Schemas come from the types that hold the settings (schemars). `x-expected` beside a `pattern` says in words what is expected.
 
-use jsonschema::{ValidationError, error::ValidationErrorKind};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use jsonschema::{ValidationError, Validator, error::ValidationErrorKind};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{document::child, problem::Report, suggest};
 
+/// Schema, as text → its validator. To make one costs a millisecond, as its patterns become automata, and a service reads each job file several times.
+/// Schemas come from types, so there are only so many.
+static VALIDATORS: Mutex<BTreeMap<String, Arc<Validator>>> = Mutex::new(BTreeMap::new());
+
+/// The validator of a schema.
+///
+/// # Errors
+/// The schema is broken.
+fn validator(schema: &Value) -> Result<Arc<Validator>, ValidationError<'static>> {
+    let text = schema.to_string();
+    let known = VALIDATORS.lock().unwrap_or_else(PoisonError::into_inner).get(&text).cloned();
+    if let Some(known) = known {
+        return Ok(known);
+    }
+    let made = Arc::new(jsonschema::validator_for(schema)?);
+    VALIDATORS.lock().unwrap_or_else(PoisonError::into_inner).insert(text, made.clone());
+    Ok(made)
+}
+
 /// Checks `value`, which stands at `pointer`, against `schema`. Reports every violation; true if there is none.
 pub(crate) fn check(report: &mut Report<'_>, pointer: &str, value: &Value, schema: &Value) -> bool {
-    let validator = match jsonschema::validator_for(schema) {
+    let validator = match validator(schema) {
         Ok(validator) => validator,
         Err(error) => {
             report.value(pointer, format!("the schema of these settings is broken: {error}"), None);
