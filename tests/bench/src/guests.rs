@@ -50,8 +50,23 @@ impl Guests {
     /// # Errors
     /// There is none, or it does not load.
     pub async fn component(&self, name: &str) -> anyhow::Result<Component> {
-        Ok(self.runtime.load(self.bytes(name)?, name).await?)
+        self.load(self.bytes(name)?, name).await
     }
+
+    /// Any component, compiled.
+    ///
+    /// # Errors
+    /// It does not load.
+    pub async fn load(&self, bytes: Arc<[u8]>, name: &str) -> anyhow::Result<Component> {
+        Ok(self.runtime.load(bytes, name).await?)
+    }
+}
+
+/// The same component with a custom section `name` more: another digest, so another version.
+pub fn another_version(component: &[u8], name: &str) -> Vec<u8> {
+    let length = u8::try_from(name.len()).expect("it is short");
+    // Section 0: its size, then its name with its length (WebAssembly core specification, 5.5.3; components have it as well).
+    [component, &[0, length + 1, length], name.as_bytes()].concat()
 }
 
 /// Jobs name components by path; here the name of the file decides, so that nothing has to be written beside the examples.

@@ -23,6 +23,7 @@ mod recovery;
 mod replay;
 mod service;
 mod size;
+mod switch;
 mod uniform;
 
 use std::path::{Path, PathBuf};
@@ -33,8 +34,8 @@ use figures::{Figure, Report};
 use guests::Guests;
 
 /// The groups of figures, in the order in which they are measured.
-const GROUPS: [&str; 11] =
-    ["boundary", "keyed", "process", "disk", "parallel", "checkpoints", "pause", "size", "recovery", "service", "nexmark"];
+const GROUPS: [&str; 12] =
+    ["boundary", "keyed", "process", "disk", "parallel", "checkpoints", "pause", "switch", "size", "recovery", "service", "nexmark"];
 
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -55,7 +56,7 @@ fn repository() -> PathBuf {
 
 fn known() -> String {
     let queries: Vec<&str> = nexmark::QUERIES.iter().map(|(query, _)| *query).collect();
-    format!("names are {}, and of queries {}", GROUPS.join(", "), queries.join(", "))
+    format!("names are {}, of parts of service {}, and of queries {}", GROUPS.join(", "), service::PARTS.join(", "), queries.join(", "))
 }
 
 async fn measure(names: &[&str]) -> anyhow::Result<()> {
@@ -91,9 +92,10 @@ fn steps(names: &[&str]) -> anyhow::Result<Vec<Step>> {
     let mut steps = Vec::new();
     for name in names {
         let queries = nexmark::QUERIES.iter().filter(|(query, _)| name == query || *name == "nexmark");
-        let found: Vec<Step> = match GROUPS.iter().find(|group| *group == name && **group != "nexmark") {
+        let parts = service::PARTS.iter().filter(|part| name == *part || *name == "service");
+        let found: Vec<Step> = match GROUPS.iter().find(|group| *group == name && !matches!(**group, "nexmark" | "service")) {
             Some(group) => vec![Step::Group(group)],
-            None => queries.map(|&(query, bound)| Step::Query(query, bound)).collect(),
+            None => parts.map(|part| Step::Group(part)).chain(queries.map(|&(query, bound)| Step::Query(query, bound))).collect(),
         };
         if found.is_empty() {
             bail!("there is no `{name}`; {}", known());
@@ -121,8 +123,8 @@ impl Step {
             Self::Group("pause") => pause::measure(guests).await,
             Self::Group("size") => size::measure(guests).await,
             Self::Group("recovery") => recovery::measure(guests),
-            Self::Group("service") => service::measure(),
-            Self::Group(name) => bail!("there is no group {name}"),
+            Self::Group("switch") => switch::measure(guests).await,
+            Self::Group(part) => service::measure(part, guests),
             Self::Query(query, bound) => nexmark::measure(guests, query, bound, events).await,
         }
     }

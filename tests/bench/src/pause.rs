@@ -75,7 +75,8 @@ async fn measure_job(handle: &JobHandle, shared: &Shared) -> anyhow::Result<Vec<
     ])
 }
 
-fn percentile_ms(buckets: &[u64], share: f64) -> f64 {
+/// A share of the rows took at most so long.
+pub fn percentile_ms(buckets: &[u64], share: f64) -> f64 {
     let wanted = (buckets.iter().sum::<u64>() as f64 * share) as u64;
     let mut seen = 0;
     let at = buckets.iter().position(|count| {
