@@ -201,6 +201,12 @@ pub trait Operator: Send {
         Err(OperatorError::internal("this operator takes no control message"))
     }
 
+    /// Whether its keyed state would be declared as it is with what [`Control::Switch`] carries; none: with the version that [`Control::RollBack`] puts
+    /// back. If not, a snapshot under way is given up for it.
+    fn keeps_declarations(&self, _replacement: Option<&(dyn Any + Send)>) -> bool {
+        false
+    }
+
     /// Takes why a version on probation was put back by itself since this was asked before.
     fn take_rolled_back(&mut self) -> Option<String> {
         None

@@ -84,6 +84,10 @@ impl Service {
         Self { process, directory: directory.to_owned(), address, token }
     }
 
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     pub fn address(&self) -> &str {
         &self.address
     }

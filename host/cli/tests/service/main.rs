@@ -2,6 +2,7 @@
 
 mod authorisation;
 mod client;
+mod deploys;
 mod encryption;
 mod harness;
 mod hostile;

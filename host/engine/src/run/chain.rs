@@ -5,6 +5,7 @@
 //! accepted nothing is under way, and a barrier, which is an element, finds every link at rest.
 
 use std::{
+    any::Any,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -237,9 +238,14 @@ impl Chain {
         }
     }
 
-    /// `nodes` are about to be replaced: a store keeps its declarations while it is cut, so the snapshot under way is given up.
-    pub(super) fn give_up_for(&mut self, nodes: &[NodeIndex]) -> Option<(CheckpointId, SnapshotFailed)> {
-        let operator = self.links.iter().find(|link| nodes.contains(&link.node))?.id.clone();
+    /// Operators are about to be replaced, by these or by what ran before: a store keeps its declarations while it is cut, so the snapshot under way is
+    /// given up if one of them changes them. Else it goes on: a job of many swaps must have checkpoints, too.
+    pub(super) fn give_up_for(&mut self, replaced: &[(NodeIndex, Option<&(dyn Any + Send)>)]) -> Option<(CheckpointId, SnapshotFailed)> {
+        let redeclares = |link: &mut Link| {
+            let by = replaced.iter().find(|(node, _)| *node == link.node).map(|(_, by)| *by);
+            by.is_some_and(|by| link.operator().is_none_or(|operator| !operator.keeps_declarations(by)))
+        };
+        let operator = self.links.iter_mut().find_map(|link| redeclares(link).then(|| link.id.clone()))?;
         let taking = self.taking.take()?;
         let checkpoint = taking.checkpoint;
         taking.abandon(&mut self.links);

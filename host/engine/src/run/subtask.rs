@@ -142,8 +142,11 @@ impl Commanded {
     pub(super) async fn swap(&self, command: Swap, chain: &mut Chain) {
         match command {
             Swap::Switch(switch) => {
-                let nodes: Vec<NodeIndex> = switch.operators.iter().map(|(node, _)| *node).collect();
-                self.give_up_for(&nodes, chain).await;
+                let given_up = {
+                    let replaced: Vec<_> = switch.operators.iter().map(|(node, by)| (*node, Some(by.as_ref()))).collect();
+                    chain.give_up_for(&replaced)
+                };
+                self.report_given_up(given_up).await;
                 switch.perform(chain).await;
             }
             Swap::SwitchAt(checkpoint, switch, armed) => {
@@ -155,14 +158,18 @@ impl Commanded {
             }
             Swap::Settle(nodes) => chain.settle_swap(&nodes).await,
             Swap::RollBack(nodes, answer) => {
-                self.give_up_for(&nodes, chain).await;
+                let given_up = {
+                    let replaced: Vec<_> = nodes.iter().map(|&node| (node, None)).collect();
+                    chain.give_up_for(&replaced)
+                };
+                self.report_given_up(given_up).await;
                 let _ = answer.send(chain.roll_back(&nodes).await);
             }
         }
     }
 
-    async fn give_up_for(&self, nodes: &[NodeIndex], chain: &mut Chain) {
-        if let Some((checkpoint, failed)) = chain.give_up_for(nodes) {
+    async fn report_given_up(&self, given_up: Option<(CheckpointId, SnapshotFailed)>) {
+        if let Some((checkpoint, failed)) = given_up {
             self.report(Event::Snapshotted { checkpoint, snapshot: Err(failed) }).await;
         }
     }

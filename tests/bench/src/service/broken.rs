@@ -27,11 +27,12 @@ pub fn measure(guests: &Guests) -> anyhow::Result<Vec<Figure>> {
         let began = now();
         match service.json("POST", "/v1/jobs/job/swap", wanted.as_bytes()) {
             Err(error) if format!("{error:#}").contains("is under way") => continue,
-            // It trapped before all subtasks had switched: it was refused, and nothing is left of it.
-            Err(error) if format!("{error:#}").contains("put back") => {}
+            // It trapped before all subtasks had switched: refused, and nothing is left of it.
+            Err(error) if format!("{error:#}").contains("the new version of") => {}
             answered => {
-                answered?;
-                while service.run("job")?.swap_phase() != Some("rolled-back") {}
+                let version = answered?["version"].as_u64();
+                // Going back is a version, too.
+                while service.json("GET", "/v1/jobs/job", b"")?["version"].as_u64() <= version {}
             }
         }
         milliseconds.push(since_ms(began));

@@ -185,11 +185,6 @@ impl Run {
     pub fn last_checkpoint(&self) -> u64 {
         self.0["durable"]["last-checkpoint"]["checkpoint"].as_u64().unwrap_or_default()
     }
-
-    /// The phase of the last swap.
-    pub fn swap_phase(&self) -> Option<&str> {
-        self.0["swap"]["phase"].as_str()
-    }
 }
 
 fn binary() -> anyhow::Result<PathBuf> {

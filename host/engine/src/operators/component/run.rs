@@ -1,6 +1,6 @@
 //! One instance of a component in one subtask: which calls a batch, a watermark and the end of input become.
 
-use std::sync::Arc;
+use std::{any::Any, sync::Arc};
 
 use async_trait::async_trait;
 use hashbrown::HashMap;
@@ -280,6 +280,16 @@ impl Operator for ComponentOperator {
             }
             Control::RollBack => self.roll_back().map(drop),
         }
+    }
+
+    fn keeps_declarations(&self, replacement: Option<&(dyn Any + Send)>) -> bool {
+        let plan = match replacement {
+            Some(replacement) => replacement.downcast_ref::<Replacement>().map(|replacement| &replacement.plan),
+            None => self.previous.as_ref().map(|previous| &previous.plan),
+        };
+        // Without a plan there is nothing to be put in its place.
+        let guests = plan.map(|plan| (&plan.guest, &self.plan.guest));
+        guests.is_none_or(|(other, own)| other.states == own.states && other.timers == own.timers)
     }
 
     fn take_rolled_back(&mut self) -> Option<String> {
