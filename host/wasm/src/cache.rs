@@ -1,11 +1,13 @@
 //! The compile cache: compiled components on disk, by (digest of the component, engine version and settings).
 //!
 //! ```text
-//! <directory>/<sha-256 of the component>-<hash of engine version and settings>.cwasm    the compiled code, as wasmtime writes it
-//! <directory>/<same>.sha256                                                             sha-256 of that file, in hex
+//! <directory>/<sha-256 of the component>-<hash of engine version and settings>.cwasm    signature (32 bytes), then the code as wasmtime writes it
+//! <directory>.key                                                                       the key of the signatures (key.rs)
 //! ```
-//! Compiled code is executed, so a file counts only if its bytes have the hash that stands beside it; the directory belongs to the user
-//! alone. Anything else (missing, damaged, of another engine) is compiled again and replaced. The cache never fails a load.
+//! Compiled code is executed, so a file counts only if it is signed, with our key, for the name that it has: one that was planted, altered or renamed does
+//! not. Such a file, like one that is missing or of another engine, is compiled again and replaced. The cache never fails a load.
+
+mod key;
 
 use std::{
     fs,
@@ -17,19 +19,27 @@ use std::{
 use sha2::{Digest as _, Sha256};
 use wasmtime::{Engine, component::Component};
 
+use self::key::{Key, MAC_BYTES};
 use crate::component::Digest;
 
 pub(crate) struct Cache {
     directory: PathBuf,
     engine_hash: String,
+    key: Key,
 }
 
 impl Cache {
-    pub(crate) fn new(directory: PathBuf, engine: &Engine) -> Self {
+    /// The cache in a directory; none: it cannot have a key, so nothing in it could be trusted.
+    pub(crate) fn open(directory: PathBuf, engine: &Engine) -> Option<Self> {
+        let path = directory.with_added_extension("key");
+        let key = directory.parent().map_or(Ok(()), create_private).and_then(|()| Key::open(&path));
+        let key = key.inspect_err(|error| {
+            tracing::warn!(path = %path.display(), %error, "there is no key for compiled components; they are compiled at every start");
+        });
         let mut hasher = Sha256Hasher(Sha256::new());
         engine.precompile_compatibility_hash().hash(&mut hasher);
         let engine_hash = hex(&hasher.0.finalize()[..8]);
-        Self { directory, engine_hash }
+        Some(Self { directory, engine_hash, key: key.ok()? })
     }
 
     /// The compiled component, from the cache if it is there.
@@ -39,61 +49,58 @@ impl Cache {
         digest: Digest,
         compile: impl FnOnce() -> wasmtime::Result<Component>,
     ) -> wasmtime::Result<Component> {
-        let path = self.directory.join(format!("{digest}-{}.cwasm", self.engine_hash));
-        if let Some(component) = load(engine, &path) {
+        let name = format!("{digest}-{}.cwasm", self.engine_hash);
+        if let Some(component) = self.load(engine, &name) {
             return Ok(component);
         }
         let component = compile()?;
-        if let Err(error) = component.serialize().map_err(io::Error::other).and_then(|code| self.store(&path, &code)) {
-            tracing::warn!(path = %path.display(), %error, "compiled component could not be cached; it is compiled again at the next start");
+        if let Err(error) = component.serialize().map_err(io::Error::other).and_then(|code| self.store(&name, &code)) {
+            tracing::warn!(%name, %error, "compiled component could not be cached; it is compiled again at the next start");
         }
         Ok(component)
     }
 
-    fn store(&self, path: &Path, code: &[u8]) -> io::Result<()> {
+    fn store(&self, name: &str, code: &[u8]) -> io::Result<()> {
         create_private(&self.directory)?;
-        // The hash last: a file without one, or with that of another file, does not count.
-        replace(path, code)?;
-        replace(&path.with_extension("sha256"), hex(&Sha256::digest(code)).as_bytes())
+        replace(&self.directory.join(name), &[&self.key.sign(name, code), code])
     }
-}
 
-fn load(engine: &Engine, path: &Path) -> Option<Component> {
-    let expected = fs::read_to_string(path.with_extension("sha256")).ok()?;
-    let code = fs::read(path).ok()?;
-    if hex(&Sha256::digest(&code)) != expected.trim() {
-        tracing::warn!(path = %path.display(), "cached component is damaged; it is compiled again");
-        return None;
+    fn load(&self, engine: &Engine, name: &str) -> Option<Component> {
+        let entry = fs::read(self.directory.join(name)).ok()?;
+        let code = self.signed(name, &entry);
+        if code.is_none() {
+            tracing::warn!(%name, "cached component is damaged or not of our making; it is compiled again");
+        }
+        deserialize(engine, code?).inspect_err(|error| tracing::debug!(%error, "cached component does not fit; it is compiled again")).ok()
     }
-    deserialize(engine, &code).inspect_err(|error| tracing::debug!(%error, "cached component does not fit; it is compiled again")).ok()
+
+    /// The code of an entry that we have signed.
+    fn signed<'a>(&self, name: &str, entry: &'a [u8]) -> Option<&'a [u8]> {
+        let (mac, code) = entry.split_at_checked(MAC_BYTES)?;
+        self.key.has_signed(mac, name, code).then_some(code)
+    }
 }
 
 #[expect(unsafe_code, reason = "wasmtime trusts compiled code, so loading it is unsafe by nature")]
 fn deserialize(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
-    // SAFETY: the bytes were written by `Component::serialize`: they lie in a directory that only this user can write to, under a name
-    // of our making, and have the hash that was stored with them, so they are neither foreign nor torn. They are hashed and executed
-    // from the same memory, so nobody can exchange them in between.
+    // SAFETY: the bytes were written by `Component::serialize` of the engine that the name of their file tells: they carry a signature for that
+    // name with a key that only this user can read, so they are neither foreign nor torn nor those of another component. They are checked and
+    // executed from the same memory, so nobody can exchange them in between.
     unsafe { Component::deserialize(engine, code) }
 }
 
-#[cfg(unix)]
 fn create_private(directory: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
     fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
 }
 
-#[cfg(not(unix))]
-fn create_private(directory: &Path) -> io::Result<()> {
-    fs::create_dir_all(directory)
-}
-
 /// Writes a file so that readers see the old or the new content, never a part.
-fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+fn replace(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(format!(".{}.tmp", std::process::id()));
     let beside = PathBuf::from(beside);
     let mut file = fs::File::create(&beside)?;
-    file.write_all(content)?;
+    parts.iter().try_for_each(|part| file.write_all(part))?;
     fs::rename(&beside, path)
 }
 

@@ -23,8 +23,8 @@ use crate::{
 pub struct RuntimeSettings {
     /// What each guest may use.
     pub limits: Limits,
-    /// Where compiled components are kept; none: they are compiled at every start. What lies there is executed, so it must belong to
-    /// the user alone.
+    /// Where compiled components are kept; none: they are compiled at every start. What lies there is executed, so each file is signed with a key
+    /// that lies beside the directory (`<cache_dir>.key`, for the user alone), and counts only if its signature holds.
     pub cache_dir: Option<PathBuf>,
     /// Most instances at once; addresses for them are reserved (not memory) at the start. Default: 1,000.
     pub pooled_instances: u32,
@@ -62,7 +62,7 @@ impl Runtime {
     pub fn new(settings: RuntimeSettings) -> Result<Self, Error> {
         let engine = Engine::new(&config(&settings)).map_err(|error| Error::Engine(error.into()))?;
         let ticker = Ticker::start(&engine, settings.limits.yield_interval).map_err(|error| Error::Engine(error.into()))?;
-        let cache = settings.cache_dir.map(|directory| Cache::new(directory, &engine));
+        let cache = settings.cache_dir.and_then(|directory| Cache::open(directory, &engine));
         let RuntimeSettings { limits, pooled_instances, random_seed, .. } = settings;
         Ok(Self { inner: Arc::new(Inner { engine, ticker, limits: Arc::new(limits), pooled_instances, random_seed, cache }) })
     }

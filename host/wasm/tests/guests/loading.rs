@@ -1,6 +1,11 @@
 //! What happens to a component before it runs: inspection, refused imports, the compile cache.
 
-use millstream_wasm::{Error, Limits, Runtime, RuntimeSettings, World, encode, inspect};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use millstream_wasm::{Descriptor, Error, Limits, Runtime, RuntimeSettings, World, encode, inspect};
 
 use crate::{
     context, contract, load, process,
@@ -81,37 +86,80 @@ fn encoding_refuses_what_the_contract_does_not_have() {
     assert!(error.to_string().contains("sockets"), "{error}");
 }
 
+/// What a runtime with a cache there makes of a component.
+async fn described(cache: &Path, bytes: &Arc<[u8]>) -> Descriptor {
+    let settings = RuntimeSettings { limits: crate::limits(), cache_dir: Some(cache.to_owned()), pooled_instances: 2, random_seed: 0 };
+    let component = Runtime::new(settings).expect("a runtime").load(bytes.clone(), "puppet.wasm").await.expect("loads");
+    component.operator(context()).await.expect("starts").describe().await.expect("describes")
+}
+
+/// The only file of a cache.
+fn cached(cache: &Path) -> PathBuf {
+    let files: Vec<PathBuf> = std::fs::read_dir(cache).expect("made").map(|entry| entry.expect("readable").path()).collect();
+    let [path] = &files[..] else { panic!("one file: {files:?}") };
+    path.clone()
+}
+
 #[tokio::test]
 async fn compiled_code_is_cached_and_damaged_code_is_never_run() {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let cached = || RuntimeSettings {
-        limits: crate::limits(),
-        cache_dir: Some(directory.path().join("cache")),
-        pooled_instances: 2,
-        random_seed: 0,
-    };
+    let cache = directory.path().join("cache");
     let bytes = Puppet::silent().component();
-    let run = || async {
-        let component = Runtime::new(cached()).expect("a runtime").load(bytes.clone(), "puppet.wasm").await.expect("loads");
-        let mut instance = component.operator(context()).await.expect("starts");
-        instance.describe().await.expect("describes")
-    };
-    let first = run().await;
-    let code = || {
-        let files = std::fs::read_dir(directory.path().join("cache")).expect("made").map(|entry| entry.expect("readable").path());
-        files.filter(|path| path.extension().is_some_and(|extension| extension == "cwasm")).collect::<Vec<_>>()
-    };
-    let [path] = &code()[..] else { panic!("one file: {:?}", code()) };
-    let written = std::fs::metadata(path).expect("there").modified().expect("a time");
-    assert_eq!(run().await, first);
-    assert_eq!(std::fs::metadata(path).expect("there").modified().expect("a time"), written, "taken, not written again");
+    let first = described(&cache, &bytes).await;
+    let path = cached(&cache);
+    let whole = std::fs::read(&path).expect("there");
+    let written = std::fs::metadata(&path).expect("there").modified().expect("a time");
+    assert_eq!(described(&cache, &bytes).await, first);
+    assert_eq!(std::fs::metadata(&path).expect("there").modified().expect("a time"), written, "taken, not written again");
 
-    let mut damaged = std::fs::read(path).expect("there");
-    let middle = damaged.len() / 2;
-    damaged[middle] ^= 0xff;
-    std::fs::write(path, &damaged).expect("writable");
-    assert_eq!(run().await, first);
-    assert_ne!(std::fs::read(path).expect("there"), damaged, "compiled again");
+    for at in [0, 31, 32, whole.len() / 2, whole.len() - 1] {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 0x80;
+        std::fs::write(&path, &damaged).expect("writable");
+        assert_eq!(described(&cache, &bytes).await, first);
+        assert_ne!(std::fs::read(&path).expect("there"), damaged, "compiled again: byte {at}");
+    }
+    for length in [0, 31, 32, whole.len() - 1] {
+        std::fs::write(&path, &whole[..length]).expect("writable");
+        assert_eq!(described(&cache, &bytes).await, first);
+        assert!(std::fs::read(&path).expect("there").len() > length, "compiled again: {length} bytes");
+    }
+}
+
+/// Who may write to the cache still cannot have us run what was not compiled here: the key lies elsewhere, and a signature holds for its name only.
+#[tokio::test]
+async fn compiled_code_that_was_planted_is_never_run() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let (ours, theirs, other) = (directory.path().join("ours"), directory.path().join("theirs"), directory.path().join("other"));
+    let good = Puppet::silent().component();
+    let evil = Puppet { describe: puppet::trap(), ..Puppet::silent() }.component();
+    let first = described(&ours, &good).await;
+    let path = cached(&ours);
+
+    // The same component, compiled by the same engine, but signed with another key.
+    assert_eq!(described(&theirs, &good).await, first);
+    assert_eq!(cached(&theirs).file_name(), path.file_name());
+    let foreign = std::fs::read(cached(&theirs)).expect("there");
+    std::fs::write(&path, &foreign).expect("writable");
+    assert_eq!(described(&ours, &good).await, first);
+    assert_ne!(std::fs::read(&path).expect("there"), foreign, "compiled again");
+
+    // Our own signature, but of another component.
+    std::fs::copy(directory.path().join("ours.key"), directory.path().join("other.key")).expect("there");
+    let settings = RuntimeSettings { limits: crate::limits(), cache_dir: Some(other.clone()), pooled_instances: 2, random_seed: 0 };
+    Runtime::new(settings).expect("a runtime").load(evil, "evil.wasm").await.expect("loads");
+    std::fs::copy(cached(&other), &path).expect("writable");
+    assert_eq!(described(&ours, &good).await, first, "the other component would trap");
+}
+
+/// Without a key nothing in the cache can be trusted, and nothing is written there.
+#[tokio::test]
+async fn without_a_key_components_are_compiled_and_not_cached() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let cache = directory.path().join("cache");
+    std::fs::create_dir_all(directory.path().join("cache.key/occupied")).expect("writable");
+    described(&cache, &Puppet::silent().component()).await;
+    assert!(!cache.exists());
 }
 
 #[tokio::test]
@@ -133,7 +181,7 @@ async fn an_instance_without_a_pool_works_the_same() {
     let component = runtime.load(Puppet::silent().component(), "puppet.wasm").await.expect("loads");
     let mut instance = component.operator(context()).await.expect("starts");
     let schema = [crate::input(&[])];
-    let plan = std::sync::Arc::new(instance.plan(&serde_json::json!({}), &schema).await.expect("plans"));
+    let plan = Arc::new(instance.plan(&serde_json::json!({}), &schema).await.expect("plans"));
     instance.open(&serde_json::json!({}), &schema, plan).await.expect("opens");
     process(&mut instance, rows(3)).await.expect("answers");
 }
