@@ -274,6 +274,14 @@ pub trait Sink: Send + Sync {
         Ok(())
     }
 
+    /// What a finished job has published, as a source that reads it, in an order that does not change; none: this sink cannot read it back.
+    ///
+    /// # Errors
+    /// What was published is not there.
+    fn published(&self) -> Result<Option<Arc<dyn Source>>, OperatorError> {
+        Ok(None)
+    }
+
     /// The most parallel writers it can have; none: any number.
     fn parallelism_max(&self) -> Option<u32> {
         None

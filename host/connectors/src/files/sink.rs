@@ -11,16 +11,16 @@ use arrow_schema::{Schema, SchemaRef};
 use async_trait::async_trait;
 use millstream_engine::{
     clock::Clock,
-    connector::{ConnectorRequest, Guarantee, SettingsProblem, Sink, SinkConnector, SinkContext, SinkWriter},
+    connector::{ConnectorRequest, Guarantee, SettingsProblem, Sink, SinkConnector, SinkContext, SinkWriter, Source, SourceConnector as _},
     operator::OperatorError,
 };
 use millstream_model::{Batch, ids::CheckpointId};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
-    FileFormat, SinkSettings,
+    FileFormat, FilesSource, SinkSettings,
     names::{Hiding, PartName, escaped},
     part::{Part, PartFormat},
     target::{Remembered, Staged, Target, sync_directories},
@@ -31,6 +31,7 @@ use crate::{
         csv,
         encode::{written_columns, written_schema},
         ndjson,
+        text::RECORD_BYTES_LIMIT,
     },
     settings::{problem, read},
 };
@@ -73,11 +74,13 @@ impl SinkConnector for FilesSink {
             }
         };
         let directory = request.base_directory.join(&settings.path);
+        let clock = request.clock.clone();
+        let read_back = settings.by.is_empty().then(|| ReadBack { directory: directory.clone(), settings: read_back(&settings), clock });
         let target = Target::new(directory, settings.overwrite, tag(request.state_directory));
         let rolling =
             Rolling { rows: settings.roll_rows, bytes: settings.roll_bytes, after_ms: settings.roll_after.map(|after| after.as_ms()) };
         let layout = Layout { target, format, schema, part_schema, by, kept, rolling, clock: request.clock };
-        Ok(Arc::new(Files { layout: Arc::new(layout), prepared: OnceCell::new() }))
+        Ok(Arc::new(Files { layout: Arc::new(layout), prepared: OnceCell::new(), read_back }))
     }
 }
 
@@ -168,6 +171,44 @@ struct Files {
     layout: Arc<Layout>,
     /// The directory is looked at once, before any subtask writes.
     prepared: OnceCell<()>,
+    /// How its parts are read; none: directories hold some of the columns.
+    read_back: Option<ReadBack>,
+}
+
+/// How the parts are read.
+struct ReadBack {
+    directory: PathBuf,
+    /// Of the source.
+    settings: Value,
+    clock: Arc<dyn Clock>,
+}
+
+/// The settings of a source that reads what a sink with these settings writes.
+fn read_back(settings: &SinkSettings) -> Value {
+    let mut source = json!({ "path": "part-*", "format": settings.format.extension(), "max-record-bytes": RECORD_BYTES_LIMIT });
+    if settings.format == FileFormat::Csv {
+        source["header"] = settings.header.unwrap_or(true).into();
+        source["delimiter"] = char::from(settings.delimiter.map_or(b',', |delimiter| delimiter.0)).to_string().into();
+    }
+    source
+}
+
+impl ReadBack {
+    fn source(&self, id: &str, schema: SchemaRef) -> Result<Arc<dyn Source>, OperatorError> {
+        let planned = FilesSource.plan(ConnectorRequest {
+            id,
+            settings: &self.settings,
+            base_directory: self.directory.clone(),
+            declared_schema: Some(schema),
+            input: None,
+            clock: self.clock.clone(),
+            state_directory: None,
+        });
+        planned.map_err(|problems| {
+            let what: Vec<String> = problems.into_iter().map(|problem| problem.message).collect();
+            OperatorError::outside(format!("the parts in `{}` cannot be read: {}", self.directory.display(), what.join("; ")))
+        })
+    }
 }
 
 impl Files {
@@ -185,6 +226,10 @@ impl Sink for Files {
 
     fn guarantee(&self) -> Guarantee {
         Guarantee::ExactlyOnce
+    }
+
+    fn published(&self) -> Result<Option<Arc<dyn Source>>, OperatorError> {
+        self.read_back.as_ref().map(|read_back| read_back.source("results", self.layout.part_schema.clone())).transpose()
     }
 
     async fn recover(&self, staged: &[Value]) -> Result<(), OperatorError> {

@@ -230,6 +230,13 @@ impl JobSpec {
         &self.problems
     }
 
+    /// Adds a mistake in the value at a dotted path, or where its nearest ancestor is; `plan` reports it with its own.
+    pub fn note(&mut self, path: &str, message: &str, help: Option<String>) {
+        let pointer = self.document.resolve("", path);
+        let (line, column) = self.document.position(&pointer, document::Side::Value);
+        self.problems.push(Problem { line, column, path: path.to_owned(), message: message.to_owned(), help });
+    }
+
     /// The name of the file, for messages.
     pub fn file(&self) -> &str {
         &self.document.file

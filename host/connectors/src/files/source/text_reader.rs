@@ -71,6 +71,9 @@ enum Step {
 impl TextReader {
     pub fn open(file: OpenFile, position: Option<&Value>) -> Result<Self, OperatorError> {
         let resume = file.position(position)?.filter(|position: &Position| position.offset > 0);
+        if resume.is_some_and(|position| position.record > position.offset) {
+            return Err(OperatorError::user(format!("the position of {} is not one of a file: a record has bytes", file.split)));
+        }
         let opened = File::open(&file.detail.path).map_err(|error| file.cannot_open(error))?;
         let compression = file.shared.compression(&file.listed());
         let content = compression.reader(opened).map_err(|error| file.cannot_open(error))?;
