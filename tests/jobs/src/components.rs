@@ -79,3 +79,18 @@ fn encode(project: &Path, target: &Path) {
     std::io::Write::write_all(&mut beside, &encoded.bytes).expect("a writable project");
     beside.persist(component).expect("a file can be renamed within its directory");
 }
+
+/// The library that makes a disk faulty for the process that it is preloaded into (`tests/faulty-disk`).
+pub fn faulty_disk() -> PathBuf {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.current_dir(repository()).args(["build", "--package", "millstream-faulty-disk", "--message-format", "json-render-diagnostics"]);
+    let output = cargo.stderr(std::process::Stdio::inherit()).output().expect("cargo runs");
+    assert!(output.status.success(), "the library compiles");
+    let messages = String::from_utf8(output.stdout).expect("cargo writes UTF-8");
+    let library = messages.lines().find_map(|line| {
+        let message: serde_json::Value = serde_json::from_str(line).ok()?;
+        let names = message["filenames"].as_array()?;
+        names.iter().filter_map(|name| name.as_str()).find(|name| name.ends_with("faulty_disk.so")).map(PathBuf::from)
+    });
+    library.expect("cargo made the library")
+}

@@ -3,14 +3,9 @@
 //!
 //! The writes of the real process fail at the real calls (`tests/faulty-disk`).
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{collections::BTreeMap, fs, path::Path};
 
-use millstream_job_tests::components::repository;
+use millstream_job_tests::components;
 use serde_json::Value;
 
 use crate::binary::{Ended, Place, ended, is_soak};
@@ -31,21 +26,6 @@ operators:
 sinks:
   out: { input: sums, files: { path: out, format: ndjson } }
 ";
-
-/// What is preloaded.
-fn faulty_disk() -> PathBuf {
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.current_dir(repository()).args(["build", "--package", "millstream-faulty-disk", "--message-format", "json-render-diagnostics"]);
-    let output = cargo.stderr(std::process::Stdio::inherit()).output().unwrap();
-    assert!(output.status.success());
-    let messages = String::from_utf8(output.stdout).unwrap();
-    let library = messages.lines().find_map(|line| {
-        let message: Value = serde_json::from_str(line).ok()?;
-        let names = message["filenames"].as_array()?;
-        names.iter().filter_map(|name| name.as_str()).find(|name| name.ends_with("faulty_disk.so")).map(PathBuf::from)
-    });
-    library.expect("cargo made the library")
-}
 
 /// The sums of every window, by arithmetic.
 fn expected() -> BTreeMap<(i64, i64), (i64, i64)> {
@@ -111,7 +91,7 @@ fn fails_from(library: &Path, first: u64, errno: u32, named: &str) -> bool {
 }
 
 fn fails_at_every_write(errno: u32, named: &str) {
-    let library = faulty_disk();
+    let library = components::faulty_disk();
     let step = if is_soak() { 1 } else { 17 };
     let (mut first, mut tried) = (1, 0);
     while fails_from(&library, first, errno, named) {
