@@ -95,7 +95,7 @@ async fn list(directory: &Path, json: bool) -> Result<Exit, Failure> {
         let with_decision = |(number, facts): &(u64, Result<Facts, Failure>)| {
             let mut value = match facts {
                 Ok(facts) => serde_json::to_value(facts).expect("facts have string keys only"),
-                Err(failure) => serde_json::json!({ "number": number, "problems": failure.problems }),
+                Err(failure) => serde_json::json!({ "number": number, "problems": failure.told.problems }),
             };
             value["committed"] = (Some(*number) == last).into();
             value
@@ -111,7 +111,7 @@ async fn list(directory: &Path, json: bool) -> Result<Exit, Failure> {
         let facts = match facts {
             Ok(facts) => facts,
             Err(failure) => {
-                let problem = failure.problems.first().map_or("", |problem| problem.message.as_str());
+                let problem = failure.told.problems.first().map_or("", |problem| problem.message.as_str());
                 return [number.to_string(), String::new(), String::new(), String::new(), problem.to_owned()];
             }
         };
@@ -211,6 +211,6 @@ async fn examine(what: String, kept: Result<Kept, Failure>, damage: &mut Vec<Str
             let findings = files::verify(&*kept.storage, &kept.files_prefix, &kept.manifest).await;
             damage.extend(findings.into_iter().map(|finding| format!("{what}: {}", finding.error)));
         }
-        Err(failure) => damage.extend(failure.problems.into_iter().map(|problem| format!("{what}: {}", problem.message))),
+        Err(failure) => damage.extend(failure.told.problems.into_iter().map(|problem| format!("{what}: {}", problem.message))),
     }
 }

@@ -133,7 +133,7 @@ fn guests() -> Check {
     match machine::component_runtime(machine::INSTANCES_TO_RUN) {
         Ok(_) => Check::good("WebAssembly engine", "starts, with room for its guests"),
         Err(failure) => {
-            let causes: Vec<_> = failure.problems.iter().flat_map(|problem| problem.causes.clone()).collect();
+            let causes: Vec<_> = failure.told.problems.iter().flat_map(|problem| problem.causes.clone()).collect();
             let fix = "guests need address space (not memory): lift `ulimit -v` or the limit of the container".to_owned();
             Check { name: "WebAssembly engine", status: Status::Missing, found: causes.join("; "), fix: Some(fix) }
         }

@@ -1,5 +1,7 @@
 //! From a job file to a planned job: what `run`, `validate` and `explain` have in common.
 
+mod references;
+
 use std::{
     fs,
     num::NonZeroU32,
@@ -19,7 +21,10 @@ use millstream_engine::{
 use millstream_model::ids::TenantId;
 use serde_json::Value;
 
-use crate::report::{Exit, Failure};
+use crate::{
+    report::{Exit, Failure},
+    terminal,
+};
 
 /// Which job, and what is different from its file.
 #[derive(clap::Args)]
@@ -58,8 +63,18 @@ pub async fn plan(
     let text = fs::read_to_string(file).map_err(|error| unreadable(file, &error))?;
     let name = file.display().to_string();
     let connectors = connectors();
-    let spec = JobSpec::parse_with(&name, &text, &replaced(arguments), &connectors).map_err(|problems| failure(problems, file, &text))?;
     let base_directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let read = |replaced: &[(String, Value)]| {
+        JobSpec::parse_with(&name, &text, replaced, &connectors).map_err(|problems| failure(problems, file, &text))
+    };
+    let mut replaced = replaced(arguments);
+    let spec = read(&replaced)?;
+    let references = references::resolve(spec.value(), base_directory);
+    // Before anything is said that could hold one of them.
+    terminal::HIDDEN.hide(&name, &references);
+    replaced.extend(references.replacements(spec.value()));
+    let mut spec = read(&replaced)?;
+    references.tell(&mut spec);
     let environment = Environment { base_directory, components, clock: Arc::new(SystemClock) };
     let options = PlanOptions { tenant: TenantId::local(), parallelism: cores(), state_directory };
     let plan = plan::plan(&spec, &connectors, &environment, &options).await.map_err(|problems| failure(problems, file, &text))?;

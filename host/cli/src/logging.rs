@@ -11,6 +11,8 @@ use tracing_subscriber::{
     EnvFilter, Layer as _, filter::LevelFilter, fmt::MakeWriter, layer::SubscriberExt as _, util::SubscriberInitExt as _,
 };
 
+use crate::terminal;
+
 /// The progress display; log lines are written above it.
 pub static DISPLAY: LazyLock<MultiProgress> = LazyLock::new(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr()));
 
@@ -56,6 +58,7 @@ impl Write for Line {
 impl Drop for Line {
     fn drop(&mut self) {
         // Nobody is left to tell when standard error is closed.
-        let _ = DISPLAY.suspend(|| io::stderr().write_all(&self.0));
+        let line = terminal::HIDDEN.redact(&String::from_utf8_lossy(&self.0));
+        let _ = DISPLAY.suspend(|| io::stderr().write_all(line.as_bytes()));
     }
 }

@@ -52,7 +52,7 @@ use crate::{
 fn main() -> ExitCode {
     let cli = Cli::parse();
     terminal::set_colors(cli.color);
-    let logs = Logs::new(Arc::new(SystemClock));
+    let logs = Logs::new(Arc::new(SystemClock), terminal::HIDDEN.clone());
     logging::start(&cli.log, matches!(cli.command, Command::Serve(_)).then(|| logs.clone()));
     let json = cli.command.wants_json();
     match execute(cli.command, logs) {
@@ -84,6 +84,7 @@ fn execute(command: Command, logs: Logs) -> Result<Exit, Failure> {
         Command::Rollback(arguments) => swap::rollback(arguments),
         Command::Logs(arguments) => streams::logs(arguments),
         Command::Tail(arguments) => streams::tail(arguments),
+        Command::Results(arguments) => streams::results(arguments),
         Command::Events(arguments) => streams::events(arguments),
         Command::Token(arguments) => tokens::token(arguments),
         Command::Secret(arguments) => tokens::secret(arguments),

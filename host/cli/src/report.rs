@@ -35,6 +35,14 @@ impl Exit {
         }
     }
 
+    /// What kind of failure ends a process so.
+    fn kind(self) -> ErrorKind {
+        match self {
+            Self::Invalid => ErrorKind::Invalid,
+            Self::Done | Self::Failed | Self::Interrupted | Self::Terminated => ErrorKind::Unavailable,
+        }
+    }
+
     /// What a failure of this kind means for the process.
     pub fn of(kind: ErrorKind) -> Self {
         match kind {
@@ -50,41 +58,44 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Why a command did not succeed.
+/// Why a command did not succeed: what the service and the commands share, and how the process ends.
 #[derive(Debug)]
 pub struct Failure {
     /// How the process ends.
     pub exit: Exit,
-    /// Everything that is wrong; at least one.
-    pub problems: Vec<Problem>,
+    /// Everything that is wrong.
+    pub told: failure::Failure,
 }
 
 impl Failure {
     /// A failure with one cause.
     pub fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, problems: vec![Problem { message: message.into(), ..Problem::default() }] }
+        Self { exit, told: failure::Failure::new(exit.kind(), message) }
     }
 
     /// A failure that an error explains: its message, then its chain of causes.
     pub fn from_error(exit: Exit, error: &(dyn Error + 'static)) -> Self {
-        Self::new(exit, error.to_string()).with_causes(error.source())
+        Self { exit, told: failure::Failure::from_error(exit.kind(), error) }
+    }
+
+    /// Several things that are wrong; at least one.
+    pub fn of(exit: Exit, problems: Vec<Problem>) -> Self {
+        Self { exit, told: failure::Failure { kind: exit.kind(), problems } }
     }
 
     /// Adds an error and its causes below the message.
     pub fn because(self, error: &(dyn Error + 'static)) -> Self {
-        self.with_causes(Some(error))
+        Self { told: self.told.because(error), ..self }
     }
 
     /// Adds how to put it right.
-    pub fn fix(mut self, fix: impl Into<String>) -> Self {
-        self.last().fix = Some(fix.into());
-        self
+    pub fn fix(self, fix: impl Into<String>) -> Self {
+        Self { told: self.told.fix(fix), ..self }
     }
 
     /// Adds the file it is about.
-    pub fn in_file(mut self, file: impl Into<PathBuf>) -> Self {
-        self.last().file = Some(file.into());
-        self
+    pub fn in_file(self, file: impl Into<PathBuf>) -> Self {
+        Self { told: self.told.in_file(file), ..self }
     }
 
     /// Writes it to standard error.
@@ -92,29 +103,12 @@ impl Failure {
         terminal::note(&if json { self.to_json() } else { self.to_text() });
     }
 
-    fn with_causes(mut self, first: Option<&(dyn Error + 'static)>) -> Self {
-        let mut next = first;
-        while let Some(error) = next {
-            let message = error.to_string();
-            let problem = self.last();
-            if problem.message != message && problem.causes.last() != Some(&message) {
-                problem.causes.push(message);
-            }
-            next = error.source();
-        }
-        self
-    }
-
-    fn last(&mut self) -> &mut Problem {
-        self.problems.last_mut().expect("a failure has at least one problem")
-    }
-
     fn to_json(&self) -> String {
-        serde_json::json!({ "exit-code": self.exit.code(), "problems": self.problems }).to_string()
+        serde_json::json!({ "exit-code": self.exit.code(), "problems": self.told.problems }).to_string()
     }
 
     fn to_text(&self) -> String {
-        self.problems.iter().map(problem_text).collect()
+        self.told.problems.iter().map(problem_text).collect()
     }
 }
 
@@ -159,7 +153,7 @@ fn place(problem: &Problem) -> String {
 
 impl From<failure::Failure> for Failure {
     fn from(failure: failure::Failure) -> Self {
-        Self { exit: Exit::of(failure.kind), problems: failure.problems }
+        Self { exit: Exit::of(failure.kind), told: failure }
     }
 }
 
@@ -188,12 +182,5 @@ mod tests {
           because: of `files`
           fix: did you mean `path`?
         ");
-    }
-
-    #[test]
-    fn a_chain_of_errors_is_printed_without_repetition() {
-        let error = std::io::Error::other(std::io::Error::other("disk full"));
-        let failure = Failure::new(Exit::Failed, "`x` cannot be written").because(&error);
-        assert_eq!(failure.problems[0].causes, ["disk full"]);
     }
 }

@@ -208,7 +208,7 @@ async fn list(of: &OfJob) -> Result<Exit, Failure> {
     if of.json {
         let shown = |(kept, name): &(Result<Kept, Failure>, String)| match kept {
             Ok(kept) => json!({ "name": name, "savepoint": kept.facts() }),
-            Err(failure) => json!({ "name": name, "problems": failure.problems }),
+            Err(failure) => json!({ "name": name, "problems": failure.told.problems }),
         };
         terminal::print(&serde_json::Value::from(found.iter().map(shown).collect::<Vec<_>>()).to_string());
         return Ok(Exit::Done);
@@ -219,7 +219,7 @@ async fn list(of: &OfJob) -> Result<Exit, Failure> {
     }
     let row = |(kept, name): &(Result<Kept, Failure>, String)| match kept.as_ref().map(Kept::facts) {
         Ok(facts) => [name.clone(), facts.created.clone(), facts.job.clone(), facts.number.to_string(), terminal::size(facts.bytes)],
-        Err(failure) => [name.clone(), failure.problems[0].message.clone(), String::new(), String::new(), String::new()],
+        Err(failure) => [name.clone(), failure.told.problems[0].message.clone(), String::new(), String::new(), String::new()],
     };
     let rows: Vec<_> = found.iter().map(row).collect();
     terminal::print(&terminal::table(["NAME", "TAKEN", "JOB", "CHECKPOINT", "SIZE"], &rows));

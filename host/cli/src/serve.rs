@@ -11,7 +11,7 @@ use std::{
 };
 
 use millstream_server::{
-    components::compile,
+    components::{compile, pull::Registry},
     failure,
     logs::Logs,
     report::Report,
@@ -63,6 +63,9 @@ pub struct Arguments {
     /// Where relative paths of job files start [default: DIR/files].
     #[arg(long, value_name = "DIR")]
     files: Option<PathBuf>,
+    /// A registry that components may be pulled from, as https://HOST; again for each. Without: none.
+    #[arg(long, value_name = "URL", env = "MILLSTREAM_REGISTRY", value_delimiter = ',')]
+    registry: Vec<String>,
     /// Instances of components at once, over all jobs.
     #[arg(long, value_name = "N", default_value_t = 4_000)]
     instances: u32,
@@ -133,10 +136,12 @@ fn settings(arguments: &Arguments, logs: Logs, data: &tokio::runtime::Handle) ->
             memory_bytes: arguments.compile_memory << 20,
             cpu: Duration::from_secs(arguments.compile_cpu),
         },
+        registries: arguments.registry.iter().map(|url| Registry::parse(url)).collect::<Result<_, _>>()?,
         parallelism: cores.unwrap_or(NonZeroU32::MIN),
         data: data.clone(),
         connectors: connectors(),
         logs,
+        hidden: terminal::HIDDEN.clone(),
         crash: crash_points()?,
     })
 }

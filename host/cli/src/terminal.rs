@@ -1,9 +1,14 @@
 //! What is written where. Colours appear only on a terminal (or when asked for), and a reader that has left is not an error.
 
-use std::io::{self, Write};
+use std::{
+    borrow::Cow,
+    io::{self, Write},
+    sync::LazyLock,
+};
 
 use anstyle::{AnsiColor, Style};
 use clap::ValueEnum;
+use millstream_server::references::Hidden;
 pub use millstream_server::text::{size, time};
 
 /// When to use colours.
@@ -27,6 +32,9 @@ pub const GOOD: Style = AnsiColor::Green.on_default().bold();
 pub const STRONG: Style = Style::new().bold();
 /// What matters less.
 pub const FAINT: Style = Style::new().dimmed();
+
+/// What this process does not say: not in results, nor in notes and log lines, nor to who asks a running job.
+pub static HIDDEN: LazyLock<Hidden> = LazyLock::new(Hidden::default);
 
 /// Decides about colours for the whole process.
 pub fn set_colors(colors: Colors) {
@@ -83,7 +91,20 @@ pub fn table<const N: usize>(header: [&str; N], rows: &[[String; N]]) -> String 
     text
 }
 
+/// A text, or a JSON object, without what is hidden.
+pub fn sayable(text: &str) -> Cow<'_, str> {
+    if HIDDEN.is_empty() {
+        return Cow::Borrowed(text);
+    }
+    // A number must stay one, whatever is hidden, so only the texts of an object are looked at.
+    match serde_json::from_str(text) {
+        Ok(value @ serde_json::Value::Object(_)) => Cow::Owned(HIDDEN.redact_value(value).to_string()),
+        _ => Cow::Owned(HIDDEN.redact(text)),
+    }
+}
+
 fn write_all(to: &mut impl Write, text: &str) -> io::Result<()> {
+    let text = sayable(text);
     to.write_all(text.as_bytes())?;
     if !text.ends_with('\n') {
         to.write_all(b"\n")?;

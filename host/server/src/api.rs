@@ -9,12 +9,14 @@ use serde_json::Value;
 
 pub use crate::{
     catalogue::objects::{AuditRecord, ComponentPhase, Desired, Origin, Scope, Start},
+    components::{Progress, Stage},
     events::Event,
     failure::Problem,
     jobs::{
         observed::{Observed, Phase},
         savepoints::SavepointView,
         swap::{Replacement, SwapReport, Wanted as SwapRequest},
+        tag_swap::{JobSwap, Outcome as TagSwapOutcome, TagSwap, TagWanted as TagSwapRequest},
     },
     logs::Line,
     report::Report,
@@ -172,6 +174,29 @@ pub struct ComponentVersion {
     /// How far it is, and what it is.
     #[serde(flatten)]
     pub phase: ComponentPhase,
+    /// How far the compiler is; only while it is being compiled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Progress>,
+}
+
+/// A component of an OCI registry.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct PullRequest {
+    /// HOST/REPOSITORY@sha256:DIGEST, of a registry that the service may ask.
+    pub reference: String,
+    /// A secret that is USER:PASSWORD; none: the registry lets everybody in.
+    #[serde(default)]
+    pub secret: Option<String>,
+}
+
+/// How a component is looked at.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct VersionQuery {
+    /// For how long the answer may wait until it is compiled, in seconds. Default: 0.
+    #[schemars(range(max = 120))]
+    pub wait: Option<u64>,
 }
 
 /// How a component is pushed.
@@ -354,6 +379,20 @@ pub struct StateEntries {
     pub at_ms: i64,
     /// `key`, `value`, and `map-key` or `index`.
     pub entries: Vec<Value>,
+}
+
+/// Which rows of a finished job.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ResultsQuery {
+    /// The sink; none: the only one that can be read back.
+    pub sink: Option<String>,
+    /// Rows, at most: 1 to 10,000. A page of large rows has fewer. Default: 100.
+    #[schemars(range(min = 1, max = 10000))]
+    pub limit: Option<usize>,
+    /// `next` of the page before.
+    #[schemars(regex(pattern = "^[0-9a-f]{2,1000}$"))]
+    pub cursor: Option<String>,
 }
 
 /// Which log lines.

@@ -120,6 +120,8 @@ impl fmt::Display for Failure {
     }
 }
 
+impl Error for Failure {}
+
 impl From<millstream_storage::Error> for Failure {
     fn from(error: millstream_storage::Error) -> Self {
         Self::from_error(error.kind(), &error)

@@ -1,7 +1,7 @@
 //! The service, and what it shares with the command line.
 //!
 //! Shared: [`place`] (a job directory), [`kept`] (its checkpoints), [`savepoint`], [`backups`], [`state`] (typed reads), [`report`] (what a component is),
-//! and [`failure`], in which all of them and the service say what went wrong.
+//! [`references`] (what job files refer to, and keep to themselves), and [`failure`], in which all of them and the service say what went wrong.
 //!
 //! The service, from the bottom up, each on those before it: [`catalogue`] (what there is, durably) → [`token`] (who may ask), [`components`] (what was
 //! pushed) → [`jobs`] (what is asked of jobs: decided, written down, done) with [`events`] and [`logs`] for those who watch → [`http`] (the API, whose
@@ -23,7 +23,10 @@ pub mod kept;
 pub mod logs;
 pub mod place;
 pub mod random;
+pub mod references;
 pub mod report;
+pub mod results;
+mod rows;
 pub mod savepoint;
 pub mod serve;
 pub mod state;

@@ -17,6 +17,8 @@ use tracing::{
 };
 use tracing_subscriber::{Layer, layer::Context};
 
+use crate::references::Hidden;
+
 /// Lines that are kept of each job.
 const KEPT: usize = 1_000;
 /// Jobs whose lines are kept.
@@ -42,10 +44,11 @@ pub struct Line {
     pub message: String,
 }
 
-/// The lines of all jobs. Cheap to clone.
+/// The lines of all jobs, without what is hidden. Cheap to clone.
 #[derive(Clone)]
 pub struct Logs {
     clock: Arc<dyn Clock>,
+    hidden: Hidden,
     kept: Arc<Mutex<Kept>>,
     newest: watch::Sender<u64>,
 }
@@ -58,8 +61,8 @@ struct Kept {
 
 impl Logs {
     /// No line yet.
-    pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, kept: Arc::default(), newest: watch::Sender::new(0) }
+    pub fn new(clock: Arc<dyn Clock>, hidden: Hidden) -> Self {
+        Self { clock, hidden, kept: Arc::default(), newest: watch::Sender::new(0) }
     }
 
     /// The lines of a job behind number `after`, the last `limit` of them.
@@ -101,6 +104,7 @@ impl Logs {
             return;
         }
         let Said { operator, subtask, message, .. } = said;
+        let message = self.hidden.redact(&message);
         let lines = kept.jobs.entry((tenant, job)).or_default();
         lines.push_back(Line { number, at_ms: self.clock.now_ms(), level: level.to_owned(), operator, subtask, message });
         if lines.len() > KEPT {
@@ -164,10 +168,11 @@ mod tests {
     use tracing_subscriber::layer::SubscriberExt as _;
 
     use super::*;
+    use crate::references::References;
 
     #[test]
     fn lines_of_a_job_are_found_under_its_tenant_alone() {
-        let logs = Logs::new(Arc::new(ManualClock::at(5)));
+        let logs = Logs::new(Arc::new(ManualClock::at(5)), Hidden::default());
         let subscriber = tracing_subscriber::registry().with(logs.clone());
         tracing::subscriber::with_default(subscriber, || {
             tracing::info!(target: "guest", tenant = %"t", job = %"a", operator = %"o", subtask = 3_u32, "{}", "seen");
@@ -178,5 +183,16 @@ mod tests {
         assert_eq!((lines[0].message.as_str(), lines[0].subtask, lines[0].operator.as_deref()), ("seen", Some(3), Some("o")));
         assert!(logs.of("u", "a", 0, 10).is_empty());
         assert!(logs.of("t", "a", lines[0].number, 10).is_empty());
+    }
+
+    #[test]
+    fn a_line_does_not_say_what_is_hidden() {
+        let hidden = Hidden::default();
+        hidden.hide("t/a", &References::resolve(&serde_json::json!("${secret:key}"), |_| Ok("hunter2".to_owned())));
+        let logs = Logs::new(Arc::new(ManualClock::at(5)), hidden);
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(logs.clone()), || {
+            tracing::info!(target: "guest", tenant = %"t", job = %"a", operator = %"o", subtask = 3_u32, "{}", "it is hunter2");
+        });
+        assert_eq!(logs.of("t", "a", 0, 10)[0].message, "it is ${secret:key}");
     }
 }

@@ -9,7 +9,8 @@
 //! DIR/catalogue.log   crate::catalogue
 //! DIR/audit.log       crate::catalogue
 //! DIR/components/     crate::components
-//! DIR/compiled/       native code of components
+//! DIR/compiled/       native code of components, signed
+//! DIR/compiled.key    the key of those signatures
 //! DIR/files/          where relative paths of job files start
 //! DIR/jobs/           crate::jobs
 //! ```
@@ -43,13 +44,17 @@ use crate::{
         Expected, Kind, LocalCatalogue, Store,
         objects::{Answer, Scope},
     },
-    components::{Components, compile},
+    components::{
+        Components, compile,
+        pull::{Puller, Registry},
+    },
     events::Events,
     failure::Failure,
     http::{self, connection, service::Service, tls::Certificates},
     jobs::{Jobs, prepare::Preparing},
     logs::Logs,
     random::Seeded,
+    references::Hidden,
     token::{self, Wanted},
 };
 
@@ -74,6 +79,8 @@ pub struct Settings {
     pub instances: u32,
     /// Who compiles. The service adds where native code goes.
     pub compiler: compile::Settings,
+    /// Registries that components may be pulled from.
+    pub registries: Vec<Registry>,
     /// Parallelism of jobs that do not say theirs.
     pub parallelism: NonZeroU32,
     /// The data runtime.
@@ -82,6 +89,8 @@ pub struct Settings {
     pub connectors: Connectors,
     /// Log lines of jobs.
     pub logs: Logs,
+    /// What is kept out of everything that is said.
+    pub hidden: Hidden,
     /// For tests: where to die.
     pub crash: Option<Arc<dyn CrashPoints>>,
 }
@@ -190,7 +199,8 @@ fn service(settings: Settings, directory: PathBuf, store: Store, clock: Arc<dyn 
         ..RuntimeSettings::default()
     };
     let runtime = Runtime::new(runtime).map_err(|error| Failure::from_error(error.kind(), &error))?;
-    let components = Arc::new(Components::new(store.clone(), runtime, &directory, settings.compiler, clock.clone()));
+    let components =
+        Arc::new(Components::new(store.clone(), runtime, &directory, settings.compiler, Puller::new(settings.registries)?, clock.clone()));
     let files = settings.files.unwrap_or_else(|| directory.join("files"));
     durable::create_directory(&files)
         .map_err(|error| Failure::new(ErrorKind::Unavailable, format!("`{}` cannot be made", files.display())).because(&error))?;
@@ -212,6 +222,7 @@ fn service(settings: Settings, directory: PathBuf, store: Store, clock: Arc<dyn 
         data: settings.data,
         rocks: Arc::new(RocksShared::new(RocksSharedSettings::default())),
         crash: settings.crash,
+        hidden: settings.hidden,
         events: events.clone(),
         runners: Mutex::default(),
     });
@@ -233,7 +244,7 @@ async fn start(service: Arc<Service>) {
 /// What is done now and then.
 async fn tidy(service: Arc<Service>, certificates: Option<Arc<Certificates>>) {
     loop {
-        service.clock.sleep_until(service.clock.now_ms().saturating_add(TIDY_MS)).await;
+        service.clock.sleep(TIDY_MS).await;
         if let Some(certificates) = certificates.clone() {
             drop(tokio::task::spawn_blocking(move || certificates.refresh()).await);
         }

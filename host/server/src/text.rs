@@ -41,9 +41,27 @@ pub fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// The bytes that [`hexadecimal`] has written; none: it has not.
+pub fn from_hexadecimal(text: &str) -> Option<Vec<u8>> {
+    let digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f').then(|| char::from(byte).to_digit(16)).flatten();
+    let pair = |pair: &[u8]| match pair {
+        [high, low] => u8::try_from(digit(*high)? << 4 | digit(*low)?).ok(),
+        _ => None,
+    };
+    text.as_bytes().chunks(2).map(pair).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hexadecimal_is_read_as_it_is_written_and_nothing_else_is() {
+        assert_eq!(from_hexadecimal(&hexadecimal(&[0, 9, 10, 255])).as_deref(), Some(&[0, 9, 10, 255][..]));
+        for other in ["0", "0g", "AB", "é", "+1"] {
+            assert_eq!(from_hexadecimal(other), None, "{other}");
+        }
+    }
 
     #[test]
     fn sizes_are_read_by_people() {

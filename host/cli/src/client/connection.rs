@@ -153,7 +153,7 @@ fn refused(status: StatusCode, text: &str) -> Failure {
         _ => Exit::Failed,
     };
     match serde_json::from_str::<ProblemDocument>(text) {
-        Ok(document) if !document.problems.is_empty() => Failure { exit, problems: document.problems },
+        Ok(document) if !document.problems.is_empty() => Failure::of(exit, document.problems),
         Ok(document) => Failure::new(exit, document.detail),
         Err(_) => Failure::new(exit, format!("the service answered {status}")),
     }
@@ -193,6 +193,6 @@ mod tests {
     fn a_problem_document_becomes_a_failure_with_its_fix() {
         let text = r#"{"type":"/problems/not-found","title":"Not Found","status":404,"detail":"x","problems":[{"message":"x","fix":"y"}]}"#;
         let failure = refused(StatusCode::NOT_FOUND, text);
-        assert_eq!((failure.exit, failure.problems[0].fix.as_deref()), (Exit::Invalid, Some("y")));
+        assert_eq!((failure.exit, failure.told.problems[0].fix.as_deref()), (Exit::Invalid, Some("y")));
     }
 }

@@ -133,7 +133,7 @@ pub fn submit(arguments: SubmitArguments) -> Result<Exit, Failure> {
 
 /// The service does not know what the file is called.
 fn in_file(mut failure: Failure, file: Option<&std::path::Path>) -> Failure {
-    for problem in failure.problems.iter_mut().filter(|problem| problem.line.is_some()) {
+    for problem in failure.told.problems.iter_mut().filter(|problem| problem.line.is_some()) {
         problem.file = file.map(PathBuf::from);
     }
     failure

@@ -1,4 +1,4 @@
-//! `millstream logs`, `tail` and `events`: what comes as it comes.
+//! `millstream logs`, `tail` and `events`: what comes as it comes; `results`: what came of it.
 
 use millstream_server::api::{Event, Line, Page};
 use serde_json::Value;
@@ -8,6 +8,9 @@ use crate::{
     report::{Exit, Failure},
     terminal::{self, FAINT, WARNING},
 };
+
+/// Results that are asked for at once.
+const ROWS_ON_A_PAGE: usize = 1_000;
 
 /// Shows the log lines of the components of a job of the service.
 #[derive(clap::Args)]
@@ -43,6 +46,26 @@ pub struct TailArguments {
     /// End after so many rows.
     #[arg(long, short = 'n', value_name = "N")]
     rows: Option<u64>,
+    #[command(flatten)]
+    pub service: Service,
+}
+
+/// Shows the rows that a finished job of the service has written to a `files` sink.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  millstream results counts
+  millstream results counts --sink late --rows 10 | jq .count")]
+pub struct ResultsArguments {
+    /// The job.
+    #[arg(value_name = "JOB")]
+    job: String,
+    /// The sink [default: the only one that can be read back].
+    #[arg(long, value_name = "SINK")]
+    sink: Option<String>,
+    /// End after so many rows.
+    #[arg(long, short = 'n', value_name = "N")]
+    rows: Option<usize>,
     #[command(flatten)]
     pub service: Service,
 }
@@ -99,6 +122,22 @@ pub fn tail(arguments: TailArguments) -> Result<Exit, Failure> {
         }
         true
     })?;
+    Ok(Exit::Done)
+}
+
+pub fn results(arguments: ResultsArguments) -> Result<Exit, Failure> {
+    let connection = arguments.service.connect()?;
+    let sink = arguments.sink.as_deref().map(|sink| format!("&sink={}", escaped(sink))).unwrap_or_default();
+    let mut left = arguments.rows.unwrap_or(usize::MAX);
+    let mut cursor = String::new();
+    while left > 0 {
+        let query = format!("/results?limit={}{sink}{cursor}", left.min(ROWS_ON_A_PAGE));
+        let page: Page<Value> = connection.get(&path(&arguments.job, &query))?;
+        page.items.iter().for_each(|row| terminal::print(&row.to_string()));
+        left -= page.items.len().min(left);
+        let Some(next) = page.next else { break };
+        cursor = format!("&cursor={}", escaped(&next));
+    }
     Ok(Exit::Done)
 }
 

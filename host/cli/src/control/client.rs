@@ -45,8 +45,8 @@ fn broken(place: &Place, error: &(dyn std::error::Error + 'static)) -> Failure {
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
         let mut failure = Self::new(Exit::of(refusal.kind), refusal.message);
-        failure.problems[0].causes = refusal.causes;
-        failure.problems[0].fix = refusal.fix;
+        failure.told.problems[0].causes = refusal.causes;
+        failure.told.problems[0].fix = refusal.fix;
         failure
     }
 }

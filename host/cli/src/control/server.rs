@@ -20,6 +20,7 @@ use millstream_server::place::Place;
 use crate::{
     control::address,
     report::{Exit, Failure},
+    terminal,
 };
 
 /// Connections at a time.
@@ -111,7 +112,9 @@ async fn converse(stream: UnixStream, responder: Arc<impl Respond>, _permit: Own
             Ok(Ok(None) | Err(LineError::Io(_))) | Err(_) => return,
         };
         // Who asked may have left: then there is nobody to tell.
-        if writer.write_all(&answer.to_line()).await.is_err() || !goes_on {
+        let line = answer.to_line();
+        let line = terminal::sayable(&String::from_utf8_lossy(&line)).trim_end().to_owned() + "\n";
+        if writer.write_all(line.as_bytes()).await.is_err() || !goes_on {
             return;
         }
     }

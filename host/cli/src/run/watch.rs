@@ -177,7 +177,7 @@ fn failure(job: &str, error: &JobError) -> Failure {
     } else {
         Failure::new(Exit::Failed, format!("job `{job}` failed{place}"))
     };
-    failure.problems[0].causes = error.causes.clone();
+    failure.told.problems[0].causes = error.causes.clone();
     failure
 }
 

@@ -217,7 +217,7 @@ impl Case {
     pub fn read(path: &Path) -> Result<Self, Failure> {
         let text = fs::read_to_string(path)
             .map_err(|error| Failure::new(Exit::Invalid, format!("the case `{}` cannot be read", path.display())).because(&error))?;
-        Self::parse(&text).map_err(|error| Failure { exit: Exit::Invalid, problems: vec![problem(path, &text, &error)] })
+        Self::parse(&text).map_err(|error| Failure::of(Exit::Invalid, vec![problem(path, &text, &error)]))
     }
 
     fn parse(text: &str) -> serde_json::Result<Self> {

@@ -7,6 +7,7 @@ mod documentation;
 mod help;
 mod jobs;
 mod operators;
+mod references;
 mod signals;
 
 use std::{

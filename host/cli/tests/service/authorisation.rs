@@ -75,6 +75,25 @@ fn a_stream_ends_when_its_token_is_revoked() {
     service.ask("GET", "/v1/whoami", &secret, &[], b"").problem(401, "no longer good");
 }
 
+/// Rows that come without a pause end with their token, too; who listens with another one hears on.
+#[test]
+fn rows_that_keep_flowing_end_with_their_token() {
+    let directory = directory();
+    let service = Service::start(directory.path());
+    service.push("v1", "count");
+    service.submit("counts");
+    let (id, secret) = service.make_token(&["view"]);
+    let path = "/v1/jobs/counts/operators/counts/tail";
+    let (mut revoked, mut other) = (service.events(path, &secret), service.events(path, &service.token));
+    assert!(revoked.any(|line| line == "event: rows") && other.any(|line| line == "event: rows"));
+    service.delete(&format!("/v1/tokens/{id}")).expect(200);
+    let at = now();
+    let last: Vec<String> = revoked.filter(|line| line.starts_with("event:")).collect();
+    assert!(at.elapsed() < std::time::Duration::from_secs(5), "{:?}", at.elapsed());
+    assert_eq!(last.last().map(String::as_str), Some("event: end"));
+    assert!(other.any(|line| line == "event: rows"));
+}
+
 #[test]
 fn what_was_asked_for_is_written_down_with_who_asked_and_secrets_are_never_told() {
     let directory = directory();

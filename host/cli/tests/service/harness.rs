@@ -2,9 +2,10 @@
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::{Arc, Condvar, Mutex},
     time::{Duration, Instant},
 };
 
@@ -44,6 +45,10 @@ impl Answer {
         if self.body.is_empty() { Value::Null } else { self.json() }
     }
 
+    pub fn expect_status(&self, status: u16) {
+        assert_eq!(self.status, status, "{}", self.body);
+    }
+
     /// A problem document with this status that names cause and fix.
     pub fn problem(self, status: u16, says: &str) -> Value {
         assert_eq!(self.status, status, "{}", self.body);
@@ -61,16 +66,26 @@ impl Service {
     }
 
     pub fn start_with(directory: &Path, more: &[&str]) -> Self {
+        Self::try_start(directory, more, &[]).expect("it says where it listens")
+    }
+
+    /// None: it ends instead of listening.
+    pub fn try_start(directory: &Path, more: &[&str], environment: &[(&str, String)]) -> Option<Self> {
         let mut process = Command::new(env!("CARGO_BIN_EXE_millstream"))
             .args(["serve", "--listen", "127.0.0.1:0", "--json", "--dir"])
             .arg(directory)
             .args(more)
             .env_remove("MILLSTREAM_TOKEN")
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdout(Stdio::piped())
             .spawn()
             .expect("the service starts");
         let mut line = String::new();
         BufReader::new(process.stdout.take().expect("piped")).read_line(&mut line).expect("it says where it listens");
+        if line.is_empty() {
+            assert!(!process.wait().expect("it has ended").success());
+            return None;
+        }
         let said: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"));
         let address = said["url"].as_str().expect("an address").split_once("//").expect("a URL").1.to_owned();
         let kept = directory.join("token-of-the-test");
@@ -81,7 +96,7 @@ impl Service {
             }
             None => std::fs::read_to_string(&kept).expect("an earlier start made one"),
         };
-        Self { process, directory: directory.to_owned(), address, token }
+        Some(Self { process, directory: directory.to_owned(), address, token })
     }
 
     pub fn id(&self) -> u32 {
@@ -129,31 +144,16 @@ impl Service {
     }
 
     pub fn ask(&self, method: &str, path: &str, token: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
-        let mut stream = self.send(method, path, token, headers, body);
-        let mut bytes = Vec::new();
-        // A service that refuses a body early may close before all of it is sent.
-        drop(stream.read_to_end(&mut bytes));
-        parse(&bytes)
+        request(&self.address, method, path, token, headers, body)
     }
 
     /// Sends a request and leaves the answer to be read.
     pub fn send(&self, method: &str, path: &str, token: &str, headers: &[(&str, &str)], body: &[u8]) -> TcpStream {
-        let mut stream = self.connect();
-        let mut head = format!("{method} {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
-        if !token.is_empty() {
-            head += &format!("authorization: Bearer {token}\r\n");
-        }
-        headers.iter().for_each(|(name, value)| head += &format!("{name}: {value}\r\n"));
-        head += "\r\n";
-        // As above.
-        drop(stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body)));
-        stream
+        send(&self.address, method, path, token, headers, body)
     }
 
     pub fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(&self.address).expect("it listens");
-        stream.set_read_timeout(Some(DEADLINE)).expect("a timeout");
-        stream
+        connect(&self.address)
     }
 
     /// Lines of a stream of events.
@@ -210,10 +210,45 @@ impl Drop for Service {
     }
 }
 
+fn connect(address: &str) -> TcpStream {
+    let stream = TcpStream::connect(address).expect("it listens");
+    stream.set_read_timeout(Some(DEADLINE)).expect("a timeout");
+    stream
+}
+
+fn send(address: &str, method: &str, path: &str, token: &str, headers: &[(&str, &str)], body: &[u8]) -> TcpStream {
+    let mut stream = connect(address);
+    let mut head = format!("{method} {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
+    if !token.is_empty() {
+        head += &format!("authorization: Bearer {token}\r\n");
+    }
+    headers.iter().for_each(|(name, value)| head += &format!("{name}: {value}\r\n"));
+    head += "\r\n";
+    // A server that refuses a body early may close before all of it is sent.
+    drop(stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body)));
+    stream
+}
+
+/// Asks any server.
+pub fn request(address: &str, method: &str, path: &str, token: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+    let mut stream = send(address, method, path, token, headers, body);
+    let mut bytes = Vec::new();
+    // As above.
+    drop(stream.read_to_end(&mut bytes));
+    parse(&bytes)
+}
+
 /// The component of an operator of the example of the service.
 pub fn component(operator: &str) -> Vec<u8> {
     components::build();
     let file = components::repository().join(format!("examples/service/operators/{operator}/example-service-{operator}.wasm"));
+    std::fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+}
+
+/// The component of an operator of the tests of whole jobs.
+pub fn operator(name: &str) -> Vec<u8> {
+    components::build();
+    let file = components::repository().join(format!("tests/jobs/operators/{name}/jobs-{name}.wasm"));
     std::fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
 }
 
@@ -260,4 +295,70 @@ pub fn parse(bytes: &[u8]) -> Answer {
 
 pub fn directory() -> tempfile::TempDir {
     tempfile::tempdir().expect("a temporary directory")
+}
+
+/// An HTTP server that takes requests and does not answer before it is told to.
+pub struct Endpoint {
+    address: std::net::SocketAddr,
+    answers: Arc<(Mutex<bool>, Condvar)>,
+}
+
+impl Endpoint {
+    pub fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let answers: Arc<(Mutex<bool>, Condvar)> = Arc::default();
+        let (weak, told) = (Arc::downgrade(&answers), answers.clone());
+        std::thread::spawn(move || {
+            drop(told);
+            for stream in listener.incoming() {
+                // Nobody holds the endpoint any more: the port is free again.
+                let (Ok(stream), Some(answers)) = (stream, weak.upgrade()) else { return };
+                std::thread::spawn(move || serve(stream, &answers));
+            }
+        });
+        Self { address, answers }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}/", self.address)
+    }
+
+    /// From now on every request is answered with 200.
+    pub fn answer(&self) {
+        *self.answers.0.lock().expect("no holder panics") = true;
+        self.answers.1.notify_all();
+    }
+}
+
+impl Drop for Endpoint {
+    fn drop(&mut self) {
+        self.answer();
+        self.answers = Arc::default();
+        // Wakes the one who accepts, who then sees that there is no endpoint.
+        drop(TcpStream::connect(self.address));
+    }
+}
+
+fn serve(stream: TcpStream, answers: &(Mutex<bool>, Condvar)) {
+    let mut reader = BufReader::new(&stream);
+    loop {
+        let (mut length, mut line) = (0, String::new());
+        while reader.read_line(&mut line).is_ok_and(|read| read > 2) {
+            if let Some((name, value)) = line.split_once(':')
+                && name.eq_ignore_ascii_case("content-length")
+            {
+                length = value.trim().parse().expect("a length");
+            }
+            line.clear();
+        }
+        if line.is_empty() || reader.read_exact(&mut vec![0; length]).is_err() {
+            return;
+        }
+        let told = answers.1.wait_while(answers.0.lock().expect("no holder panics"), |told| !*told).expect("no holder panics");
+        drop(told);
+        if (&stream).write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").is_err() {
+            return;
+        }
+    }
 }

@@ -19,7 +19,8 @@ fn what_is_no_component_is_refused_with_what_it_is() {
     push(&service, b"\0asm\x01\0\0\0").problem(400, "core module");
     push(&service, &vec![0; 1 << 20]).problem(400, "is not a component");
     let whole = component("count");
-    for length in (1_024..whole.len()).step_by(16 << 10) {
+    push(&service, &vec![0; 32 << 20]).problem(400, "is not a component");
+    for length in (1_024..whole.len()).step_by(1_024) {
         assert_eq!(push(&service, &whole[..length]).status, 400, "cut at {length}");
     }
     // Larger than allowed: refused while it arrives.
@@ -60,6 +61,7 @@ fn requests_that_are_not_understood_say_why() {
     assert_eq!(service.ask("POST", "/v1/jobs", &service.token, &[], deep.as_bytes()).status, 400);
     service.post("/v1/tokens", &json!({ "label": "x", "scopes": ["root"] })).problem(400, "root");
     service.post("/v1/tokens", &json!({ "label": "x", "scopes": [], "more": 1 })).problem(400, "more");
+    service.post("/v1/tokens", &json!({ "label": "x", "scopes": ["view"], "expires-in-s": 3_153_600_001_u64 })).problem(400, "100 years");
     service.get("/v1/jobs?limit=0").problem(400, "1 to 1000");
     service.get("/v1/jobs?limit=many").problem(400, "limit");
     service.get("/v1/jobs?lmit=1").problem(400, "lmit");

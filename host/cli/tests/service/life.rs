@@ -110,6 +110,14 @@ fn secrets_are_put_in_place_and_never_shown() {
         assert!(!service.get(path).body.contains("hunter2"), "{path}");
     }
     assert!(service.get("/v1/jobs/counts/spec").body.contains("${secret:place}"));
+    // Nor is it told where the silence or the failure of the job is.
+    assert!(!service.get("/v1/jobs/counts/why").body.contains("hunter2"));
+    for reference in ["${env:HOME}", "${file:/etc/hostname}"] {
+        let of_the_machine = job("other", "{ rate: 1 }", &format!("files: {{ path: \"out-{reference}\", format: ndjson }}"));
+        let document = service.ask("POST", "/v1/jobs", &service.token, &[], of_the_machine.as_bytes()).problem(400, "is for local runs");
+        assert!(document["problems"][0]["fix"].as_str().expect("a fix").contains("millstream secret set"), "{document}");
+        assert!(document["problems"][0]["line"].is_u64(), "{document}");
+    }
     // What a running job swaps in is written down beside its checkpoints.
     let settings = json!({ "operators": { "counts": { "settings": { "place": "${secret:place}" } } } });
     service.post("/v1/jobs/counts/swap", &settings).problem(400, "name a secret");
@@ -155,6 +163,44 @@ fn a_request_with_an_idempotency_key_is_carried_out_once() {
     assert_ne!(make("k2", "a").body, first.body);
     let labels = service.get("/v1/tokens").expect(200)["items"].as_array().unwrap().len();
     assert_eq!(labels, 3, "the first one, and two that were made");
+}
+
+/// Pages of results neither overlap nor leave rows out, in every format, and have an end.
+#[test]
+fn results_of_a_finished_job_come_in_pages() {
+    let directory = directory();
+    let service = Service::start(directory.path());
+    service.push("v1", "count");
+    for format in ["ndjson", "csv", "parquet"] {
+        let text = job(format, "{ to: 999 }", &format!("files: {{ path: out-{format}, format: {format} }}"));
+        service.ask("POST", "/v1/jobs", &service.token, &[], text.as_bytes()).expect(201);
+        service.wait_for_phase(format, "finished");
+        let (mut found, mut query, mut pages) = (Vec::new(), String::new(), 0);
+        loop {
+            let page = service.get(&format!("/v1/jobs/{format}/results?limit=300{query}")).expect(200);
+            let rows = page["items"].as_array().unwrap();
+            assert!(rows.len() <= 300);
+            found.extend(rows.iter().map(|row| (row["bucket"].as_i64().unwrap(), row["count"].as_u64().unwrap())));
+            pages += 1;
+            let Some(next) = page["next"].as_str() else { break };
+            query = format!("&cursor={next}");
+        }
+        assert!(pages >= 4, "{pages}");
+        let mut expected: Vec<(i64, u64)> = (0..1_000).map(|value| (value % 7, (value / 7) as u64 + 1)).collect();
+        found.sort();
+        expected.sort();
+        assert_eq!(found, expected, "{format}");
+    }
+    service.get("/v1/jobs/csv/results?sink=none").problem(404, "`results`");
+    for cursor in ["7b7d", "zz", "7b2273706c6974223a302c22706f736974696f6e223a7b226f6666736574223a352c227265636f7264223a3939393939397d7d"] {
+        service.get(&format!("/v1/jobs/ndjson/results?cursor={cursor}")).problem(400, "cursor");
+    }
+    service.submit("endless");
+    service.get("/v1/jobs/endless/results").problem(409, "has not finished");
+    let nowhere = job("nowhere", "{ to: 9 }", "blackhole: {}");
+    service.ask("POST", "/v1/jobs", &service.token, &[], nowhere.as_bytes()).expect(201);
+    service.wait_for_phase("nowhere", "finished");
+    service.get("/v1/jobs/nowhere/results").problem(400, "no sink whose rows can be read back");
 }
 
 /// The example of the service checks every answer itself.

@@ -92,6 +92,49 @@ fn a_version_that_traps_is_rolled_back_by_itself() {
     assert_exactly_once(&service, "counts", 8_000);
 }
 
+/// A tag that has moved is put into every job that names it: planned for all first, refused as a whole, and moved again later.
+#[test]
+fn a_tag_is_swapped_in_every_job_that_names_it_or_in_none() {
+    let directory = directory();
+    let service = Service::start(directory.path());
+    let first = service.push("v1", "count");
+    service.submit("a");
+    service.submit("b");
+    let pinned = job("pinned", "{ rate: 1000 }", "blackhole: {}").replace("count:v1", &format!("count@sha256:{first}"));
+    service.ask("POST", "/v1/jobs", &service.token, &[], pinned.as_bytes()).expect(201);
+    let swap = |body: serde_json::Value| service.post("/v1/components/count/tags/v1/swap", &body);
+    let outcomes = |answer: &serde_json::Value| {
+        let of = |job: &serde_json::Value| format!("{}: {}", job["job"].as_str().unwrap(), job["outcome"].as_str().unwrap());
+        answer["jobs"].as_array().unwrap().iter().map(of).collect::<Vec<_>>()
+    };
+    assert_eq!(outcomes(&swap(json!({})).expect(200)), ["a: current", "b: current"]);
+
+    let second = service.push("v1", "count-signed");
+    assert!(service.tail("a", "counts", 3).iter().all(|row| row["by"] == "v1"), "a tag that moves touches nothing");
+    let planned = swap(json!({ "dry-run": true })).expect(200);
+    assert_eq!((outcomes(&planned), &planned["digest"]), (vec!["a: planned".to_owned(), "b: planned".to_owned()], &json!(second)));
+    assert_eq!(planned["jobs"][0]["operators"], json!(["counts"]));
+    assert!(service.tail("a", "counts", 3).iter().all(|row| row["by"] == "v1"), "a plan touches nothing");
+    swap(json!({ "digest": first })).problem(409, "points elsewhere");
+
+    assert_eq!(outcomes(&swap(json!({ "digest": second, "probation-s": 0 })).expect(200)), ["a: swapped", "b: swapped"]);
+    for job in ["a", "b"] {
+        assert!(service.tail(job, "counts", 3).iter().all(|row| row["by"] == "v2"), "{job}");
+    }
+    assert!(service.tail("pinned", "counts", 3).iter().all(|row| row["by"] == "v1"), "a digest is no tag");
+    service.post("/v1/jobs/a/rollback", &json!({})).expect(200);
+    assert!(service.tail("a", "counts", 3).iter().all(|row| row["by"] == "v1"), "what the tag meant before is an earlier version");
+
+    // A component with other ports fits nobody: none is touched, not even one that could be skipped.
+    let other =
+        std::fs::read(millstream_job_tests::components::repository().join("tests/jobs/operators/tally/jobs-tally.wasm")).expect("built");
+    service.ask("POST", "/v1/components/count?tag=v1", &service.token, &[], &other).expect(201);
+    swap(json!({})).problem(409, "job `b`");
+    assert_eq!(outcomes(&swap(json!({ "skip-refused": true })).expect(200)), ["a: refused", "b: refused"]);
+    assert_eq!(service.get("/v1/jobs/b").expect(200)["version"], 2);
+    service.post("/v1/components/count/tags/none/swap", &json!({})).problem(404, "no tag `none`");
+}
+
 #[test]
 fn swaps_that_do_not_fit_are_refused_and_touch_nothing() {
     let directory = directory();

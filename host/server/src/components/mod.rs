@@ -12,6 +12,7 @@
 pub mod compile;
 mod loader;
 mod name;
+pub mod pull;
 mod upload;
 
 use std::{
@@ -23,10 +24,13 @@ use std::{
 use millstream_engine::clock::Clock;
 use millstream_model::{ErrorKind, ids::TenantId};
 use millstream_wasm::Runtime;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, watch};
 
 pub use loader::Loader;
 pub use name::{Reference, Which, check, check_name, check_tag};
+use pull::{Image, Puller};
 pub use upload::Upload;
 
 use crate::{
@@ -45,14 +49,41 @@ const COMPILING_MAX: usize = 1;
 /// How often a change of the catalogue is tried again that somebody else was faster with.
 const TRIES: usize = 16;
 
+/// How far the compiler is with one component.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct Progress {
+    /// Whether it is its turn.
+    pub stage: Stage,
+    /// For how long the compiler has been at it.
+    pub seconds: u64,
+    /// CPU time that it may take; a component that needs more is refused.
+    pub cpu_seconds_max: u64,
+    /// Memory that compiling it may take; a component that needs more is refused.
+    pub memory_bytes_max: u64,
+}
+
+/// Whether it is the turn of a component.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stage {
+    /// The compiler is at another one.
+    Waiting,
+    /// The compiler is at it.
+    Compiling,
+}
+
 /// The components of the service.
 pub struct Components {
     store: Store,
     runtime: Runtime,
     directory: PathBuf,
     compiler: compile::Settings,
+    puller: Puller,
     clock: Arc<dyn Clock>,
     compiling: Semaphore,
+    /// What the compiler is at, by digest, and since when (elapsed time).
+    compiled_now: Mutex<Option<(String, i64)>>,
     /// Says that some component has become ready, or was refused.
     changed: watch::Sender<u64>,
     loaded: Mutex<VecDeque<(String, millstream_wasm::Component)>>,
@@ -60,14 +91,23 @@ pub struct Components {
 
 impl Components {
     /// The components below `directory`.
-    pub fn new(store: Store, runtime: Runtime, directory: &Path, compiler: compile::Settings, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(
+        store: Store,
+        runtime: Runtime,
+        directory: &Path,
+        compiler: compile::Settings,
+        puller: Puller,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         Self {
             store,
             runtime,
             directory: directory.join("components"),
             compiler,
+            puller,
             clock,
             compiling: Semaphore::new(COMPILING_MAX),
+            compiled_now: Mutex::default(),
             changed: watch::Sender::new(0),
             loaded: Mutex::default(),
         }
@@ -84,6 +124,14 @@ impl Components {
     /// The disk does not take them.
     pub async fn upload(&self) -> Result<Upload, Failure> {
         Upload::begin(&self.directory, self.bytes_max()).await
+    }
+
+    /// Takes the bytes of an image of a registry; nothing counts before [`Self::push`]. `credentials`: `USER:PASSWORD`.
+    ///
+    /// # Errors
+    /// The registry may not be asked, does not answer, or has no such component.
+    pub async fn pull(&self, image: &Image, credentials: Option<&str>) -> Result<Upload, Failure> {
+        self.puller.pull(image, credentials, self.upload().await?, self.bytes_max()).await
     }
 
     /// Makes what was uploaded a component under `name`, and perhaps a tag; its digest. It may have been there already.
@@ -134,10 +182,11 @@ impl Components {
         let components = self.clone();
         tokio::spawn(async move {
             let _turn = components.compiling.acquire().await.expect("nobody closes it");
-            let began_ms = components.clock.now_ms();
+            let began_ms = components.clock.monotonic_ms();
+            *components.compiled_now.lock().unwrap_or_else(PoisonError::into_inner) = Some((digest.clone(), began_ms));
             let phase = match compile::in_child(&components.compiler, &components.file(&digest), &digest).await {
                 Ok(report) => {
-                    let compile_ms = u64::try_from(components.clock.now_ms() - began_ms).unwrap_or_default();
+                    let compile_ms = u64::try_from(components.clock.monotonic_ms() - began_ms).unwrap_or_default();
                     ComponentPhase::Ready { report: serde_json::to_value(report).expect("a report has string keys only"), compile_ms }
                 }
                 Err(failure) => ComponentPhase::Refused { problems: failure.problems },
@@ -145,8 +194,22 @@ impl Components {
             if let Err(error) = components.set_phase(&tenant, &digest, phase).await {
                 tracing::warn!(%error, %digest, "what became of a component could not be written down; it is compiled again at the next start");
             }
+            components.compiled_now.lock().unwrap_or_else(PoisonError::into_inner).take();
             components.changed.send_modify(|changes| *changes += 1);
         });
+    }
+
+    /// How far the compiler is with a component that is being compiled.
+    pub fn progress(&self, digest: &str) -> Progress {
+        let now = self.compiled_now.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let began_ms = now.filter(|(compiled, _)| compiled == digest).map(|(_, began_ms)| began_ms);
+        let elapsed_ms = began_ms.map_or(0, |began_ms| self.clock.monotonic_ms() - began_ms);
+        Progress {
+            stage: if began_ms.is_some() { Stage::Compiling } else { Stage::Waiting },
+            seconds: u64::try_from(elapsed_ms / 1_000).unwrap_or_default(),
+            cpu_seconds_max: self.compiler.cpu.as_secs(),
+            memory_bytes_max: self.compiler.memory_bytes,
+        }
     }
 
     async fn set_phase(&self, tenant: &TenantId, digest: &str, phase: ComponentPhase) -> Result<(), Failure> {
@@ -157,21 +220,22 @@ impl Components {
         Ok(())
     }
 
-    /// Waits until a component is ready or refused, or until `until_ms`, and says what it is then.
+    /// Waits until a component is ready or refused, but no longer than `wait_ms`, and says what it is then.
     ///
     /// # Errors
     /// There is none.
-    pub async fn settled(&self, tenant: &TenantId, digest: &str, until_ms: i64) -> Result<Component, Failure> {
+    pub async fn settled(&self, tenant: &TenantId, digest: &str, wait_ms: i64) -> Result<Component, Failure> {
         let mut changed = self.changed.subscribe();
+        let until_ms = self.clock.monotonic_ms().saturating_add(wait_ms);
         loop {
             let component = self.component(tenant, digest).await?;
-            let is_late = self.clock.now_ms() >= until_ms;
+            let is_late = self.clock.monotonic_ms() >= until_ms;
             if is_late || !matches!(component.phase, ComponentPhase::Compiling { .. }) {
                 return Ok(component);
             }
             tokio::select! {
                 _ = changed.changed() => {}
-                () = self.clock.sleep_until(until_ms) => {}
+                () = self.clock.sleep_until_monotonic(until_ms) => {}
             }
         }
     }

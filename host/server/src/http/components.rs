@@ -2,6 +2,7 @@
 
 use axum::http::{Method, StatusCode};
 use http_body_util::BodyExt as _;
+use millstream_model::ErrorKind;
 
 use super::{
     call::{Answer, Call, Reply},
@@ -11,12 +12,17 @@ use super::{
     system::page,
 };
 use crate::{
-    api::{ComponentPhase, ComponentVersion, ComponentView, Page, Paging, PushQuery, TagTarget},
+    api::{
+        ComponentPhase, ComponentVersion, ComponentView, Page, Paging, PullRequest, PushQuery, TagSwap, TagSwapRequest, TagTarget,
+        VersionQuery,
+    },
     catalogue::{
         Found,
-        objects::{Scope, Tags},
+        objects::{Scope, Secret, Tags},
     },
-    components::{Reference, check_name, check_tag},
+    components::{Reference, Upload, check, check_name, check_tag, pull::Image},
+    failure::Failure,
+    jobs::Change,
 };
 
 /// How long a push waits for the compiler if it is not told, in seconds.
@@ -43,6 +49,18 @@ pub fn routes() -> Vec<Route> {
         .query::<PushQuery>()
         .gives::<ComponentVersion>()
         .creates(),
+        Route::new(
+            Method::POST,
+            "/v1/components/{component}/pull",
+            "pull-component",
+            "Pulls a component from an OCI registry, by digest; 202: it is still being compiled.",
+            pull,
+        )
+        .needs(Scope::Deploy)
+        .takes::<PullRequest>()
+        .query::<PushQuery>()
+        .gives::<ComponentVersion>()
+        .creates(),
         Route::new(Method::GET, "/v1/components/{component}", "get-component", "A name, its tags and digests.", get)
             .needs(Scope::View)
             .gives::<ComponentView>(),
@@ -56,6 +74,7 @@ pub fn routes() -> Vec<Route> {
             get_version,
         )
         .needs(Scope::View)
+        .query::<VersionQuery>()
         .gives::<ComponentVersion>(),
         Route::new(
             Method::PUT,
@@ -69,6 +88,16 @@ pub fn routes() -> Vec<Route> {
         .gives::<ComponentView>(),
         Route::new(Method::DELETE, "/v1/components/{component}/tags/{tag}", "delete-tag", "Removes a tag.", delete_tag)
             .needs(Scope::Deploy),
+        Route::new(
+            Method::POST,
+            "/v1/components/{component}/tags/{tag}/swap",
+            "swap-tag",
+            "Puts what the tag points to into every job that names it: planned for all of them first, then swapped.",
+            swap_tag,
+        )
+        .needs(Scope::Deploy)
+        .takes::<TagSwapRequest>()
+        .gives::<TagSwap>(),
     ]
 }
 
@@ -88,10 +117,7 @@ async fn push(call: Call) -> Answer {
     check_name(&name)?;
     tag.as_deref().map_or(Ok(()), check_tag)?;
     let components = call.service.components.clone();
-    let wait_s = wait.unwrap_or(WAIT_S);
-    if wait_s > WAIT_S_MAX {
-        return Err(Refusal::new(StatusCode::BAD_REQUEST, format!("`wait` is {wait_s}; it must be at most {WAIT_S_MAX}")));
-    }
+    let wait_ms = wait_ms(wait.unwrap_or(WAIT_S))?;
     let too_large = || {
         Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the component is larger than {}", crate::text::size(components.bytes_max())))
             .fix("strip debug information, or have the operator of the service allow larger ones")
@@ -112,16 +138,53 @@ async fn push(call: Call) -> Answer {
         }
         upload.add(data).await?;
     }
-    let digest = components.push(call.tenant(), &name, tag.as_deref(), upload).await?;
-    let wait_ms = i64::try_from(wait_s * 1_000).unwrap_or(i64::MAX);
-    let component = components.settled(call.tenant(), &digest, call.service.clock.now_ms() + wait_ms).await?;
+    pushed(&call, &name, tag.as_deref(), upload, wait_ms).await
+}
+
+async fn pull(call: Call) -> Answer {
+    let PushQuery { tag, wait } = call.query()?;
+    let PullRequest { reference, secret } = call.json()?;
+    let name = call.parameter("component");
+    check_name(name)?;
+    tag.as_deref().map_or(Ok(()), check_tag)?;
+    let wait_ms = wait_ms(wait.unwrap_or(WAIT_S))?;
+    let image = Image::parse(&reference)?;
+    let credentials = match secret {
+        Some(secret) => {
+            check(&secret, "secret")?;
+            let found = call.service.store.get::<Secret>(call.tenant(), &secret).await?;
+            Some(found.ok_or_else(|| no_secret(&secret))?.object.value)
+        }
+        None => None,
+    };
+    let upload = call.service.components.pull(&image, credentials.as_deref()).await?;
+    pushed(&call, name, tag.as_deref(), upload, wait_ms).await
+}
+
+fn no_secret(name: &str) -> Failure {
+    Failure::new(ErrorKind::NotFound, format!("there is no secret `{name}`")).fix(format!("millstream secret set {name}"))
+}
+
+/// Makes what has arrived a component, and says how far it is.
+async fn pushed(call: &Call, name: &str, tag: Option<&str>, upload: Upload, wait_ms: i64) -> Answer {
+    let components = &call.service.components;
+    let digest = components.push(call.tenant(), name, tag, upload).await?;
+    let component = components.settled(call.tenant(), &digest, wait_ms).await?;
     let is_compiling = matches!(component.phase, ComponentPhase::Compiling { .. });
     if let ComponentPhase::Refused { problems } = component.phase {
-        return Err(crate::failure::Failure { kind: millstream_model::ErrorKind::Invalid, problems }.into());
+        return Err(Failure { kind: ErrorKind::Invalid, problems }.into());
     }
     let location = format!("/v1/components/{name}/versions/sha256:{digest}");
-    let reply = Reply::json(&version(&call, &name, digest).await?).created(location);
+    let reply = Reply::json(&version(call, name, digest).await?).created(location);
     Ok(if is_compiling { reply.status(StatusCode::ACCEPTED) } else { reply })
+}
+
+/// How long an answer waits for the compiler.
+fn wait_ms(wait_s: u64) -> Result<i64, Refusal> {
+    if wait_s > WAIT_S_MAX {
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, format!("`wait` is {wait_s}; it must be at most {WAIT_S_MAX}")));
+    }
+    Ok(i64::try_from(wait_s * 1_000).unwrap_or(i64::MAX))
 }
 
 async fn version(call: &Call, name: &str, digest: String) -> Result<ComponentVersion, Refusal> {
@@ -130,11 +193,12 @@ async fn version(call: &Call, name: &str, digest: String) -> Result<ComponentVer
     let tags = tags.into_iter().filter(|(_, pointed)| *pointed == digest).map(|(tag, _)| tag).collect();
     Ok(ComponentVersion {
         name: name.to_owned(),
-        digest,
         tags,
         bytes: component.bytes,
         pushed_ms: component.pushed_ms,
+        progress: matches!(component.phase, ComponentPhase::Compiling { .. }).then(|| call.service.components.progress(&digest)),
         phase: component.phase,
+        digest,
     })
 }
 
@@ -152,7 +216,9 @@ async fn delete(call: Call) -> Answer {
 async fn get_version(call: Call) -> Answer {
     let (name, which) = (call.parameter("component"), call.parameter("reference"));
     let text = if which.starts_with("sha256:") { format!("{name}@{which}") } else { format!("{name}:{which}") };
+    let wait_ms = wait_ms(call.query::<VersionQuery>()?.wait.unwrap_or(0))?;
     let digest = call.service.components.resolve(call.tenant(), &Reference::parse(&text)?).await?;
+    call.service.components.settled(call.tenant(), &digest, wait_ms).await?;
     Ok(Reply::json(&version(&call, name, digest).await?))
 }
 
@@ -167,4 +233,11 @@ async fn set_tag(call: Call) -> Answer {
 async fn delete_tag(call: Call) -> Answer {
     call.service.components.untag(call.tenant(), call.parameter("component"), call.parameter("tag")).await?;
     Ok(Reply::nothing())
+}
+
+async fn swap_tag(call: Call) -> Answer {
+    let wanted: TagSwapRequest = call.json()?;
+    // A tag has no ETag: the plan is guarded by its digest.
+    let change = Change { expected: None, ..call.change()? };
+    Ok(Reply::json(&call.service.jobs.swap_tag(&change, call.parameter("component"), call.parameter("tag"), wanted).await?))
 }

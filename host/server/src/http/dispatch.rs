@@ -86,7 +86,12 @@ async fn answer(service: Arc<Service>, route: Route, parameters: BTreeMap<String
         Err(refusal) => return refusal.into_response(),
     };
     let asked_by = actor.clone();
+    let job = parameters.get("job").cloned();
     let result = carried_out(&service, &route, parameters, request, actor).await;
+    let result = match (&job, &asked_by) {
+        (Some(job), Some(actor)) => result.map_err(|refusal| refusal.redacted(&service.jobs.hidden_of(&actor.tenant, job))),
+        _ => result,
+    };
     if let (true, Some(actor)) = (route.changes(), asked_by) {
         let (status, problem) = outcome(&route, &result);
         write_down(&service, &route, path, actor, status, problem).await;

@@ -134,7 +134,7 @@ async fn shown(call: &Call, name: &str) -> Result<Reply, Refusal> {
 
 async fn planned(call: &Call, asked: &Asked) -> Result<Plan, Refusal> {
     let prepared = call.service.jobs.preparing.prepare(call.tenant(), asked, None).await?;
-    let explanation = prepared.secrets.redact(&plan::explain(&prepared.plan));
+    let explanation = prepared.references.redact(&plan::explain(&prepared.plan));
     Ok(Plan { job: prepared.plan.job.to_string(), explanation, components: prepared.components })
 }
 
@@ -213,7 +213,9 @@ async fn run(call: Call) -> Answer {
         Some(running) => running.handle.status().await,
         None => None,
     };
-    let whole = status.as_ref().map(|status| serde_json::to_value(status).expect("a status has string keys only"));
+    let references = call.service.jobs.hidden_of(call.tenant(), name);
+    let shown = |status| references.redact_value(serde_json::to_value(status).expect("a status has string keys only"));
+    let whole = status.as_ref().map(shown);
     let durable = whole.as_ref().and_then(|status| status.get("durable").cloned());
     let operators = status.map(|status| status.operators).unwrap_or_default();
     Ok(Reply::json(&RunView { observed: runner.observed(), operators, durable, status: whole }))

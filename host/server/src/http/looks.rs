@@ -2,7 +2,6 @@
 
 use std::{ops::ControlFlow, path::PathBuf};
 
-use arrow_array::RecordBatch;
 use axum::http::{Method, StatusCode};
 use millstream_engine::run::{self, Tapped};
 use millstream_model::{ErrorKind, ids::OperatorId};
@@ -16,12 +15,14 @@ use super::{
     system::Happening,
 };
 use crate::{
-    api::{Desired, Line, Listed, LogQuery, Page, Phase, StateEntries, StateQuery, TailQuery, Why},
+    api::{Desired, Line, Listed, LogQuery, Page, Phase, ResultsQuery, StateEntries, StateQuery, TailQuery, Why},
     catalogue::objects::Scope,
     failure::Failure,
     kept::Kept,
     logs::Logs,
     place::Place,
+    results::{self, Cursor},
+    rows::rows,
     state::{self, Entries, key},
 };
 
@@ -53,6 +54,16 @@ pub fn routes() -> Vec<Route> {
         Route::new(Method::GET, "/v1/jobs/{job}/why", "explain-silence", "What a silent job waits for, as one sentence.", why)
             .needs(Scope::View)
             .gives::<Why>(),
+        Route::new(
+            Method::GET,
+            "/v1/jobs/{job}/results",
+            "get-results",
+            "The rows that a finished job has written to a sink, page by page.",
+            get_results,
+        )
+        .needs(Scope::View)
+        .query::<ResultsQuery>()
+        .gives::<Page<Value>>(),
         Route::new(Method::GET, "/v1/jobs/{job}/state", "list-state", "The states of its operators, as of its last checkpoint.", list_state)
             .needs(Scope::View)
             .gives::<Page<Listed>>(),
@@ -165,6 +176,7 @@ async fn why(call: Call) -> Answer {
         Some(status) => run::why(&status),
         None => at_rest(wanted, &observed),
     };
+    let sentence = call.service.jobs.hidden_of(call.tenant(), name).redact(&sentence);
     Ok(Reply::json(&Why { phase: observed.phase, sentence }))
 }
 
@@ -185,19 +197,6 @@ fn at_rest(wanted: Desired, observed: &crate::api::Observed) -> String {
     }
 }
 
-/// Rows as JSON objects.
-fn rows(batch: &RecordBatch) -> Result<Vec<Value>, Failure> {
-    let unshowable =
-        |error: &(dyn std::error::Error + 'static)| Failure::new(ErrorKind::Internal, "the rows cannot be shown as JSON").because(error);
-    let mut writer = arrow_json::WriterBuilder::new().with_explicit_nulls(true).build::<_, arrow_json::writer::JsonArray>(Vec::new());
-    writer.write(batch).and_then(|()| writer.finish()).map_err(|error| unshowable(&error))?;
-    let text = writer.into_inner();
-    if text.is_empty() {
-        return Ok(Vec::new());
-    }
-    serde_json::from_slice(&text).map_err(|error| unshowable(&error))
-}
-
 fn directory(call: &Call, job: &str) -> PathBuf {
     call.service.jobs.directory_of(call.tenant(), job)
 }
@@ -216,6 +215,15 @@ async fn last_checkpoint(call: &Call, job: &str) -> Result<Kept, Refusal> {
     Ok(Kept::last(&place, &owner).await?.ok_or_else(none)?)
 }
 
+async fn get_results(call: Call) -> Answer {
+    let ResultsQuery { sink, limit, cursor } = call.query()?;
+    let limit = limited(limit, 100, 10_000)?;
+    let cursor = cursor.as_deref().map(Cursor::parse).transpose()?;
+    let source = call.service.jobs.results(call.tenant(), call.parameter("job"), sink.as_deref()).await?;
+    let (items, next) = results::page(source, cursor, limit).await?;
+    Ok(Reply::json(&Page { items, next: next.map(|next| next.to_string()) }))
+}
+
 async fn list_state(call: Call) -> Answer {
     let kept = last_checkpoint(&call, call.parameter("job")).await?;
     Ok(Reply::json(&Page { items: state::list(&kept, None)?, next: None }))
@@ -228,6 +236,7 @@ async fn read_state(call: Call) -> Answer {
     call.service.jobs.job(call.tenant(), name).await?;
     if fresh {
         let running = call.service.jobs.runner(call.tenant(), name).must_run()?;
+        running.must_take_checkpoints().await?;
         running.handle.checkpoint().await.map_err(|error| Failure::from_error(error.kind(), &error))?;
     }
     let kept = last_checkpoint(&call, name).await?;

@@ -6,7 +6,7 @@ use axum::{
 };
 use millstream_model::ErrorKind;
 
-use crate::{api::ProblemDocument, failure::Failure};
+use crate::{api::ProblemDocument, failure::Failure, references::References};
 
 /// A failure on its way to who asked.
 #[derive(Clone, Debug)]
@@ -45,6 +45,11 @@ impl Refusal {
     pub fn with(mut self, name: HeaderName, value: &'static str) -> Self {
         self.header = Some((name, value));
         self
+    }
+
+    /// The same, without what references of a job stand for.
+    pub fn redacted(self, references: &References) -> Self {
+        Self { failure: references.redacted(self.failure), ..self }
     }
 
     /// The status of the answer.

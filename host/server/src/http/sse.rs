@@ -46,10 +46,10 @@ pub fn body(call: &Call, mut source: impl Source) -> Body {
     let (service, headers) = (call.service.clone(), call.headers.clone());
     tokio::spawn(async move {
         let mut silence = 0;
-        let mut look_ms = service.clock.now_ms();
+        let mut look_ms = service.clock.monotonic_ms();
         loop {
             look_ms += i64::try_from(LOOK.as_millis()).unwrap_or(i64::MAX);
-            let sleeping = service.clock.sleep_until(look_ms);
+            let sleeping = service.clock.sleep_until_monotonic(look_ms);
             tokio::pin!(sleeping);
             let is_heard = loop {
                 tokio::select! {
@@ -62,7 +62,7 @@ pub fn body(call: &Call, mut source: impl Source) -> Body {
                                 return;
                             }
                             // A source that never pauses must not keep a revoked token going.
-                            if service.clock.now_ms() >= look_ms {
+                            if service.clock.monotonic_ms() >= look_ms {
                                 break true;
                             }
                         }
@@ -84,7 +84,7 @@ pub fn body(call: &Call, mut source: impl Source) -> Body {
                     return;
                 }
             }
-            look_ms = look_ms.max(service.clock.now_ms());
+            look_ms = look_ms.max(service.clock.monotonic_ms());
         }
     });
     Body::from_stream(stream::unfold(events, async |mut events| Some((Ok::<_, Infallible>(events.recv().await?), events))))

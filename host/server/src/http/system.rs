@@ -23,6 +23,8 @@ use crate::{
 
 /// Longest label of a token, in characters.
 const LABEL_MAX: usize = 200;
+/// What is longer than the longest time that a token may hold, in seconds.
+const EXPIRES_S_MAX_AND_MORE: u64 = 3_153_600_001;
 /// Longest secret, in bytes.
 const SECRET_BYTES_MAX: usize = 64 << 10;
 
@@ -133,6 +135,10 @@ async fn make_token(call: Call) -> Answer {
     let now_ms = call.service.clock.now_ms();
     let expires_ms = match expires_in_s {
         Some(0) => return Err(Refusal::new(StatusCode::BAD_REQUEST, "`expires-in-s` is 0: the token would hold for no time")),
+        Some(EXPIRES_S_MAX_AND_MORE..) => {
+            return Err(Refusal::new(StatusCode::BAD_REQUEST, "`expires-in-s` is more than 100 years")
+                .fix("leave it out: the token holds until it is revoked"));
+        }
         Some(seconds) => Some(i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1_000).saturating_add(now_ms)),
         None => None,
     };

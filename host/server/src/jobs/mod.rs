@@ -1,6 +1,7 @@
 //! Jobs of the service: what is asked of them is decided against the catalogue, written down there, and only then done.
 //!
-//! [`prepare`] makes a plan of a version, [`runner`] has at most one run of it, [`observed`] says what it does; [`swap`] changes components of a run,
+//! [`prepare`] makes a plan of a version, [`runner`] has at most one run of it, [`observed`] says what it does; [`swap`] changes components of a run, [`tag_swap`] those
+//! of all jobs that name a tag,
 //! [`savepoints`] keeps what it holds. A change of a job: take its turn → check the ETag → plan the new version → write it down → act. After a crash
 //! [`Jobs::resume`] starts what should run, from its last checkpoint.
 //!
@@ -14,6 +15,7 @@ pub mod runner;
 pub mod savepoints;
 pub mod secrets;
 pub mod swap;
+pub mod tag_swap;
 
 use std::{
     collections::BTreeMap,
@@ -47,6 +49,7 @@ use crate::{
     components,
     events::{Events, What},
     failure::Failure,
+    references::{Hidden, References},
 };
 
 /// Jobs that are started at once after the start of the process.
@@ -72,6 +75,8 @@ pub struct Jobs {
     pub rocks: Arc<RocksShared>,
     /// For tests: where to die.
     pub crash: Option<Arc<dyn CrashPoints>>,
+    /// What is kept out of everything that is said.
+    pub hidden: Hidden,
     /// Who wants to know what happens.
     pub events: Events,
     /// The jobs of this process.
@@ -115,6 +120,11 @@ impl Jobs {
     pub(super) async fn plan(&self, tenant: &TenantId, job: &str, asked: &Asked) -> Result<Prepared, Failure> {
         let sources = self.directory_of(tenant, job).join("sources");
         self.preparing.prepare(tenant, asked, Some(sources)).await
+    }
+
+    /// What is kept out of everything that is said about a job.
+    pub fn hidden_of(&self, tenant: &TenantId, job: &str) -> References {
+        self.hidden.of(&runner::hidden_key(tenant, job))
     }
 
     /// What runs a job; made when it is asked for first.
@@ -371,6 +381,7 @@ impl Jobs {
             self.store.remove::<Savepoint>(&change.tenant, &savepoint.name, Expected::Any).await?;
         }
         self.runners.lock().unwrap_or_else(PoisonError::into_inner).remove(&(change.tenant.clone(), name.to_owned()));
+        self.hidden.hide(&runner::hidden_key(&change.tenant, name), &References::default());
         self.clear(&change.tenant, name)
     }
 

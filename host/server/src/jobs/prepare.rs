@@ -13,11 +13,12 @@ use millstream_engine::{
 use millstream_model::ids::TenantId;
 use serde_json::Value;
 
-use super::secrets::Secrets;
+use super::secrets;
 use crate::{
     catalogue::Store,
     components::{Components, Loader},
     failure::Failure,
+    references::References,
 };
 
 /// What a version is made of.
@@ -37,8 +38,8 @@ pub struct Prepared {
     pub plan: JobPlan,
     /// What names of components mean.
     pub components: BTreeMap<String, String>,
-    /// The secrets in it.
-    pub secrets: Secrets,
+    /// What it refers to.
+    pub references: References,
 }
 
 /// What preparing needs of the service.
@@ -80,19 +81,20 @@ impl Preparing {
     /// All mistakes at once.
     pub async fn prepare(&self, tenant: &TenantId, asked: &Asked, state_directory: Option<PathBuf>) -> Result<Prepared, Failure> {
         let document = self.document(asked)?;
-        let secrets = Secrets::of(&document, &self.store, tenant).await?;
-        let spec = self.read(asked, &secrets.replacements(&document)).map_err(|failure| secrets.redacted(failure))?;
+        let references = secrets::of(&document, &self.store, tenant).await?;
+        let mut spec = self.read(asked, &references.replacements(&document)).map_err(|failure| references.redacted(failure))?;
+        references.tell(&mut spec);
         let loader = Loader::new(self.components.clone(), tenant.clone(), asked.components.clone());
         let environment = Environment { base_directory: &self.files, components: &loader, clock: self.clock.clone() };
         let options = PlanOptions { tenant: tenant.clone(), parallelism: self.parallelism, state_directory };
         let planned = plan::plan(&spec, &self.connectors, &environment, &options).await;
-        let plan = planned.map_err(|problems| secrets.redacted(Failure::of_spec(&problems, None, &asked.spec)))?;
-        Ok(Prepared { plan, components: loader.into_digests(), secrets })
+        let plan = planned.map_err(|problems| references.redacted(Failure::of_spec(&problems, None, &asked.spec)))?;
+        Ok(Prepared { plan, components: loader.into_digests(), references })
     }
 
-    fn read(&self, asked: &Asked, secrets: &[(String, Value)]) -> Result<JobSpec, Failure> {
+    fn read(&self, asked: &Asked, filled: &[(String, Value)]) -> Result<JobSpec, Failure> {
         let replaced: Vec<(String, Value)> =
-            asked.replaced.iter().map(|(path, value)| (path.clone(), value.clone())).chain(secrets.iter().cloned()).collect();
+            asked.replaced.iter().map(|(path, value)| (path.clone(), value.clone())).chain(filled.iter().cloned()).collect();
         let spec = JobSpec::parse_with("the job file", &asked.spec, &replaced, &self.connectors);
         spec.map_err(|problems| Failure::of_spec(&problems, None, &asked.spec))
     }

@@ -19,7 +19,6 @@ use super::{
     Jobs,
     observed::{Observed, Phase},
     prepare::{Asked, Prepared},
-    secrets::Secrets,
 };
 use crate::{
     backups,
@@ -28,6 +27,7 @@ use crate::{
     failure::Failure,
     kept::{self, Kept},
     place::{Owner, Place},
+    references::References,
 };
 
 /// One job of the service.
@@ -51,9 +51,29 @@ pub struct Running {
     pub handle: JobHandle,
     /// What runs.
     pub plan: Arc<JobPlan>,
-    /// The secrets that it was planned with.
-    pub secrets: Arc<Secrets>,
+    /// What the job file refers to.
+    pub references: Arc<References>,
     _lock: Arc<DirectoryLock>,
+}
+
+impl Running {
+    /// Why it cannot do now what needs a running attempt; none: it can, or will in a moment.
+    pub async fn recovering(&self) -> Option<String> {
+        let status = self.handle.status().await?;
+        let has_failed = status.durable.as_ref().is_some_and(|durable| durable.recovering.is_some());
+        let has_failed = has_failed && status.phase == run::Phase::Recovering;
+        has_failed.then(|| run::why(&status))
+    }
+
+    /// It takes checkpoints: who asks for one would else wait for as long as the outside fails.
+    ///
+    /// # Errors
+    /// It has failed and goes back to its last checkpoint.
+    pub async fn must_take_checkpoints(&self) -> Result<(), Failure> {
+        let Some(why) = self.recovering().await else { return Ok(()) };
+        Err(Failure::new(ErrorKind::Unavailable, format!("the job takes no checkpoint now: {}", self.references.redact(&why)))
+            .fix("see to the cause; or stop the job, and do it from its last checkpoint"))
+    }
 }
 
 impl Runner {
@@ -141,6 +161,8 @@ impl Runner {
             Ok((place, lock))
         })
         .await?;
+        // Before anything of it runs: whatever it says from now on, it does not say a secret.
+        jobs.hidden.hide(&hidden_key(&self.tenant, self.job.as_str()), &prepared.references);
         let plan = Arc::new(prepared.plan);
         let owner = Owner::of(&plan);
         let start = self.start_from(jobs, &place, &owner, from).await?;
@@ -167,7 +189,7 @@ impl Runner {
         };
         let handle = run::start(plan.clone(), settings);
         let backing_up = plan.durability.backups.map(|backups| tokio::spawn(backups::keep(place, owner, handle.clone(), backups)));
-        let running = Running { handle: handle.clone(), plan, secrets: Arc::new(prepared.secrets), _lock: Arc::new(lock) };
+        let running = Running { handle: handle.clone(), plan, references: Arc::new(prepared.references), _lock: Arc::new(lock) };
         *self.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(running);
         self.set(jobs, Phase::Running, Vec::new());
         tokio::spawn(watched(self.clone(), jobs.clone(), handle, backing_up));
@@ -212,6 +234,12 @@ impl Runner {
     pub async fn stop(&self, jobs: &Jobs) -> Result<(), Failure> {
         let Some(running) = self.running() else { return Ok(()) };
         self.set(jobs, Phase::Stopping, Vec::new());
+        if running.recovering().await.is_some() {
+            // Nothing flows, so there is nothing to take a checkpoint of: the last one holds.
+            drop(running);
+            self.cancel().await;
+            return Ok(());
+        }
         match running.handle.stop().await {
             Ok(_) | Err(CheckpointError::Ended) => {}
             Err(error) => {
@@ -252,13 +280,18 @@ impl Asked {
     }
 }
 
+/// Under which the references of a job are hidden.
+pub(crate) fn hidden_key(tenant: &TenantId, job: &str) -> String {
+    format!("{tenant}/{job}")
+}
+
 /// Waits for the end of a run and says what became of it.
 async fn watched(runner: Arc<Runner>, jobs: Arc<Jobs>, handle: JobHandle, backing_up: Option<JoinHandle<()>>) {
     let outcome = handle.wait().await;
     if let Some(backing_up) = backing_up {
         backing_up.abort();
     }
-    let secrets = runner.running().map(|running| running.secrets);
+    let references = runner.running().map(|running| running.references);
     *runner.running.lock().unwrap_or_else(PoisonError::into_inner) = None;
     match &*outcome {
         JobOutcome::Finished(_) | JobOutcome::FinishedBefore { .. } => runner.set(&jobs, Phase::Finished, Vec::new()),
@@ -268,8 +301,8 @@ async fn watched(runner: Arc<Runner>, jobs: Arc<Jobs>, handle: JobHandle, backin
             let mut failure = Failure::new(error.kind(), format!("job `{}` failed{place}", runner.job));
             failure.problems[0].causes = error.causes.clone();
             failure.problems[0].path = error.operator.as_ref().map(ToString::to_string);
-            let failure = match secrets {
-                Some(secrets) => secrets.redacted(failure),
+            let failure = match references {
+                Some(references) => references.redacted(failure),
                 None => failure,
             };
             tracing::warn!(tenant = %runner.tenant, job = %runner.job, "{failure}");

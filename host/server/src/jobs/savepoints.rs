@@ -53,7 +53,10 @@ impl Jobs {
         }
         let facts = match self.runner(&change.tenant, job).running() {
             None => savepoint::made(&place, &owner, &name).await?,
-            Some(running) => savepoint::of_running(&place, &owner, &running.handle, &name).await?,
+            Some(running) => {
+                running.must_take_checkpoints().await?;
+                savepoint::of_running(&place, &owner, &running.handle, &name).await?
+            }
         };
         let version = found.object.current();
         let savepoint = Savepoint {

@@ -15,7 +15,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Change, Jobs, prepare::Asked, runner::Running, secrets};
+use super::{Change, Jobs, prepare::Asked, runner::Running};
 use crate::{
     catalogue::{
         Expected, Found, Revision,
@@ -24,6 +24,7 @@ use crate::{
     components::Reference,
     events::What,
     failure::{Failure, Problem},
+    references,
 };
 
 /// What an operator is to run.
@@ -94,9 +95,7 @@ impl Jobs {
             return Err(Failure::new(ErrorKind::Invalid, "no operator is named")
                 .fix("say which: {\"operators\": {\"<id>\": {\"component\": \"name:tag\"}}}"));
         }
-        if wanted.probation_s.is_some_and(|seconds| seconds > PROBATION_S_MAX) {
-            return Err(Failure::new(ErrorKind::Invalid, format!("`probation-s` must be at most {PROBATION_S_MAX}")));
-        }
+        probation_checked(wanted.probation_s)?;
         let runner = self.runner(&change.tenant, name);
         let _turn = self.turn(&runner)?;
         let found = self.expected(change, name).await?;
@@ -156,7 +155,7 @@ impl Jobs {
     async fn watch_probation(self: Arc<Self>, change: Change, name: String, version: u64, swap: SwapId) {
         let runner = self.runner(&change.tenant, &name);
         loop {
-            self.clock.sleep_until(self.clock.now_ms().saturating_add(LOOK_MS)).await;
+            self.clock.sleep(LOOK_MS).await;
             // Who changes the job meanwhile ends the probation.
             let _turn = runner.turn.lock().await;
             let Ok(found) = self.job(&change.tenant, &name).await else { return };
@@ -252,9 +251,15 @@ impl Jobs {
             (self.preparing.document(&Asked::of(one))?, self.preparing.document(&Asked::of(other))?);
         let ids: Vec<String> = one_document["operators"].as_object().into_iter().flat_map(|operators| operators.keys().cloned()).collect();
         let mut differing = Vec::new();
+        // A name may have meant something else.
+        let meant = |version: &JobVersion, document: &Value, id: &str| {
+            let (name, _) = component_of(document, id).ok()?;
+            version.components.get(&name).cloned()
+        };
         for id in ids {
             let taken = |document: &mut Value| document["operators"][&id].as_object_mut().and_then(|operator| operator.remove("component"));
-            if taken(&mut one_document) != taken(&mut other_document) {
+            let is_other = meant(one, &one_document, &id) != meant(other, &other_document, &id);
+            if taken(&mut one_document) != taken(&mut other_document) || is_other {
                 differing.push(id);
             }
         }
@@ -269,7 +274,12 @@ impl Jobs {
     }
 
     /// Plans, prepares, writes down, switches.
-    async fn switch(self: &Arc<Self>, change: &Change, found: Found<Job>, switch: Switch) -> Result<(SwapReport, Revision), Failure> {
+    pub(super) async fn switch(
+        self: &Arc<Self>,
+        change: &Change,
+        found: Found<Job>,
+        switch: Switch,
+    ) -> Result<(SwapReport, Revision), Failure> {
         let Switch { asked, operators, origin, wanted } = switch;
         let name = found.name.clone();
         if self.runner(&change.tenant, &name).running().is_some() {
@@ -341,11 +351,23 @@ impl Jobs {
 }
 
 /// Another version of a job, and how to come to it.
-struct Switch {
-    asked: Asked,
-    operators: Vec<String>,
-    origin: Origin,
-    wanted: Wanted,
+pub(super) struct Switch {
+    /// The version.
+    pub asked: Asked,
+    /// The operators that are different in it.
+    pub operators: Vec<String>,
+    /// How it came about.
+    pub origin: Origin,
+    /// How it is swapped in; which operators is said above.
+    pub wanted: Wanted,
+}
+
+/// A probation is not too long.
+pub(super) fn probation_checked(probation_s: Option<u64>) -> Result<(), Failure> {
+    if probation_s.is_none_or(|seconds| seconds <= PROBATION_S_MAX) {
+        return Ok(());
+    }
+    Err(Failure::new(ErrorKind::Invalid, format!("`probation-s` must be at most {PROBATION_S_MAX}")))
 }
 
 fn report(version: u64, swap: Option<SwapStatus>, switched: Option<&SwitchReport>) -> SwapReport {
@@ -394,7 +416,7 @@ fn no_version(found: &Found<Job>, to: Option<u64>) -> Failure {
 /// A running job writes down what it swaps in, and no secret may stand there.
 fn refuse_secrets(document: &Value, operators: &[String]) -> Result<(), Failure> {
     for operator in operators {
-        if secrets::names_one(&component_of(document, operator)?.1) {
+        if !references::named(&component_of(document, operator)?.1).is_empty() {
             let message = format!("the settings of `{operator}` name a secret, so it is not swapped in the running job");
             return Err(Failure::new(ErrorKind::Invalid, message).fix(
                 "replace the job file instead (`millstream submit --replace`): the job stops behind a checkpoint and goes on with it",
@@ -405,7 +427,7 @@ fn refuse_secrets(document: &Value, operators: &[String]) -> Result<(), Failure>
 }
 
 /// The component of an operator and its settings, as the job file says them.
-fn component_of(document: &Value, operator: &str) -> Result<(String, Value), Failure> {
+pub(super) fn component_of(document: &Value, operator: &str) -> Result<(String, Value), Failure> {
     let Some(entry) = document["operators"].get(operator) else {
         let known: Vec<String> =
             document["operators"].as_object().into_iter().flat_map(|all| all.keys().map(|id| format!("`{id}`"))).collect();
