@@ -104,8 +104,8 @@ pub struct NewToken {
     /// What it is for; at most 200 characters.
     #[schemars(length(max = 200))]
     pub label: String,
-    /// What it allows.
-    #[schemars(length(min = 1))]
+    /// What it allows; one that is there twice counts once.
+    #[schemars(with = "Vec<Scope>", length(min = 1))]
     pub scopes: BTreeSet<Scope>,
     /// For how many seconds it holds; none: until it is revoked.
     #[serde(default)]

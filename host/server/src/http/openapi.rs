@@ -136,6 +136,8 @@ fn responses(route: &Route, generator: &mut SchemaGenerator) -> Value {
     let content = match route.gives {
         Gives::Nothing => None,
         Gives::Json(schema) => Some(json!({ "application/json": { "schema": schema(generator) } })),
+        // Whoever reads YAML finds an object, and not the text.
+        Gives::Text(content_type @ "application/yaml") => Some(json!({ content_type: { "schema": {} } })),
         Gives::Text(content_type) => Some(json!({ content_type: { "schema": { "type": "string" } } })),
         Gives::Events => Some(events()),
         Gives::JsonOrEvents(schema) => {
