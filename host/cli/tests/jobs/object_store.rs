@@ -9,7 +9,7 @@ use std::{
 use millstream_job_tests::components::repository;
 
 use crate::{
-    binary::{Place, Random, ended, killed_after},
+    binary::{Random, ended, killed_after},
     counting,
     running::Running,
 };
