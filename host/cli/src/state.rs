@@ -35,7 +35,8 @@ use crate::{
 
 /// Shows the state that operators keep, typed.
 ///
-/// PLACE is a job directory (then its last committed checkpoint is read, whether the job runs or not) or the directory of a savepoint.
+/// PLACE is a job directory (then its last committed checkpoint is read, whether the job runs or not), the directory of a savepoint, or a job of the
+/// service that you have logged in to.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use millstream_engine::run::SwitchAt;
+use millstream_engine::run::{OperatorSwap, SwapPhase, SwitchAt};
 use millstream_server::api::{Replacement, RollbackRequest, SwapReport, SwapRequest};
 use serde_json::Value;
 
@@ -103,7 +103,14 @@ pub fn rollback(arguments: RollbackArguments) -> Result<Exit, Failure> {
 fn text(job: &str, done: &str, report: &SwapReport) -> String {
     let longest = report.pauses_us.iter().max().map(|&us| format!("; held up for {:.1} ms", us as f64 / 1e3)).unwrap_or_default();
     let mut text = format!("{STRONG}{job}{STRONG:#} {GOOD}{done}{GOOD:#}: version {}{longest}\n", report.version);
+    let is_undone =
+        report.swap.as_ref().is_some_and(|swap| matches!(swap.phase, SwapPhase::RollingBack { .. } | SwapPhase::RolledBack { .. }));
     for operator in report.swap.iter().flat_map(|swap| &swap.operators) {
+        if is_undone {
+            let OperatorSwap { operator, from, .. } = operator;
+            text += &format!("  {FAINT}{operator}{FAINT:#} runs {} {} again\n", from.name, from.version);
+            continue;
+        }
         for change in &operator.changes {
             text += &format!("  {FAINT}{}{FAINT:#} {}\n", operator.operator, change.what);
         }

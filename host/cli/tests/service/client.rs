@@ -46,7 +46,8 @@ fn a_person_logs_in_pushes_submits_swaps_and_looks() {
     assert!(client.done(&["tail", "counts", "counts", "-n", "2"]).contains("\"by\":\"v1\""));
     assert!(client.done(&["swap", "counts", "counts=count:v2"]).contains("version 2"));
     assert!(client.done(&["tail", "counts", "results", "-n", "2"]).contains("\"by\":\"v2\""));
-    client.done(&["rollback", "counts"]);
+    let back = client.done(&["rollback", "counts"]);
+    assert!(back.contains("counts runs example-service-count 0.1.0 again") && !back.contains("becomes"), "{back}");
     assert!(client.done(&["versions", "counts"]).contains("rolled back to 1"));
     client.done(&["savepoint", "create", "monday", "--job", "counts"]);
     client.done(&["submit", "--from", "counts/monday", "--name", "fork"]);

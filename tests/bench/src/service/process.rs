@@ -181,6 +181,11 @@ impl Run {
         found.and_then(|shown| shown[number].as_u64()).unwrap_or_default()
     }
 
+    /// How often it went back to its last checkpoint.
+    pub fn restarts(&self) -> u64 {
+        self.0["durable"]["restarts"].as_u64().unwrap_or(u64::MAX)
+    }
+
     /// The number of the last checkpoint; 0: there is none.
     pub fn last_checkpoint(&self) -> u64 {
         self.0["durable"]["last-checkpoint"]["checkpoint"].as_u64().unwrap_or_default()

@@ -38,6 +38,8 @@ pub fn measure(guests: &Guests) -> anyhow::Result<Vec<Figure>> {
         requests.push(took_ms);
     }
     let rest = at_rest(&service)?;
+    // What is counted begins again with each attempt.
+    ensure!(rest.restarts() == 0, "the job was restarted while it was swapped");
     let (rows, wrong) = (rest.of("tally", "rows-out"), rest.of("wrong", "rows-out"));
     let how = format!(
         "{SWAPS} swaps over HTTP, {KEYS} keys of state, {rate} rows/s, half of what the job carries; {rows} rows, of which every one is checked"
