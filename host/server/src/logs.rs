@@ -97,14 +97,15 @@ impl Logs {
 
     fn add(&self, said: Said, level: &str) {
         let (Some(tenant), Some(job)) = (said.tenant, said.job) else { return };
+        // Its own alone: what others hide must not be found out by guessing.
+        let message = self.hidden.of(&format!("{tenant}/{job}")).redact(&said.message);
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.newest += 1;
         let number = kept.newest;
         if kept.jobs.len() >= JOBS_MAX && !kept.jobs.contains_key(&(tenant.clone(), job.clone())) {
             return;
         }
-        let Said { operator, subtask, message, .. } = said;
-        let message = self.hidden.redact(&message);
+        let Said { operator, subtask, .. } = said;
         let lines = kept.jobs.entry((tenant, job)).or_default();
         lines.push_back(Line { number, at_ms: self.clock.now_ms(), level: level.to_owned(), operator, subtask, message });
         if lines.len() > KEPT {

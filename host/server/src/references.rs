@@ -158,21 +158,7 @@ impl References {
 
     /// A text in which nothing stands any more that a reference stands for.
     pub fn redact(&self, text: &str) -> String {
-        let (mut said, mut rest) = (String::with_capacity(text.len()), text);
-        while let Some(next) = rest.chars().next() {
-            // One pass, so that nothing is replaced in what has been replaced.
-            match self.needles.iter().find_map(|(needle, reference)| Some((reference, rest.strip_prefix(needle.as_str())?))) {
-                Some((reference, behind)) => {
-                    said += &reference.to_string();
-                    rest = behind;
-                }
-                None => {
-                    said.push(next);
-                    rest = &rest[next.len_utf8()..];
-                }
-            }
-        }
-        said
+        replaced(text, &self.needles.iter().collect::<Vec<_>>())
     }
 
     /// A value in whose texts nothing stands any more that a reference stands for; keys and numbers stay.
@@ -227,8 +213,29 @@ impl Hidden {
     /// A text as it may be said.
     pub fn redact(&self, text: &str) -> String {
         let hidden = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        hidden.values().fold(text.to_owned(), |text, references| references.redact(&text))
+        let mut needles: Vec<_> = hidden.values().flat_map(|references| &references.needles).collect();
+        needles.sort_by_key(|(needle, _)| std::cmp::Reverse(needle.len()));
+        replaced(text, &needles)
     }
+}
+
+/// The text with references in the place of what they stand for; the longest stand first in `needles`.
+fn replaced(text: &str, needles: &[&(String, Reference)]) -> String {
+    let (mut said, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some(next) = rest.chars().next() {
+        // One pass, so that nothing is replaced in what has been replaced.
+        match needles.iter().find_map(|(needle, reference)| Some((reference, rest.strip_prefix(needle.as_str())?))) {
+            Some((reference, behind)) => {
+                said += &reference.to_string();
+                rest = behind;
+            }
+            None => {
+                said.push(next);
+                rest = &rest[next.len_utf8()..];
+            }
+        }
+    }
+    said
 }
 
 fn redact_texts(value: Value, redact: &dyn Fn(&str) -> String) -> Value {
@@ -355,7 +362,7 @@ mod tests {
         let hidden = Hidden::default();
         hidden.hide("a", &References::resolve(&json!("${secret:key}"), known));
         hidden.hide("b", &References::resolve(&json!("${file:word}"), known));
-        assert_eq!(hidden.redact("hunter2, a word"), "${secret:key}, a word");
+        assert_eq!(hidden.redact("hunter2 is secret"), "${secret:key} is ${file:word}", "and not what the name of a reference has in it");
         hidden.hide("a", &References::default());
         assert_eq!(hidden.redact("hunter2"), "hunter2");
     }

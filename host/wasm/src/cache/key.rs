@@ -116,10 +116,13 @@ mod tests {
         bytes.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
+    /// Key, text in two parts, and its code in hexadecimal.
+    type Case<'a> = (&'a [u8], [&'a [u8]; 2], &'a str);
+
     /// RFC 4231, cases 1, 2 and 6.
     #[test]
     fn hmac_is_that_of_the_rfc() {
-        let cases: [(&[u8], [&[u8]; 2], &str); 3] = [
+        let cases: [Case<'_>; 3] = [
             (&[0x0b; 20], [b"Hi ", b"There"], "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7"),
             (b"Jefe", [b"", b"what do ya want for nothing?"], "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"),
             (
