@@ -7,9 +7,9 @@ export PATH := $(CURDIR)/.cache/venv/bin:$(CURDIR)/.cache/node/node_modules/.bin
 # Our own crates as fast as they get; dependencies are optimised in every profile, so none of them is compiled again.
 OPTIMISED := --config profile.dev.opt-level=3 --config profile.dev.debug-assertions=false --config profile.dev.overflow-checks=false
 
-.PHONY: help setup build demo test bench soak fmt lint clean
+.PHONY: help setup build demo kafka kafka-stop test bench soak fmt lint clean
 help: ## Lists the commands.
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
 setup: ## Installs what is missing on this machine, and says what.
 	@scripts/setup
@@ -19,6 +19,12 @@ build: setup ## Builds the millstream binary.
 
 demo: build ## Flights through Wasm operators: builds everything, runs examples/flights, prints what came out.
 	@scripts/demo
+
+kafka: ## Starts a Kafka broker on this machine, without containers, and prints its address (VERSION="3.9.2": another version).
+	@MILLSTREAM_KAFKA_VERSION="$(VERSION)" scripts/kafka status .cache/kafka/local 2>/dev/null || MILLSTREAM_KAFKA_VERSION="$(VERSION)" scripts/kafka start .cache/kafka/local
+
+kafka-stop: ## Stops it; what it holds stays in .cache/kafka/local.
+	@scripts/kafka stop .cache/kafka/local
 
 test: setup ## Runs every test.
 	cargo test --quiet --manifest-path guest-sdk/rust/bindings/Cargo.toml
