@@ -80,6 +80,7 @@ pub async fn writer(sink: &dyn Sink, subtask: u32) -> Result<Box<dyn SinkWriter>
         parallelism: 2,
         is_durable: false,
         restored: Arc::default(),
+        transaction: None,
     })
     .await
 }
@@ -142,6 +143,8 @@ pub async fn check_resuming(source: &dyn Source, rows_max: usize) {
             straight.add(batch, rejected);
             stops.push((reader.position(), straight.positions().len(), straight.rejected.len()));
         }
+        // A split has one reader at a time.
+        drop(reader);
         let rows = straight.rows(&source.schema());
         for (position, rows_before, rejected_before) in stops {
             let mut reader = source.open(&split, Some(&position)).await.expect("opens at a position");

@@ -3,7 +3,7 @@
 //! Ladder of names: settings (what a user wrote under the connector's key) → [`Source`] / [`Sink`] (checked and typed, one per job) →
 //! [`SplitReader`] / [`SinkWriter`] (one per split or subtask).
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{any::Any, collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
@@ -12,6 +12,7 @@ use millstream_model::{
     Batch, StreamType,
     ids::{CheckpointId, JobId, SubtaskIndex},
 };
+use millstream_storage::{Claim, CommitRecord};
 use serde_json::Value;
 
 use crate::{clock::Clock, operator::OperatorError, rejected::Rejection};
@@ -160,15 +161,24 @@ pub trait Source: Send + Sync {
     /// The same source producing only these columns of [`Self::schema`], in this order; it must not do work for the others.
     fn project(&self, columns: &[usize]) -> Arc<dyn Source>;
 
-    /// The splits that exist now. For an unbounded source (a followed directory) it is called again every
-    /// [`Self::discovery_interval`]; splits seen before are returned again and ignored.
+    /// The splits that exist now, for a job that begins to read.
     ///
     /// # Errors
     /// The outside does not answer or the input cannot be listed.
     async fn splits(&self, parallelism: u32) -> Result<Vec<Split>, OperatorError>;
 
+    /// The splits that exist now, for a job that reads already: asked of an unbounded source (a followed directory) every
+    /// [`Self::discovery_interval`], and when a run goes on from a checkpoint. Those seen before are returned again and ignored; new ones are
+    /// read from their start.
+    ///
+    /// # Errors
+    /// As [`Self::splits`].
+    async fn more_splits(&self, parallelism: u32) -> Result<Vec<Split>, OperatorError> {
+        self.splits(parallelism).await
+    }
+
     /// How often to look for new splits; none: once.
-    fn discovery_interval(&self) -> Option<std::time::Duration> {
+    fn discovery_interval(&self) -> Option<Duration> {
         None
     }
 
@@ -249,6 +259,56 @@ pub struct SinkContext {
     /// What [`SinkWriter::on_barrier`] of *all* writers returned for the checkpoint that this run goes on from, by subtask of then; empty: a
     /// fresh start. [`Sink::recover`] was called with it before.
     pub restored: Arc<[Value]>,
+    /// What [`Transaction::part`] returned; none: the job has no transaction, or takes no checkpoints.
+    pub transaction: Option<Arc<dyn Any + Send + Sync>>,
+}
+
+/// A sink whose rows become visible by the commit of a checkpoint itself: its transaction holds the commit record too.
+pub trait Transactional: Send + Sync {
+    /// What one transaction spans, such as a cluster, for people. Sinks of a job whose spans differ cannot be committed as one.
+    fn span(&self) -> String;
+
+    /// The transaction of a job, which all its sinks of this span take part in. The outside is asked for nothing before it is claimed.
+    ///
+    /// # Errors
+    /// The settings do not allow it.
+    fn open(&self, request: TransactionRequest) -> Result<Arc<dyn Transaction>, OperatorError>;
+}
+
+/// What a transaction is told when it is opened.
+#[derive(Clone)]
+pub struct TransactionRequest {
+    /// The job.
+    pub job: JobId,
+    /// The time between two of its checkpoints.
+    pub checkpoint_interval: Duration,
+    /// The clock of the job.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Commits the rows of all sinks that take part together with the commit record: its commit is the decision. It lives as long as the run, over
+/// all attempts; each begins with a claim.
+#[async_trait]
+pub trait Transaction: Send + Sync {
+    /// Where the records are, for people.
+    fn log_name(&self) -> String;
+
+    /// As [`millstream_storage::CommitLog::claim`]: fences every earlier incarnation, then reads the last record, then claims (R3). Rows that were
+    /// written and not committed are gone then. `lineage` tells directories of the same job apart; `before` counts as the last record where there
+    /// is none.
+    ///
+    /// # Errors
+    /// As there.
+    async fn claim(&self, lineage: &str, before: Option<CommitRecord>, claim: Claim) -> Result<CommitRecord, millstream_storage::Error>;
+
+    /// As [`millstream_storage::CommitLog::commit`], with the rows that were written before the barrier of the checkpoint.
+    ///
+    /// # Errors
+    /// As there.
+    async fn commit(&self, record: &CommitRecord) -> Result<(), millstream_storage::Error>;
+
+    /// What the writers of the current attempt take part by; asked for after the claim.
+    fn part(&self) -> Arc<dyn Any + Send + Sync>;
 }
 
 /// A checked sink of one job.
@@ -262,6 +322,11 @@ pub trait Sink: Send + Sync {
     /// The strongest guarantee that it can keep, if the sources allow it.
     fn guarantee(&self) -> Guarantee {
         Guarantee::AtLeastOnce
+    }
+
+    /// Its rows are committed with the checkpoint itself; none: they are published after it.
+    fn transactional(&self) -> Option<&dyn Transactional> {
+        None
     }
 
     /// A run is about to go on from a committed checkpoint, or to start fresh (`staged` is empty): publishes what the checkpoint staged and may

@@ -112,6 +112,16 @@ pub enum Error {
         /// Who holds the claim.
         holder: u64,
     },
+    /// What keeps the records says no, and will until somebody changes something.
+    #[error("{what} was refused at {path}: {problem}")]
+    Refused {
+        /// What was tried.
+        what: &'static str,
+        /// Where.
+        path: String,
+        /// Why, and what would be right.
+        problem: String,
+    },
     /// A commit would take the job back.
     #[error("checkpoint {} of job {job} cannot be committed: the commit log stands at {}", .asked.0, .committed.0)]
     Backwards {
@@ -145,7 +155,7 @@ impl Error {
         match self {
             Self::NotFound(_) => ErrorKind::NotFound,
             Self::Exists(_) | Self::Locked { .. } | Self::Fenced { .. } => ErrorKind::Conflict,
-            Self::Path(_) | Self::Location { .. } | Self::NewerFormat { .. } => ErrorKind::Invalid,
+            Self::Path(_) | Self::Location { .. } | Self::NewerFormat { .. } | Self::Refused { .. } => ErrorKind::Invalid,
             Self::Io { .. } | Self::Credentials { .. } | Self::Denied { .. } | Self::Unreachable { .. } => ErrorKind::Unavailable,
             Self::Damaged { .. } | Self::RecordMissing { .. } => ErrorKind::Corrupt,
             Self::Backwards { .. } => ErrorKind::Internal,

@@ -293,6 +293,14 @@ impl CommitLog for FaultyCommitLog {
         }
     }
 
+    async fn note(&self, job: &JobId, record: &CommitRecord) -> Result<(), Error> {
+        match self.faults.write("noting", job.as_str()) {
+            WriteOutcome::Refused(error) => Err(error),
+            WriteOutcome::Done => self.log.note(job, record).await,
+            WriteOutcome::AnswerLost(error) => self.log.note(job, record).await.and(Err(error)),
+        }
+    }
+
     async fn read(&self, job: &JobId) -> Result<Option<CommitRecord>, Error> {
         self.faults.read("reading", job.as_str())?;
         self.log.read(job).await

@@ -19,6 +19,6 @@ pub mod journal;
 mod lock;
 
 pub use checkpoint::{CheckpointStorage, Digest, LocalCheckpointStorage, MemoryCheckpointStorage, Object, ObjectCheckpointStorage, open};
-pub use commit::{Claim, CommitLog, CommitRecord, LocalCommitLog, LogFault, MemoryCommitLog, Retained};
+pub use commit::{Claim, CommitLog, CommitRecord, Elsewhere, LocalCommitLog, LogFault, MemoryCommitLog, Retained};
 pub use error::Error;
 pub use lock::DirectoryLock;

@@ -129,8 +129,14 @@ async fn a_barrier_posts_everything_and_a_run_that_goes_on_from_it_repeats_the_k
     assert_eq!(requests.recv().expect("posted before the barrier passes").body, "{\"n\":0}\n");
     first.write(&rows(1..2)).await.expect("buffers");
     first.flush().await.expect("posts");
-    let context =
-        SinkContext { job: JobId::from("test"), subtask: SubtaskIndex(0), parallelism: 1, is_durable: true, restored: [remembered].into() };
+    let context = SinkContext {
+        job: JobId::from("test"),
+        subtask: SubtaskIndex(0),
+        parallelism: 1,
+        is_durable: true,
+        restored: [remembered].into(),
+        transaction: None,
+    };
     let mut second = sink.writer(context).await.expect("opens");
     for number in [1, 2] {
         second.write(&rows(number..number + 1)).await.expect("buffers");

@@ -1,7 +1,7 @@
 //! What a durable run of the job promises: the strongest that all of its sources and sinks allow, or what the job file asks for, which is refused
 //! where it cannot be kept.
 
-use std::{num::NonZeroU32, time::Duration};
+use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
 
 use super::{
     draft::Draft,
@@ -28,6 +28,7 @@ pub(super) fn check(planner: &mut Planner<'_, '_>, draft: &Draft<'_>, typed: &[O
             planner.report.value("/guarantee", message, Some(help(*weakest)));
         }
     }
+    check_spans(planner, draft, typed);
     let checkpoints = &settings.checkpoints;
     for (at, duration) in [
         ("/checkpoints/interval", checkpoints.interval),
@@ -37,6 +38,30 @@ pub(super) fn check(planner: &mut Planner<'_, '_>, draft: &Draft<'_>, typed: &[O
         if duration.is_some_and(|duration| duration.as_ms() == 0) {
             planner.report.value(at, "this duration is longer than 0", None);
         }
+    }
+}
+
+/// Sinks that are committed with the checkpoint itself can only be committed as one within one cluster.
+fn check_spans(planner: &mut Planner<'_, '_>, draft: &Draft<'_>, typed: &[Option<Typed>]) {
+    let mut spans: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for (node, typed) in draft.nodes.iter().zip(typed) {
+        if let Some(Typed { kind: TypedKind::Sink(sink), .. }) = typed
+            && let Some(transactional) = sink.transactional()
+        {
+            spans.entry(transactional.span()).or_default().push(node.id);
+        }
+    }
+    if spans.len() > 1 {
+        let shown: Vec<String> = spans.iter().map(|(span, ids)| format!("`{}` ({span})", ids.join("`, `"))).collect();
+        let shown: Vec<&str> = shown.iter().map(String::as_str).collect();
+        planner.report.value(
+            "/sinks",
+            format!(
+                "sinks that write exactly once are committed as one, and these reach their clusters in different ways: {}",
+                suggest::list(&shown)
+            ),
+            Some("write them with the same settings of connection, or all but those of one cluster with `delivery: at-least-once`".into()),
+        );
     }
 }
 

@@ -18,6 +18,7 @@ use super::{
     aligner::Aligner,
     assign::Assignment,
     chain::{Chain, Link, Role},
+    decision::Part,
     drift::Drift,
     entry::Entry,
     exchange::{EdgeId, Edges},
@@ -92,6 +93,8 @@ pub(super) struct Attempt<'a> {
     pub(super) restored: &'a RestoredJob,
     /// The directory of this attempt alone; none: the run is ephemeral.
     pub(super) directory: Option<&'a Path>,
+    /// What the sinks take part in that are committed with the checkpoints; none: there are none, or it is ephemeral.
+    pub(super) transaction: Option<&'a Part>,
     /// Which versions run and ran.
     pub(super) running: &'a Running,
 }
@@ -102,6 +105,7 @@ struct Builder<'a> {
     board: &'a Board,
     restored: &'a RestoredJob,
     directory: Option<&'a Path>,
+    transaction: Option<&'a Part>,
     edges: Box<dyn Edges>,
     drift: Arc<Drift>,
     drift_slots: usize,
@@ -115,12 +119,12 @@ pub(super) async fn build(
     stop: &CancellationToken,
     publish: &CancellationToken,
 ) -> Result<Built, BuildError> {
-    let Attempt { plan, settings, board, restored, directory, .. } = attempt;
+    let Attempt { plan, settings, board, restored, directory, transaction, .. } = attempt;
     let timed_sources = plan.nodes.iter().filter(|node| matches!(&node.kind, NodeKind::Source(source) if source.event_time.is_some()));
     let drift = Arc::new(Drift::new(timed_sources.map(|node| node.parallelism as usize).sum()));
     let built = Built { subtasks: Vec::new(), discoveries: Vec::new(), contexts: HashMap::new() };
     let edges = settings.exchange.open(&plan.job);
-    let mut builder = Builder { plan, settings, board, restored, directory, edges, drift, drift_slots: 0, built };
+    let mut builder = Builder { plan, settings, board, restored, directory, transaction, edges, drift, drift_slots: 0, built };
     let chains = chains(plan);
     let mut inboxes: Vec<Vec<Inbox>> = chains.iter().map(|chain| builder.connect(chain)).collect();
     for (chain, inboxes) in chains.iter().zip(&mut inboxes) {
@@ -246,6 +250,7 @@ impl Builder<'_> {
                     parallelism: planned.parallelism,
                     is_durable: self.directory.is_some(),
                     restored: self.restored.staged(node),
+                    transaction: self.transaction.cloned(),
                 };
                 Ok(Role::Sink(SinkLink::new(sink.writer(context).await?, self.settings.sink_flush_interval)))
             }
@@ -351,10 +356,13 @@ impl Builder<'_> {
         let mut assignment = Assignment::new(self.settings.assigner.clone(), node.id.clone(), chain.parallelism);
         let restored = self.restored.node(chain.head()).map(RestoredNode::splits);
         // What a source lists once is what it had listed: at another parallelism it might cut its input elsewhere.
-        let lists = restored.is_none() || source.source.discovery_interval().is_some();
+        let found = match &restored {
+            None => source.source.splits(chain.parallelism).await,
+            Some(_) if source.source.discovery_interval().is_some() => source.source.more_splits(chain.parallelism).await,
+            Some(_) => Ok(Vec::new()),
+        };
+        let found = found.map_err(|error| (node.id.clone(), error))?;
         let restored = assignment.restore(restored.unwrap_or_else(|| vec![Vec::new(); chain.parallelism as usize]));
-        let found =
-            if lists { source.source.splits(chain.parallelism).await.map_err(|error| (node.id.clone(), error))? } else { Vec::new() };
         let assigned = assignment.assign(found);
         Ok(Some(SourceSplits { assignment, assigned, restored }))
     }

@@ -374,6 +374,7 @@ impl Checkpointing {
             manifest_sha256: Some(written.at.manifest_sha256.clone()),
             retained: self.committed(retained).map(|committed| committed.at.clone()).collect(),
             last_number: checkpoint.0,
+            elsewhere: None,
         };
         let (log, job) = (self.durable.log.clone(), self.plan.job.clone());
         self.spawn(checkpoint, async move { Done::Committed { result: log.commit(&job, &record).await } });

@@ -23,6 +23,7 @@ use super::{
     build::{Attempt, BuildError, board},
     checkpointing::{Found, History},
     commands::Commands,
+    decision::Decision as CommitDecision,
     handle::{CheckpointError, Command, DurableStatus, JobError, JobOutcome, Phase, Recovery},
     job::{self, DurableAttempt, job_error, lock},
     restore::{Mapping, Origin, RestoredJob, check_state, match_nodes},
@@ -175,11 +176,19 @@ pub(super) async fn supervise(
     mut commands: Commands,
     outcome: watch::Sender<Option<Arc<JobOutcome>>>,
 ) {
+    let decision = match CommitDecision::of(&plan, &settings, &durable) {
+        Ok(decision) => Arc::new(decision),
+        Err((operator, error)) => {
+            outcome.send_replace(Some(Arc::new(JobOutcome::Failed(job_error(Some(operator), None, &error)))));
+            return;
+        }
+    };
     let mut run = Run {
         board: board(&plan),
         plan,
         settings,
-        durable,
+        durable: Durable { log: decision.clone(), ..durable },
+        decision,
         history: Arc::default(),
         restarts: 0,
         incarnation: 0,
@@ -199,6 +208,8 @@ struct Run {
     plan: Arc<JobPlan>,
     settings: RunSettings,
     durable: Durable,
+    /// [`Durable::log`].
+    decision: Arc<CommitDecision>,
     board: super::build::Board,
     history: History,
     restarts: u32,
@@ -334,6 +345,7 @@ impl Run {
             known: prepared.known,
             history: self.history.clone(),
         };
+        let part = self.decision.part();
         let attempt = Attempt {
             plan: &prepared.plan,
             settings: &self.settings,
@@ -341,6 +353,7 @@ impl Run {
             restored: &prepared.restored,
             directory: Some(&prepared.directory),
             running: &self.running,
+            transaction: part.as_ref(),
         };
         let (versions, history) = (prepared.versions, self.history.clone());
         let durable = DurableAttempt { checkpoints, versions, restarts: self.restarts, history };

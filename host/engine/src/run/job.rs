@@ -49,7 +49,15 @@ pub(super) async fn supervise(
     let fresh = RestoredJob::default();
     let running = Running::default();
     running.start(&plan, Plans::new(), settings.clock.now_ms());
-    let attempt = Attempt { plan: &plan, settings: &settings, board: &board, restored: &fresh, directory: None, running: &running };
+    let attempt = Attempt {
+        plan: &plan,
+        settings: &settings,
+        board: &board,
+        restored: &fresh,
+        directory: None,
+        running: &running,
+        transaction: None,
+    };
     let ended = run(attempt, None, &mut commands).await;
     outcome.send_replace(Some(Arc::new(ended)));
     while let Some(command) = commands.next().await {
@@ -526,7 +534,7 @@ async fn discover(
             () = stop.cancelled() => return,
             () = settings.clock.sleep(interval_ms) => {}
         }
-        let found = match source.source.splits(node.parallelism).await {
+        let found = match source.source.more_splits(node.parallelism).await {
             Ok(found) => found,
             Err(error) => {
                 // Without a supervisor nobody needs to know.

@@ -14,6 +14,7 @@ mod build;
 mod chain;
 mod checkpointing;
 mod commands;
+mod decision;
 mod drift;
 mod durable;
 mod entry;

@@ -125,6 +125,10 @@ impl CommitLog for GatedLog {
         committed
     }
 
+    async fn note(&self, job: &JobId, record: &CommitRecord) -> Result<(), Error> {
+        self.log.note(job, record).await
+    }
+
     async fn read(&self, job: &JobId) -> Result<Option<CommitRecord>, Error> {
         self.log.read(job).await
     }

@@ -63,14 +63,7 @@ pub(super) trait Media {
 /// As [`super::CommitLog::claim`].
 pub(super) fn claim(media: &mut dyn Media, job: &JobId, claim: Claim) -> Result<CommitRecord, Error> {
     let state = read(media)?;
-    let before = state.records.get(job).cloned().unwrap_or_default();
-    if before.incarnation < claim.seen_incarnation && !claim.is_fresh {
-        return Err(Error::RecordMissing { job: job.clone(), incarnation: claim.seen_incarnation });
-    }
-    let incarnation = before.incarnation.max(claim.seen_incarnation) + 1;
-    let last_number = before.last_number;
-    let kept = if claim.is_fresh { CommitRecord { last_number, ..CommitRecord::default() } } else { before };
-    let record = CommitRecord { incarnation, ..kept };
+    let record = super::claimed(job, state.records.get(job).cloned().unwrap_or_default(), claim)?;
     rewrite(media, state.with(job.clone(), record.clone()))?;
     Ok(record)
 }
@@ -79,9 +72,23 @@ pub(super) fn claim(media: &mut dyn Media, job: &JobId, claim: Claim) -> Result<
 pub(super) fn commit(media: &mut dyn Media, job: &JobId, record: &CommitRecord) -> Result<(), Error> {
     let state = read(media)?;
     let last = state.records.get(job).cloned().unwrap_or_default();
-    check_commit(job, &last, record)?;
+    super::check_commit(job, &last, record)?;
+    write(media, state, job, &last, record)
+}
+
+/// As [`super::CommitLog::note`].
+pub(super) fn note(media: &mut dyn Media, job: &JobId, record: &CommitRecord) -> Result<(), Error> {
+    let state = read(media)?;
+    let last = state.records.get(job).cloned().unwrap_or_default();
+    if last.incarnation > record.incarnation {
+        return Ok(());
+    }
+    write(media, state, job, &last, record)
+}
+
+fn write(media: &mut dyn Media, state: State, job: &JobId, last: &CommitRecord, record: &CommitRecord) -> Result<(), Error> {
     let is_small = state.bytes < BYTES_MAX;
-    let is_there = last == *record;
+    let is_there = last == record;
     match (is_there && state.is_settled, state.is_settled && is_small) {
         (true, _) => Ok(()),
         (false, true) => append(media, &state.with(job.clone(), record.clone())),
@@ -92,22 +99,6 @@ pub(super) fn commit(media: &mut dyn Media, job: &JobId, record: &CommitRecord) 
 /// The last record of a job.
 pub(super) fn record_of(media: &dyn Media, job: &JobId) -> Result<Option<CommitRecord>, Error> {
     Ok(read(media)?.records.remove(job))
-}
-
-/// Only the holder of the claim may commit, and only forward; the same record again changes nothing.
-fn check_commit(job: &JobId, last: &CommitRecord, record: &CommitRecord) -> Result<(), Error> {
-    if last.incarnation < record.incarnation {
-        return Err(Error::RecordMissing { job: job.clone(), incarnation: record.incarnation });
-    }
-    if last.incarnation > record.incarnation {
-        return Err(Error::Fenced { job: job.clone(), incarnation: record.incarnation, holder: last.incarnation });
-    }
-    match (last.checkpoint, record.checkpoint) {
-        (Some(committed), Some(asked)) if last != record && asked <= committed => {
-            Err(Error::Backwards { job: job.clone(), committed, asked })
-        }
-        _ => Ok(()),
-    }
 }
 
 /// One line.

@@ -72,6 +72,11 @@ impl CommitLog for LocalCommitLog {
         self.alone(move |files| lines::commit(files, &job, &record)).await
     }
 
+    async fn note(&self, job: &JobId, record: &CommitRecord) -> Result<(), Error> {
+        let (job, record) = (job.clone(), record.clone());
+        self.alone(move |files| lines::note(files, &job, &record)).await
+    }
+
     async fn read(&self, job: &JobId) -> Result<Option<CommitRecord>, Error> {
         let job = job.clone();
         self.alone(move |files| lines::record_of(files, &job)).await

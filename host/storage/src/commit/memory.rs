@@ -69,6 +69,10 @@ impl CommitLog for MemoryCommitLog {
         self.write(|disk| lines::commit(disk, job, record))
     }
 
+    async fn note(&self, job: &JobId, record: &CommitRecord) -> Result<(), Error> {
+        self.write(|disk| lines::note(disk, job, record))
+    }
+
     async fn read(&self, job: &JobId) -> Result<Option<CommitRecord>, Error> {
         lines::record_of(&*self.disk(), job)
     }

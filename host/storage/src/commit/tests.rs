@@ -45,6 +45,7 @@ fn record(held: &CommitRecord, checkpoint: u64) -> CommitRecord {
         manifest_sha256: Some("ab".repeat(32)),
         retained: held.committed().into_iter().collect(),
         last_number: checkpoint,
+        elsewhere: None,
     }
 }
 
@@ -240,4 +241,16 @@ async fn the_log_of_several_jobs_keeps_each() {
     bench.log.claim(&other, Claim::default()).await.expect("claimable");
     assert_eq!(bench.read().await.expect("readable").expect("claimed").checkpoint, Some(CheckpointId(1)));
     assert_eq!(bench.log.read(&other).await.expect("readable").expect("claimed").incarnation, 1);
+}
+
+/// What another log decided is found by tools, and an older run cannot take it back.
+#[tokio::test]
+async fn what_was_decided_elsewhere_is_noted_and_never_goes_back() {
+    let bench = bench();
+    let elsewhere = Some(Elsewhere { log: "topic".into(), lineage: "a".into(), since: 0 });
+    let newer = CommitRecord { elsewhere: elsewhere.clone(), ..record(&CommitRecord { incarnation: 3, ..CommitRecord::default() }, 7) };
+    let older = CommitRecord { elsewhere, ..record(&CommitRecord { incarnation: 2, ..CommitRecord::default() }, 9) };
+    bench.log.note(&bench.job, &newer).await.expect("writable");
+    bench.log.note(&bench.job, &older).await.expect("nothing to do");
+    assert_eq!(bench.read().await.expect("readable"), Some(newer));
 }

@@ -54,7 +54,14 @@ impl Job {
         sink.recover(restored).await?;
         for subtask in 0..parallelism {
             let subtask = SubtaskIndex(subtask);
-            let context = SinkContext { job: JobId::from("test"), subtask, parallelism, is_durable: true, restored: restored.into() };
+            let context = SinkContext {
+                job: JobId::from("test"),
+                subtask,
+                parallelism,
+                is_durable: true,
+                restored: restored.into(),
+                transaction: None,
+            };
             writers.push(sink.writer(context).await?);
         }
         Ok(Run { sink, writers })
