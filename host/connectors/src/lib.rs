@@ -12,6 +12,7 @@ pub mod files;
 pub mod formats;
 pub mod http;
 pub mod http_push;
+pub mod kafka;
 pub mod nexmark;
 mod pace;
 pub mod sequence;
@@ -29,11 +30,13 @@ pub fn all() -> Connectors {
     Connectors::default()
         .with_source(files::FilesSource)
         .with_source(http_push::HttpPush::default())
+        .with_source(kafka::KafkaSource(kafka::Machine::Own))
         .with_source(nexmark::Nexmark)
         .with_source(sequence::Sequence)
         .with_source(stdin::Stdin::default())
         .with_sink(files::FilesSink)
         .with_sink(http::Http)
+        .with_sink(kafka::KafkaSink(kafka::Machine::Own))
         .with_sink(stdout::Stdout::default())
         .with_sink(blackhole::Blackhole::default())
         .with_tables(tables::Tables)

@@ -28,6 +28,7 @@ use std::{
     },
 };
 
+use millstream_connectors::kafka::{KafkaSink, KafkaSource, Machine};
 use millstream_engine::{
     clock::{Clock, SystemClock},
     connector::Connectors,
@@ -110,9 +111,9 @@ pub fn compiled_directory(directory: &Path) -> PathBuf {
     directory.join("compiled")
 }
 
-/// Connectors that make sense in a service: its standard input and output are nobody's.
+/// Connectors that make sense in a service: its standard input and output are nobody's, and its files and variables are not its tenants'.
 pub fn connectors() -> Connectors {
-    let mut connectors = millstream_connectors::all();
+    let mut connectors = millstream_connectors::all().with_source(KafkaSource(Machine::Shared)).with_sink(KafkaSink(Machine::Shared));
     connectors.sources.remove("stdin");
     connectors.sinks.remove("stdout");
     connectors

@@ -316,7 +316,7 @@ impl Records {
 }
 
 /// The start of a raw record as text.
-fn quoted(raw: &[u8]) -> String {
+pub(super) fn quoted(raw: &[u8]) -> String {
     let shown = &raw[..raw.len().min(QUOTED_BYTES_MAX)];
     let mut text = String::from_utf8_lossy(shown).trim_end_matches(['\r', '\n']).to_owned();
     if shown.len() < raw.len() {

@@ -1,0 +1,125 @@
+//! What all clients of librdkafka share: where their logs go, what went wrong last, how errors are told, and calls that block.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use millstream_engine::operator::OperatorError;
+use rdkafka::{
+    ClientContext,
+    config::RDKafkaLogLevel,
+    consumer::ConsumerContext,
+    error::{KafkaError, RDKafkaErrorCode},
+};
+
+/// How long an answer about topics and offsets may take.
+pub const ANSWER: Duration = Duration::from_secs(20);
+
+/// Remembers what a client complained about last: calls that run into their timeout do not say why.
+#[derive(Clone, Debug, Default)]
+pub struct Context {
+    complaint: Arc<Mutex<Option<String>>>,
+}
+
+impl Context {
+    /// What the client complained about last.
+    pub fn complaint(&self) -> Option<String> {
+        self.complaint.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn complained(&self, text: String) {
+        *self.complaint.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
+    }
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        match level {
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
+                self.complained(message.to_owned());
+                tracing::warn!(facility, "kafka: {message}");
+            }
+            RDKafkaLogLevel::Warning | RDKafkaLogLevel::Notice => tracing::debug!(facility, "kafka: {message}"),
+            RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => tracing::trace!(facility, "kafka: {message}"),
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.complained(reason.to_owned());
+        tracing::warn!(%error, "kafka: {reason}");
+    }
+}
+
+impl ConsumerContext for Context {}
+
+/// A call of a client failed: whose fault it is and what may be done, by its code. `what` is a clause with topic and partition.
+pub fn failed(what: &str, error: &KafkaError, complaint: Option<String>) -> OperatorError {
+    let text = told(what, error, complaint);
+    if error.rdkafka_error_code().is_some_and(is_users) { OperatorError::user(text) } else { OperatorError::outside(text) }
+}
+
+/// The clause about a failed call: what, why, and what to do.
+pub fn told(what: &str, error: &KafkaError, complaint: Option<String>) -> String {
+    let code = error.rdkafka_error_code();
+    let why = code.map_or_else(|| error.to_string(), |code| code.to_string());
+    let detail = match error {
+        KafkaError::Transaction(error) => format!(" ({error})"),
+        _ => String::new(),
+    };
+    let complaint = complaint.map(|text| format!(" ({text})")).unwrap_or_default();
+    let fix = code.and_then(fix).map(|fix| format!("; {fix}")).unwrap_or_default();
+    format!("{what}: {why}{detail}{complaint}{fix}")
+}
+
+/// It stays as it is until somebody changes something.
+fn is_users(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::UnknownTopicOrPartition
+            | RDKafkaErrorCode::UnknownTopic
+            | RDKafkaErrorCode::UnknownPartition
+            | RDKafkaErrorCode::TopicAuthorizationFailed
+            | RDKafkaErrorCode::GroupAuthorizationFailed
+            | RDKafkaErrorCode::ClusterAuthorizationFailed
+            | RDKafkaErrorCode::TransactionalIdAuthorizationFailed
+            | RDKafkaErrorCode::SaslAuthenticationFailed
+            | RDKafkaErrorCode::Authentication
+            | RDKafkaErrorCode::SSL
+            | RDKafkaErrorCode::InvalidTransactionTimeout
+            | RDKafkaErrorCode::InvalidTopic
+            | RDKafkaErrorCode::PolicyViolation
+            | RDKafkaErrorCode::MessageSizeTooLarge
+            | RDKafkaErrorCode::InvalidArgument
+    )
+}
+
+fn fix(code: RDKafkaErrorCode) -> Option<&'static str> {
+    match code {
+        RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic => Some("create the topic, or correct its name"),
+        RDKafkaErrorCode::TopicAuthorizationFailed => Some("allow this user to read or write the topic"),
+        RDKafkaErrorCode::GroupAuthorizationFailed => Some("allow this user to use the group"),
+        RDKafkaErrorCode::ClusterAuthorizationFailed => Some("allow this user IdempotentWrite on the cluster"),
+        RDKafkaErrorCode::TransactionalIdAuthorizationFailed => {
+            Some("allow this user Write and Describe on transactional ids that begin with `millstream.`")
+        }
+        RDKafkaErrorCode::SaslAuthenticationFailed | RDKafkaErrorCode::Authentication => Some("correct `sasl` (mechanism, name, password)"),
+        RDKafkaErrorCode::SSL => Some("correct `tls`"),
+        RDKafkaErrorCode::MessageSizeTooLarge => {
+            Some("raise `message-bytes-max` here and `max.message.bytes` of the topic, or make the rows smaller")
+        }
+        RDKafkaErrorCode::InvalidTransactionTimeout => {
+            Some("raise `transaction.max.timeout.ms` of the brokers, or shorten `transaction-timeout` or the checkpoint interval")
+        }
+        RDKafkaErrorCode::BrokerTransportFailure
+        | RDKafkaErrorCode::AllBrokersDown
+        | RDKafkaErrorCode::Resolve
+        | RDKafkaErrorCode::OperationTimedOut => Some("check that the brokers run and that `servers`, `tls` and `sasl` are theirs"),
+        _ => None,
+    }
+}
+
+/// A call that blocks, on a thread that may.
+pub async fn blocking<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(call).await.expect("calls of clients do not panic and are not cancelled")
+}

@@ -1,0 +1,203 @@
+//! The compacted topic that holds the commit record of a job: made, checked, and read here. Its key is the job and the lineage of its directory.
+//!
+//! A record is JSON: `{"format":1,"record":{…}}`. The newest one of its key that is committed counts.
+
+use std::time::Duration;
+
+use millstream_engine::clock::Clock;
+use millstream_model::{ErrorKind, ids::JobId};
+use millstream_storage::{CommitRecord, Error};
+use rdkafka::{
+    ClientConfig, Message as _, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer as _},
+    error::KafkaError,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    client::{ANSWER, Context, told},
+    topics::{Admin, NewTopicSettings},
+};
+
+const FORMAT: u64 = 1;
+/// The partition that is used, whatever others there are.
+pub const PARTITION: i32 = 0;
+/// How long one look at the topic lasts.
+const LOOK: Duration = Duration::from_millis(100);
+/// Looks at the topic before it is given up: transactions of others in the same topic may hold it up as long as their timeout.
+const LOOKS_MAX: u32 = 3_000;
+
+/// Looks at the settings of the topic before they are given up, and the wait between two.
+const POLICY_LOOKS_MAX: u32 = 100;
+const POLICY_WAIT_MS: i64 = 50;
+
+#[derive(Serialize, Deserialize)]
+struct Envelope {
+    format: u64,
+    record: CommitRecord,
+}
+
+/// The commit topic of a job.
+#[derive(Clone, Debug)]
+pub struct CommitTopic {
+    /// Its name.
+    pub name: String,
+    /// The key of the records.
+    pub key: String,
+    config: ClientConfig,
+}
+
+impl CommitTopic {
+    /// The topic `name` of the cluster that `config` reaches.
+    pub fn new(name: String, job: &JobId, lineage: &str, config: ClientConfig) -> Self {
+        Self { name, key: format!("{job}/{lineage}"), config }
+    }
+
+    /// Makes the topic if there is none, and checks that it keeps the newest record of every key for ever.
+    ///
+    /// # Errors
+    /// It cannot be made or has other settings, or the cluster does not answer.
+    pub async fn ensure(&self, replication: Option<i32>, clock: &dyn Clock) -> Result<(), Error> {
+        let admin = Admin::of(&self.config).map_err(|error| self.failed("preparing the commit topic", &error))?;
+        let config = [("cleanup.policy", "compact"), ("max.message.bytes", "1048588")];
+        let topic = NewTopicSettings { name: &self.name, partitions: 1, replication, config: &config };
+        admin.create(&topic).await.map_err(|error| self.failed("making the commit topic", &error))?;
+        let policy = self.policy(&admin, clock).await?;
+        if policy == "compact" {
+            return Ok(());
+        }
+        Err(Error::Refused {
+            what: "using the commit topic",
+            path: self.place(),
+            problem: format!(
+                "it has cleanup.policy={policy}, so the commit record would be deleted one day: set cleanup.policy=compact, or name another \
+                 topic with `commit-topic`"
+            ),
+        })
+    }
+
+    /// What the topic does with old records. A topic that was just made is not known to every broker at once, and then has no settings.
+    async fn policy(&self, admin: &Admin, clock: &dyn Clock) -> Result<String, Error> {
+        for _ in 0..POLICY_LOOKS_MAX {
+            let found = admin.config(&self.name).await.map_err(|error| self.failed("checking the commit topic", &error))?;
+            if let Some(policy) = found.get("cleanup.policy") {
+                return Ok(policy.clone());
+            }
+            clock.sleep(POLICY_WAIT_MS).await;
+        }
+        let source = "the brokers do not say its settings: allow this user DescribeConfigs on it".into();
+        Err(Error::Unreachable { what: "checking the commit topic", path: self.place(), source })
+    }
+
+    /// A record as it stands in the topic.
+    pub fn encode(record: &CommitRecord) -> Vec<u8> {
+        serde_json::to_vec(&Envelope { format: FORMAT, record: CommitRecord { elsewhere: None, ..record.clone() } })
+            .expect("records are plain data")
+    }
+
+    /// The newest record that is committed now. Transactions that are open are not waited for. Blocks.
+    ///
+    /// # Errors
+    /// The topic cannot be read, or holds what is no record.
+    pub fn visible(&self) -> Result<Option<CommitRecord>, Error> {
+        self.read(0)
+    }
+
+    /// The newest record, when every transaction that has written before this call has ended. Blocks until then. Those of this job are ended when
+    /// they have been fenced.
+    ///
+    /// # Errors
+    /// As [`Self::visible`].
+    pub fn settled(&self) -> Result<Option<CommitRecord>, Error> {
+        let all = self.consumer("read_uncommitted")?;
+        let (_, written) = self.asked(all.fetch_watermarks(&self.name, PARTITION, ANSWER))?;
+        self.read(written)
+    }
+
+    /// Reads up to what is committed, at least to `until`.
+    fn read(&self, until: i64) -> Result<Option<CommitRecord>, Error> {
+        let consumer = self.consumer("read_committed")?;
+        let mut end = 0;
+        for _ in 0..LOOKS_MAX {
+            (_, end) = self.asked(consumer.fetch_watermarks(&self.name, PARTITION, ANSWER))?;
+            if end >= until {
+                break;
+            }
+            // Waits for what is not there: nothing is assigned yet.
+            drop(consumer.poll(LOOK));
+        }
+        if end < until {
+            let source = format!("a transaction of another job holds it up at offset {end}").into();
+            return Err(Error::Unreachable { what: "reading the commit record", path: self.place(), source });
+        }
+        self.newest(&consumer)
+    }
+
+    /// The last record of the key, up to the end of what is committed.
+    fn newest(&self, consumer: &BaseConsumer<Context>) -> Result<Option<CommitRecord>, Error> {
+        let mut assignment = TopicPartitionList::new();
+        let added = assignment.add_partition_offset(&self.name, PARTITION, Offset::Beginning);
+        self.asked(added.and_then(|()| consumer.assign(&assignment)))?;
+        let mut newest = None;
+        for _ in 0..LOOKS_MAX {
+            match consumer.poll(LOOK) {
+                Some(Ok(record)) if record.key() == Some(self.key.as_bytes()) => {
+                    newest = record.payload().map(|value| self.decode(value, record.offset())).transpose()?;
+                }
+                Some(Ok(_)) | None => {}
+                Some(Err(KafkaError::PartitionEOF(_))) => return Ok(newest),
+                Some(Err(error)) => self.asked(Err(error))?,
+            }
+        }
+        let source = "its end was not reached".into();
+        Err(Error::Unreachable { what: "reading the commit record", path: self.place(), source })
+    }
+
+    fn decode(&self, value: &[u8], offset: i64) -> Result<CommitRecord, Error> {
+        let at = || format!("{}, offset {offset}", self.place());
+        let format = serde_json::from_slice::<serde_json::Value>(value).ok().and_then(|value| value["format"].as_u64());
+        match format {
+            Some(format) if format > FORMAT => Err(Error::NewerFormat { path: at(), format, known: FORMAT }),
+            _ => serde_json::from_slice::<Envelope>(value)
+                .map(|envelope| envelope.record)
+                .map_err(|error| Error::Damaged { path: at(), problem: format!("it holds no commit record ({error})") }),
+        }
+    }
+
+    fn consumer(&self, isolation: &str) -> Result<BaseConsumer<Context>, Error> {
+        let mut config = self.config.clone();
+        config
+            .set("group.id", "millstream")
+            .set("enable.auto.commit", "false")
+            .set("enable.partition.eof", "true")
+            .set("auto.offset.reset", "earliest")
+            .set("fetch.wait.max.ms", "10")
+            .set("isolation.level", isolation);
+        self.asked(config.create_with_context(Context::default()))
+    }
+
+    fn asked<T>(&self, answer: Result<T, KafkaError>) -> Result<T, Error> {
+        answer.map_err(|error| {
+            let source = told("the commit topic cannot be read", &error, None).into();
+            Error::Unreachable { what: "reading the commit record", path: self.place(), source }
+        })
+    }
+
+    /// For messages.
+    pub fn place(&self) -> String {
+        format!("topic {}, partition {PARTITION}, key {}", self.name, self.key)
+    }
+
+    /// An error of the cluster, as one of a log.
+    pub fn failed(&self, what: &'static str, error: &millstream_engine::operator::OperatorError) -> Error {
+        if error.kind() == ErrorKind::Unavailable {
+            return Error::Unreachable { what, path: self.place(), source: error.to_string().into() };
+        }
+        Error::Refused { what, path: self.place(), problem: error.to_string() }
+    }
+}
+
+/// The name of the commit topic of a job that names none.
+pub fn default_name(job: &JobId) -> String {
+    format!("{}{job}", super::COMMIT_TOPICS)
+}

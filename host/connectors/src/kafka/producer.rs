@@ -1,0 +1,180 @@
+//! A producer and what becomes of its records. Nothing here waits for the library: acknowledgements are counted as they come.
+
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
+
+use millstream_engine::operator::OperatorError;
+use rdkafka::{
+    ClientConfig, ClientContext, Message as _,
+    config::RDKafkaLogLevel,
+    error::{KafkaError, RDKafkaErrorCode},
+    message::{DeliveryResult, OwnedHeaders},
+    producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer},
+};
+use tokio::sync::Notify;
+
+use super::client::{Context, failed};
+
+/// The records of one writer that are not acknowledged yet, and whether one never will be.
+#[derive(Debug, Default)]
+pub struct Deliveries {
+    pending: AtomicU64,
+    failure: Mutex<Option<Failure>>,
+    changed: Notify,
+}
+
+#[derive(Clone, Debug)]
+struct Failure {
+    what: String,
+    error: KafkaError,
+}
+
+impl Deliveries {
+    /// Waits until every record is acknowledged.
+    ///
+    /// # Errors
+    /// One of them was not; names topic and partition.
+    pub async fn all(&self) -> Result<(), OperatorError> {
+        loop {
+            self.check()?;
+            if self.pending.load(Ordering::Acquire) == 0 {
+                // The last one may be the one that failed.
+                return self.check();
+            }
+            self.changed.notified().await;
+        }
+    }
+
+    /// # Errors
+    /// A record was not acknowledged; names topic and partition.
+    pub fn check(&self) -> Result<(), OperatorError> {
+        match self.failure.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            Some(Failure { what, error }) => Err(failed(what, error, None)),
+            None => Ok(()),
+        }
+    }
+
+    fn sent(&self) {
+        self.pending.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn ended(&self, failure: Option<Failure>) {
+        let failed = failure.is_some();
+        if let Some(failure) = failure {
+            self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
+        }
+        if self.pending.fetch_sub(1, Ordering::AcqRel) == 1 || failed {
+            self.changed.notify_one();
+        }
+    }
+}
+
+/// Hands every acknowledgement to the writer that waits for it.
+#[derive(Clone, Default)]
+pub struct Acknowledging(Context);
+
+impl ClientContext for Acknowledging {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.0.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.0.error(error, reason);
+    }
+}
+
+impl ProducerContext for Acknowledging {
+    type DeliveryOpaque = Arc<Deliveries>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, deliveries: Arc<Deliveries>) {
+        let failure = result.as_ref().err().map(|(error, record)| Failure {
+            what: format!("topic {}, partition {}: a record was not delivered", record.topic(), record.partition()),
+            error: error.clone(),
+        });
+        deliveries.ended(failure);
+    }
+}
+
+/// A record to be sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Outgoing<'a> {
+    /// Its topic.
+    pub topic: &'a str,
+    /// Its partition; none: by the partitioner.
+    pub partition: Option<i32>,
+    /// Its key.
+    pub key: Option<&'a [u8]>,
+    /// Its value; none: a tombstone.
+    pub value: Option<&'a [u8]>,
+    /// In ms since the epoch; none: the time of sending.
+    pub timestamp_ms: Option<i64>,
+}
+
+/// Why a record was not taken.
+#[derive(Debug)]
+pub enum Refused {
+    /// There is no room: again in a moment.
+    Full,
+    /// It never will be.
+    Failed(OperatorError),
+}
+
+type Inner = ThreadedProducer<Acknowledging>;
+
+/// A producer. When it goes, what it has not sent yet is dropped.
+pub struct Producer {
+    inner: Option<Inner>,
+}
+
+impl Producer {
+    /// # Errors
+    /// The settings fit no producer.
+    pub fn new(config: &ClientConfig) -> Result<Self, OperatorError> {
+        let inner: Result<Inner, KafkaError> = config.create_with_context(Acknowledging::default());
+        inner.map(|inner| Self { inner: Some(inner) }).map_err(|error| failed("the producer cannot be made", &error, None))
+    }
+
+    fn inner(&self) -> &Inner {
+        self.inner.as_ref().expect("it is taken when the producer goes only")
+    }
+
+    /// What the client complained about last.
+    pub fn complaint(&self) -> Option<String> {
+        self.inner().client().context().0.complaint()
+    }
+
+    /// Puts a record into the queue of those to be sent; never waits.
+    ///
+    /// # Errors
+    /// There is no room, or it cannot be sent.
+    pub fn send(&self, record: &Outgoing<'_>, headers: Option<OwnedHeaders>, deliveries: &Arc<Deliveries>) -> Result<(), Refused> {
+        let mut sent: BaseRecord<'_, [u8], [u8], Arc<Deliveries>> = BaseRecord::with_opaque_to(record.topic, deliveries.clone());
+        sent.key = record.key;
+        sent.payload = record.value;
+        sent.partition = record.partition;
+        sent.timestamp = record.timestamp_ms;
+        sent.headers = headers;
+        deliveries.sent();
+        let Err((error, _)) = self.inner().send(sent) else { return Ok(()) };
+        deliveries.ended(None);
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::QueueFull) => Err(Refused::Full),
+            _ => Err(Refused::Failed(failed(&format!("topic {}: a record cannot be sent", record.topic), &error, self.complaint()))),
+        }
+    }
+
+    /// The producer of the library, for its transactions.
+    pub(super) fn transactions(&self) -> &impl rdkafka::producer::Producer<Acknowledging> {
+        self.inner()
+    }
+}
+
+impl Drop for Producer {
+    fn drop(&mut self) {
+        let inner = self.inner.take();
+        // The library waits for its threads, which may take half a second; whoever drops a producer must not.
+        std::thread::spawn(move || drop(inner));
+    }
+}

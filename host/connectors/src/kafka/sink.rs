@@ -1,0 +1,213 @@
+//! Writing topics.
+//!
+//! At least once: an idempotent producer; a barrier passes when everything before it is acknowledged. Exactly once: the same within the job's
+//! [`Transaction`], which commits the rows together with the commit record; a barrier seals what was written before it.
+
+mod encode;
+
+use std::{path::PathBuf, sync::Arc};
+
+use async_trait::async_trait;
+use millstream_engine::{
+    clock::Clock,
+    connector::{
+        ConnectorRequest, Guarantee, SettingsProblem, Sink, SinkConnector, SinkContext, SinkWriter, Transaction as EngineTransaction,
+        TransactionRequest, Transactional,
+    },
+    operator::OperatorError,
+};
+use millstream_model::{Batch, ids::CheckpointId};
+use serde_json::Value;
+use tokio::sync::OnceCell;
+
+use self::encode::Layout;
+use super::{
+    Machine,
+    client::blocking,
+    producer::{Deliveries, Producer, Refused},
+    settings::{Delivery, SinkSettings},
+    topics::{self, Admin, is_topic_name},
+    transaction::{Attempt, Seat, Transaction},
+};
+use crate::settings::{problem, read};
+
+/// How long a writer waits before it tries again to put a record into a queue that was full.
+const FULL_WAIT_MS: i64 = 2;
+
+/// The sink connector `kafka`.
+#[derive(Clone, Copy, Debug)]
+pub struct KafkaSink(pub Machine);
+
+impl SinkConnector for KafkaSink {
+    fn name(&self) -> &'static str {
+        super::NAME
+    }
+
+    fn settings_schema(&self) -> schemars::Schema {
+        schemars::schema_for!(SinkSettings)
+    }
+
+    fn plan(&self, request: ConnectorRequest<'_>) -> Result<Arc<dyn Sink>, Vec<SettingsProblem>> {
+        let settings: SinkSettings = read(request.settings)?;
+        let Some(input) = request.input else {
+            return Err(vec![problem("", "a sink needs a stream to write")]);
+        };
+        let mut problems = Vec::new();
+        settings.connection().check(self.0, &mut problems);
+        settings.check(&mut problems);
+        let names = settings
+            .topic
+            .as_slice()
+            .iter()
+            .map(|name| ("topic", name))
+            .chain(settings.commit_topic.iter().map(|name| ("commit-topic", name)));
+        for (place, name) in names.filter(|(_, name)| !is_topic_name(name)) {
+            problems.push(problem(place, format!("`{name}` is no name of a topic: letters, digits, `.`, `_` and `-`, at most 249")));
+        }
+        let layout = Layout::new(&settings, &input.schema);
+        problems.extend(layout.as_ref().err().into_iter().flatten().cloned());
+        let (Ok(layout), true) = (layout, problems.is_empty()) else { return Err(problems) };
+        let (base, clock) = (request.base_directory, request.clock);
+        Ok(Arc::new(Records { shared: Arc::new(Shared { settings, layout, base, clock }), producer: OnceCell::new() }))
+    }
+}
+
+/// What all writers of a sink share.
+struct Shared {
+    settings: SinkSettings,
+    layout: Layout,
+    base: PathBuf,
+    clock: Arc<dyn Clock>,
+}
+
+struct Records {
+    shared: Arc<Shared>,
+    /// Of a sink that takes part in no transaction.
+    producer: OnceCell<Arc<Producer>>,
+}
+
+impl Records {
+    async fn producer(&self) -> Result<Arc<Producer>, OperatorError> {
+        let shared = self.shared.clone();
+        let made = self.producer.get_or_try_init(|| {
+            blocking(move || {
+                let mut config = shared.settings.connection().client(&shared.base).map_err(OperatorError::user)?;
+                shared.settings.tune(&mut config);
+                Producer::new(&config).map(Arc::new)
+            })
+        });
+        made.await.cloned()
+    }
+
+    /// Every topic that may be written is there: otherwise the first row would wait for it until its time is over.
+    async fn check_topics(&self) -> Result<(), OperatorError> {
+        let shared = self.shared.clone();
+        blocking(move || {
+            let admin = Admin::new(&shared.settings.connection(), &shared.base)?;
+            shared.settings.topic.as_slice().iter().try_for_each(|topic| topics::partitions_of(admin.client(), topic).map(drop))
+        })
+        .await
+    }
+
+    async fn lane(&self, context: &SinkContext) -> Result<Lane, OperatorError> {
+        if self.shared.settings.delivery == Delivery::AtLeastOnce || !context.is_durable {
+            return Ok(Lane::Plain(self.producer().await?));
+        }
+        let part = context.transaction.clone().and_then(|part| part.downcast::<Attempt>().ok());
+        let part =
+            part.ok_or_else(|| OperatorError::internal("a sink with `delivery: exactly-once` has no transaction to take part in"))?;
+        Ok(Lane::Transaction(part.seat()))
+    }
+}
+
+#[async_trait]
+impl Sink for Records {
+    fn guarantee(&self) -> Guarantee {
+        match self.shared.settings.delivery {
+            Delivery::ExactlyOnce => Guarantee::ExactlyOnce,
+            Delivery::AtLeastOnce => Guarantee::AtLeastOnce,
+        }
+    }
+
+    fn transactional(&self) -> Option<&dyn Transactional> {
+        (self.shared.settings.delivery == Delivery::ExactlyOnce).then_some(self)
+    }
+
+    async fn writer(&self, context: SinkContext) -> Result<Box<dyn SinkWriter>, OperatorError> {
+        self.check_topics().await?;
+        let lane = self.lane(&context).await?;
+        Ok(Box::new(Writer { shared: self.shared.clone(), lane, deliveries: Arc::default() }))
+    }
+}
+
+impl Transactional for Records {
+    fn span(&self) -> String {
+        let connection = self.shared.settings.connection();
+        // What two sinks write down differently may be the same cluster, but nobody knows before it is asked.
+        match &connection.sasl {
+            Some(sasl) => format!("{} as {}", connection.shown(), sasl.username),
+            None => connection.shown(),
+        }
+    }
+
+    fn open(&self, request: TransactionRequest) -> Result<Arc<dyn EngineTransaction>, OperatorError> {
+        Ok(Arc::new(Transaction::new(&self.shared.settings, &self.shared.base, request)?))
+    }
+}
+
+/// Where the records of a writer go.
+enum Lane {
+    Plain(Arc<Producer>),
+    Transaction(Seat),
+}
+
+struct Writer {
+    shared: Arc<Shared>,
+    lane: Lane,
+    deliveries: Arc<Deliveries>,
+}
+
+impl Writer {
+    fn producer(&mut self) -> Result<Arc<Producer>, OperatorError> {
+        match &mut self.lane {
+            Lane::Plain(producer) => Ok(producer.clone()),
+            Lane::Transaction(seat) => seat.producer(),
+        }
+    }
+}
+
+#[async_trait]
+impl SinkWriter for Writer {
+    async fn write(&mut self, batch: &Batch) -> Result<(), OperatorError> {
+        self.deliveries.check()?;
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
+        let producer = self.producer()?;
+        let encoded =
+            self.shared.layout.encode(batch).map_err(|problem| OperatorError::user(format!("rows cannot be written: {problem}")))?;
+        for row in 0..encoded.len() {
+            loop {
+                match producer.send(&encoded.record(row), encoded.headers(row), &self.deliveries) {
+                    Ok(()) => break,
+                    Err(Refused::Failed(error)) => return Err(error),
+                    Err(Refused::Full) => self.shared.clock.sleep(FULL_WAIT_MS).await,
+                }
+                self.deliveries.check()?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn on_barrier(&mut self, checkpoint: CheckpointId) -> Result<Value, OperatorError> {
+        self.deliveries.all().await?;
+        if let Lane::Transaction(seat) = &mut self.lane {
+            seat.seal(checkpoint)?;
+        }
+        Ok(Value::Null)
+    }
+
+    async fn finish(self: Box<Self>) -> Result<(), OperatorError> {
+        self.deliveries.all().await
+    }
+}

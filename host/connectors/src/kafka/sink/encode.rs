@@ -1,0 +1,273 @@
+//! From rows to records: value, key, headers, timestamp, partition and topic of each.
+
+use std::borrow::Cow;
+
+use arrow_array::{Array as _, ArrayRef, BinaryArray, Int32Array, RecordBatch, TimestampMillisecondArray, cast::AsArray as _};
+use arrow_schema::{DataType, Schema, TimeUnit};
+use millstream_engine::connector::SettingsProblem;
+use millstream_model::Batch;
+use rdkafka::message::{Header, OwnedHeaders};
+
+use crate::{
+    formats::{csv, ndjson},
+    kafka::{
+        producer::Outgoing,
+        settings::{SinkSettings, ValueFormat},
+    },
+    settings::problem,
+};
+
+/// How values are written.
+enum Values {
+    Json(ndjson::Writer),
+    Csv(csv::Writer),
+    /// The only column as it is.
+    Whole,
+}
+
+/// How the rows of a stream become records.
+pub(super) struct Layout {
+    values: Values,
+    value_columns: Vec<usize>,
+    key: Option<usize>,
+    timestamp: Option<usize>,
+    partition: Option<usize>,
+    topic: Option<usize>,
+    headers: Vec<(String, usize)>,
+    topics: Vec<String>,
+}
+
+impl Layout {
+    /// # Errors
+    /// A column does not exist, or has no type for what it is to be.
+    pub(super) fn new(settings: &SinkSettings, schema: &Schema) -> Result<Self, Vec<SettingsProblem>> {
+        let mut problems = Vec::new();
+        let mut column = |place: &str, name: &str, fits: fn(&DataType) -> bool, wanted: &str| match schema.index_of(name) {
+            Err(_) => {
+                problems.push(problem(place, format!("there is no column {name}")));
+                None
+            }
+            Ok(index) if !fits(schema.field(index).data_type()) => {
+                let data_type = schema.field(index).data_type();
+                problems
+                    .push(problem(place, format!("column {name} has the type {data_type}, not {wanted}: convert it with `select` before")));
+                None
+            }
+            Ok(index) => Some(index),
+        };
+        let mut optional =
+            |place: &str, name: &Option<String>, fits, wanted| name.as_ref().and_then(|name| column(place, name, fits, wanted));
+        let key = optional("key", &settings.key, is_bytes, "text or bytes");
+        let timestamp = optional("timestamp", &settings.timestamp, is_timestamp, "a timestamp");
+        let partition = optional("partition", &settings.partition, DataType::is_integer, "an integer");
+        let topic = optional("topic-column", &settings.topic_column, is_text, "text");
+        let headers: Vec<(String, usize)> = settings
+            .headers
+            .iter()
+            .filter_map(|(header, name)| Some((header.clone(), column(&format!("headers.{header}"), name, is_bytes, "text or bytes")?)))
+            .collect();
+        let beside: Vec<usize> = partition.into_iter().chain(topic).chain(headers.iter().map(|(_, column)| *column)).collect();
+        let value_columns: Vec<usize> = (0..schema.fields().len()).filter(|column| !beside.contains(column)).collect();
+        let value_columns = whole_columns(settings, schema, key, timestamp, value_columns);
+        let values = values(settings, &schema.project(&value_columns).expect("value columns exist"));
+        match values {
+            Ok(values) if problems.is_empty() => {
+                let topics = settings.topic.as_slice().to_vec();
+                Ok(Self { values, value_columns, key, timestamp, partition, topic, headers, topics })
+            }
+            Ok(_) => Err(problems),
+            Err(found) => {
+                problems.push(found);
+                Err(problems)
+            }
+        }
+    }
+
+    /// The records of a batch.
+    ///
+    /// # Errors
+    /// A row cannot be written, or names a topic that is not allowed; a clause.
+    pub(super) fn encode(&self, batch: &Batch) -> Result<Encoded<'_>, String> {
+        let rows = batch.columns();
+        let (bytes, spans) = self.values(rows)?;
+        let cast = |column: Option<usize>, to: &DataType| column.map(|column| cast(rows.column(column), to)).transpose();
+        let bytes_of =
+            |column: Option<usize>| Ok::<_, String>(cast(column, &DataType::Binary)?.map(|array| array.as_binary::<i32>().clone()));
+        let whole = match self.values {
+            Values::Whole => bytes_of(Some(self.value_columns[0]))?,
+            Values::Json(_) | Values::Csv(_) => None,
+        };
+        let headers = self.headers.iter().map(|(name, column)| Ok((name.as_str(), bytes_of(Some(*column))?.expect("it was asked for"))));
+        let timestamps = cast(self.timestamp, &DataType::Timestamp(TimeUnit::Millisecond, None))?;
+        let encoded = Encoded {
+            rows: rows.num_rows(),
+            bytes,
+            spans,
+            whole,
+            keys: bytes_of(self.key)?,
+            timestamps: timestamps.map(|array| array.as_primitive().clone()),
+            event_times: batch.event_times().map(|times| times.to_vec()),
+            partitions: cast(self.partition, &DataType::Int32)?.map(|array| array.as_primitive().clone()),
+            topics: bytes_of(self.topic)?,
+            headers: headers.collect::<Result<_, String>>()?,
+            allowed: &self.topics,
+        };
+        (0..encoded.rows).try_for_each(|row| encoded.topic(row).map(drop))?;
+        Ok(encoded)
+    }
+
+    fn values(&self, rows: &RecordBatch) -> Result<(Vec<u8>, Vec<usize>), String> {
+        if matches!(self.values, Values::Whole) {
+            return Ok((Vec::new(), Vec::new()));
+        }
+        let columns = rows.project(&self.value_columns).map_err(|error| error.to_string())?;
+        let mut bytes = Vec::new();
+        self.write(&columns, &mut bytes)?;
+        let ends: Vec<usize> = memchr::memchr_iter(b'\n', &bytes).map(|end| end + 1).collect();
+        if ends.len() == columns.num_rows() {
+            return Ok((bytes, ends));
+        }
+        // Some text has a line end in it, as CSV may.
+        bytes.clear();
+        let mut ends = Vec::with_capacity(columns.num_rows());
+        for row in 0..columns.num_rows() {
+            self.write(&columns.slice(row, 1), &mut bytes)?;
+            ends.push(bytes.len());
+        }
+        Ok((bytes, ends))
+    }
+
+    fn write(&self, columns: &RecordBatch, bytes: &mut Vec<u8>) -> Result<(), String> {
+        match &self.values {
+            Values::Json(writer) => writer.rows(columns, bytes),
+            Values::Csv(writer) => writer.rows(columns, bytes),
+            Values::Whole => Ok(()),
+        }
+    }
+}
+
+/// For text and bytes, what is already key or timestamp need not be the value as well.
+fn whole_columns(
+    settings: &SinkSettings,
+    schema: &Schema,
+    key: Option<usize>,
+    timestamp: Option<usize>,
+    columns: Vec<usize>,
+) -> Vec<usize> {
+    let is_whole = matches!(settings.format, ValueFormat::String | ValueFormat::Raw);
+    if !is_whole || columns.len() == 1 || schema.fields().is_empty() {
+        return columns;
+    }
+    columns.into_iter().filter(|&column| Some(column) != key && Some(column) != timestamp).collect()
+}
+
+fn values(settings: &SinkSettings, schema: &Schema) -> Result<Values, SettingsProblem> {
+    let wrong = |message: String| problem("format", message);
+    match settings.format {
+        ValueFormat::Json => ndjson::Writer::new(schema, settings.nulls.unwrap_or_default()).map(Values::Json).map_err(wrong),
+        ValueFormat::Csv => {
+            let delimiter = settings.delimiter.map_or(b',', |delimiter| delimiter.0);
+            csv::Writer::new(schema, delimiter).map(Values::Csv).map_err(wrong)
+        }
+        ValueFormat::String | ValueFormat::Raw => {
+            let fits = if settings.format == ValueFormat::String { is_text } else { is_bytes };
+            match schema.fields().as_ref() {
+                [field] if fits(field.data_type()) => Ok(Values::Whole),
+                fields => {
+                    let found: Vec<String> = fields.iter().map(|field| format!("{}: {}", field.name(), field.data_type())).collect();
+                    Err(wrong(format!("writes one column as it is, and the stream has {}: keep one with `select`", found.join(", "))))
+                }
+            }
+        }
+    }
+}
+
+fn is_text(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
+}
+
+fn is_bytes(data_type: &DataType) -> bool {
+    is_text(data_type) || matches!(data_type, DataType::Binary | DataType::LargeBinary | DataType::BinaryView)
+}
+
+fn is_timestamp(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Timestamp(..))
+}
+
+fn cast(column: &ArrayRef, to: &DataType) -> Result<ArrayRef, String> {
+    if column.data_type() == to { Ok(column.clone()) } else { arrow_cast::cast(column, to).map_err(|error| error.to_string()) }
+}
+
+/// Records, row by row.
+pub(super) struct Encoded<'a> {
+    rows: usize,
+    bytes: Vec<u8>,
+    /// Where each value ends, behind its line end.
+    spans: Vec<usize>,
+    whole: Option<BinaryArray>,
+    keys: Option<BinaryArray>,
+    timestamps: Option<TimestampMillisecondArray>,
+    event_times: Option<Vec<i64>>,
+    partitions: Option<Int32Array>,
+    topics: Option<BinaryArray>,
+    headers: Vec<(&'a str, BinaryArray)>,
+    allowed: &'a [String],
+}
+
+impl Encoded<'_> {
+    /// Number of records.
+    pub(super) fn len(&self) -> usize {
+        self.rows
+    }
+
+    /// The record of a row.
+    pub(super) fn record(&self, row: usize) -> Outgoing<'_> {
+        Outgoing {
+            topic: self.topic(row).expect("all were looked at"),
+            partition: self.partitions.as_ref().filter(|column| column.is_valid(row)).map(|column| column.value(row)),
+            key: bytes_at(self.keys.as_ref(), row),
+            value: self.value(row),
+            timestamp_ms: self.timestamp_ms(row),
+        }
+    }
+
+    /// The headers of a row; none: it has none.
+    pub(super) fn headers(&self, row: usize) -> Option<OwnedHeaders> {
+        if self.headers.is_empty() {
+            return None;
+        }
+        let headers = OwnedHeaders::new_with_capacity(self.headers.len());
+        let add = |headers: OwnedHeaders, (name, column): &(&str, BinaryArray)| {
+            headers.insert(Header { key: name, value: bytes_at(Some(column), row) })
+        };
+        Some(self.headers.iter().fold(headers, add))
+    }
+
+    fn value(&self, row: usize) -> Option<&[u8]> {
+        if let Some(whole) = &self.whole {
+            return bytes_at(Some(whole), row);
+        }
+        let start = if row == 0 { 0 } else { self.spans[row - 1] };
+        let line = &self.bytes[start..self.spans[row]];
+        Some(line.strip_suffix(b"\n").unwrap_or(line))
+    }
+
+    fn timestamp_ms(&self, row: usize) -> Option<i64> {
+        match &self.timestamps {
+            Some(column) => column.is_valid(row).then(|| column.value(row)),
+            // Kafka knows no time before 1970.
+            None => self.event_times.as_ref().map(|times| times[row]).filter(|time| *time >= 0),
+        }
+    }
+
+    fn topic(&self, row: usize) -> Result<&str, String> {
+        let Some(column) = &self.topics else { return Ok(&self.allowed[0]) };
+        let named: Cow<'_, str> = bytes_at(Some(column), row).map_or(Cow::Borrowed("null"), String::from_utf8_lossy);
+        let found = self.allowed.iter().find(|allowed| **allowed == *named);
+        found.map(String::as_str).ok_or_else(|| format!("row {row} names the topic {named}, which `topic` does not allow"))
+    }
+}
+
+fn bytes_at(column: Option<&BinaryArray>, row: usize) -> Option<&[u8]> {
+    column.filter(|column| column.is_valid(row)).map(|column| column.value(row))
+}

@@ -1,0 +1,240 @@
+//! Reading topics: what a source decides once, its partitions as splits, and the one consumer that all its readers share.
+//!
+//! Every partition is a split. Where it begins and ends is decided when it is found, and stands in the split from then on, so that a run that is
+//! restored reads the same. The consumer is assigned partition by partition and belongs to no group's rebalancing: the engine says who reads what.
+
+mod columns;
+mod offsets;
+mod reader;
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
+
+use arrow_schema::{DataType, SchemaRef};
+use async_trait::async_trait;
+use millstream_engine::{
+    connector::{ConnectorRequest, SettingsProblem, Source, SourceConnector, Split, SplitReader},
+    operator::OperatorError,
+};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use self::{columns::Layout, offsets::Begin, reader::Reader};
+use super::{
+    Machine,
+    client::{Context, blocking, failed},
+    settings::{SourceSettings, ValueFormat},
+    topics::{self, TopicNames},
+};
+use crate::{
+    formats::{
+        csv::Dialect,
+        layout::{TextLayout, timestamp_formats},
+        records::ValueLayout,
+    },
+    settings::{problem, read},
+};
+
+/// How often the consumer's own events are looked at.
+const EVENTS: Duration = Duration::from_millis(100);
+
+/// The source connector `kafka`.
+#[derive(Clone, Copy, Debug)]
+pub struct KafkaSource(pub Machine);
+
+impl SourceConnector for KafkaSource {
+    fn name(&self) -> &'static str {
+        super::NAME
+    }
+
+    fn settings_schema(&self) -> schemars::Schema {
+        schemars::schema_for!(SourceSettings)
+    }
+
+    fn plan(&self, request: ConnectorRequest<'_>) -> Result<Arc<dyn Source>, Vec<SettingsProblem>> {
+        let settings: SourceSettings = read(request.settings)?;
+        let mut problems = Vec::new();
+        settings.connection().check(self.0, &mut problems);
+        settings.check(&mut problems);
+        let names = TopicNames::new(settings.topics.as_slice(), &mut problems);
+        let values = match values(&settings, request.declared_schema) {
+            Ok(values) => values,
+            Err(more) => {
+                problems.extend(more);
+                return Err(problems);
+            }
+        };
+        let layout = Layout::new(&settings, values);
+        problems.extend(layout.as_ref().err().into_iter().flatten().cloned());
+        let (Ok(layout), Some(names), true) = (layout, names, problems.is_empty()) else { return Err(problems) };
+        let columns = (0..layout.schema().fields().len()).collect();
+        let shared = Shared { settings, names, layout, base: request.base_directory, consumer: Mutex::default(), found: Mutex::default() };
+        Ok(Arc::new(Topics { shared: Arc::new(shared), columns }))
+    }
+}
+
+/// How values are read.
+fn values(settings: &SourceSettings, declared: Option<SchemaRef>) -> Result<ValueLayout, Vec<SettingsProblem>> {
+    let csv = match settings.format {
+        ValueFormat::String => return ValueLayout::whole(declared, DataType::Utf8),
+        ValueFormat::Raw => return ValueLayout::whole(declared, DataType::Binary),
+        ValueFormat::Json => None,
+        ValueFormat::Csv => Some((dialect(settings), false)),
+    };
+    let Some(schema) = declared else {
+        return Err(vec![problem("", "the columns of the values are not known: declare them under `schema:` of the source")]);
+    };
+    let timestamps = timestamp_formats(&settings.timestamp_formats, &schema)?;
+    Ok(ValueLayout::Text(TextLayout::new(schema, timestamps, csv)?))
+}
+
+fn dialect(settings: &SourceSettings) -> Dialect {
+    Dialect {
+        delimiter: settings.delimiter.map_or(b',', |delimiter| delimiter.0),
+        quote: Some(settings.quote.map_or(b'"', |quote| quote.0)),
+        null_values: settings.null_values.clone(),
+    }
+}
+
+type Consumer = BaseConsumer<Context>;
+
+/// What all projections of a source share.
+struct Shared {
+    settings: SourceSettings,
+    names: TopicNames,
+    layout: Layout,
+    base: PathBuf,
+    /// Made when it is first needed, and again when no reader of the run before holds it.
+    consumer: Mutex<Weak<Consumer>>,
+    /// The splits that were found so far, by id.
+    found: Mutex<BTreeMap<String, Split>>,
+}
+
+impl Shared {
+    /// The consumer, made if there is none.
+    fn consumer(&self) -> Result<Arc<Consumer>, OperatorError> {
+        let mut held = self.consumer.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(consumer) = held.upgrade() {
+            return Ok(consumer);
+        }
+        let mut config = self.settings.connection().client(&self.base).map_err(OperatorError::user)?;
+        self.settings.tune(&mut config);
+        let created = config.create_with_context(Context::default());
+        let consumer: Arc<Consumer> = Arc::new(created.map_err(|error| failed("the consumer cannot be made", &error, None))?);
+        *held = Arc::downgrade(&consumer);
+        serve_events(Arc::downgrade(&consumer));
+        Ok(consumer)
+    }
+}
+
+/// Errors that concern no single partition come to the consumer itself, which must be asked for them. They are logged by its [`Context`]; those
+/// that readers must fail for come to their partitions as well.
+fn serve_events(consumer: Weak<Consumer>) {
+    tokio::task::spawn_blocking(move || {
+        while let Some(consumer) = consumer.upgrade() {
+            if let Some(Err(error)) = consumer.poll(EVENTS) {
+                tracing::debug!(%error, "kafka: an event of the consumer");
+            }
+        }
+    });
+}
+
+/// [`Split::detail`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Place {
+    topic: String,
+    partition: i32,
+    /// The first record to be read.
+    start: i64,
+    /// The first record that is not to be read; none: there is no end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    end: Option<i64>,
+}
+
+impl Place {
+    fn id(topic: &str, partition: i32) -> String {
+        format!("{topic}/{partition}")
+    }
+}
+
+/// What a checkpoint stores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Position {
+    /// The next record.
+    offset: i64,
+}
+
+struct Topics {
+    shared: Arc<Shared>,
+    columns: Vec<usize>,
+}
+
+impl Topics {
+    /// The splits of partitions, all found so far: of those that were not known, begin and end are decided now.
+    async fn find(&self, begin: Begin) -> Result<Vec<Split>, OperatorError> {
+        let shared = self.shared.clone();
+        blocking(move || {
+            let consumer = shared.consumer()?;
+            let partitions = topics::partitions(consumer.client(), &shared.names)?;
+            let mut found = shared.found.lock().unwrap_or_else(PoisonError::into_inner);
+            let new: Vec<(String, i32)> =
+                partitions.into_iter().filter(|(topic, partition)| !found.contains_key(&Place::id(topic, *partition))).collect();
+            for place in offsets::decide(&consumer, &shared.settings, new, begin)? {
+                let id = Place::id(&place.topic, place.partition);
+                let split = Split { id: id.as_str().into(), detail: serde_json::to_value(place).expect("plain data") };
+                found.insert(id, split);
+            }
+            Ok(found.values().cloned().collect())
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl Source for Topics {
+    fn schema(&self) -> SchemaRef {
+        Arc::new(self.shared.layout.schema().project(&self.columns).expect("projected columns exist"))
+    }
+
+    fn is_bounded(&self) -> bool {
+        self.shared.settings.end.is_some()
+    }
+
+    fn project(&self, columns: &[usize]) -> Arc<dyn Source> {
+        let columns = columns.iter().map(|&column| self.columns[column]).collect();
+        Arc::new(Self { shared: self.shared.clone(), columns })
+    }
+
+    async fn splits(&self, _parallelism: u32) -> Result<Vec<Split>, OperatorError> {
+        // Another attempt may begin elsewhere: nothing of it was committed.
+        self.shared.found.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.find(Begin::AsAsked).await
+    }
+
+    async fn more_splits(&self, _parallelism: u32) -> Result<Vec<Split>, OperatorError> {
+        self.find(Begin::FirstRecord).await
+    }
+
+    fn discovery_interval(&self) -> Option<Duration> {
+        (!self.is_bounded()).then_some(self.shared.settings.discovery_interval.0)
+    }
+
+    async fn open(&self, split: &Split, position: Option<&Value>) -> Result<Box<dyn SplitReader>, OperatorError> {
+        let place: Place = serde_json::from_value(split.detail.clone())
+            .map_err(|error| OperatorError::internal(format!("split {} is not one of kafka", split.id)).because(error))?;
+        let resume: Option<Position> = position
+            .map(|position| serde_json::from_value(position.clone()))
+            .transpose()
+            .map_err(|error| OperatorError::user(format!("the position of {} is not one of kafka", split.id)).because(error))?;
+        let offset = resume.map_or(place.start, |position| position.offset);
+        let decoder = self.shared.layout.decoder(&self.columns).map_err(OperatorError::user)?;
+        let (shared, id) = (self.shared.clone(), split.id.clone());
+        Ok(Box::new(blocking(move || Reader::open(&shared, id, place, offset, decoder)).await?))
+    }
+}

@@ -1,0 +1,206 @@
+//! Reading one partition: takes what the consumer has fetched, many records at a time, without a call that waits.
+//!
+//! The consumer fetches ahead into a queue of the partition, up to `prefetch-bytes`; when it is full it fetches no more, so a stream that stands
+//! still stops the fetching. An empty queue wakes the reader when it has something again.
+//!
+//! A position that the partition does not hold any more is an error that names what is lost, never a jump to where there is something.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use millstream_engine::{
+    connector::{Read, SplitReader},
+    operator::OperatorError,
+};
+use rdkafka::{
+    Message as _, Offset, TopicPartitionList,
+    consumer::{CommitMode, Consumer as _, base_consumer::PartitionQueue},
+    error::{KafkaError, RDKafkaErrorCode},
+};
+use serde_json::Value;
+use tokio::{sync::Notify, task::JoinHandle};
+
+use super::{Consumer, Place, Position, Shared, columns::Decoder, offsets::watermarks};
+use crate::kafka::client::{Context, blocking, failed};
+
+/// Bytes of values that are decoded together, about.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// Reads one partition.
+pub(super) struct Reader {
+    id: Arc<str>,
+    place: Place,
+    /// Before the consumer, so that it goes first.
+    queue: PartitionQueue<Context>,
+    consumer: Arc<Consumer>,
+    filled: Arc<Notify>,
+    decoder: Decoder,
+    next: i64,
+    commits: bool,
+    /// The partition had no more: how far it goes, asked for to see whether that is the end.
+    asked: Option<JoinHandle<Result<(i64, i64), OperatorError>>>,
+    ended: bool,
+}
+
+/// What the queue had.
+enum Taken {
+    /// As much as was asked for, or all there was.
+    Records,
+    /// All there was, and the partition holds no more for now.
+    All,
+}
+
+impl Reader {
+    /// Opens a partition at `offset`. Blocks.
+    pub(super) fn open(shared: &Shared, id: Arc<str>, place: Place, offset: i64, decoder: Decoder) -> Result<Self, OperatorError> {
+        let consumer = shared.consumer()?;
+        let (first, end) = watermarks(&consumer, &place.topic, place.partition)?;
+        check_range(&place, offset, first, end)?;
+        let filled = Arc::new(Notify::new());
+        // Before it is assigned: otherwise its first records could go to the queue of the whole consumer.
+        let mut queue = consumer
+            .split_partition_queue(&place.topic, place.partition)
+            .ok_or_else(|| OperatorError::internal(format!("topic {}, partition {}: it has no queue", place.topic, place.partition)))?;
+        let wakes = filled.clone();
+        queue.set_nonempty_callback(move || wakes.notify_one());
+        let mut assignment = TopicPartitionList::new();
+        let added = assignment.add_partition_offset(&place.topic, place.partition, Offset::Offset(offset));
+        added.and_then(|()| consumer.incremental_assign(&assignment)).map_err(|error| failed(&what(&place, offset), &error, None))?;
+        let ended = place.end.is_some_and(|end| offset >= end);
+        let commits = shared.settings.group.is_some();
+        Ok(Self { id, place, consumer, queue, filled, decoder, next: offset, commits, asked: None, ended })
+    }
+
+    /// Takes records out of the queue until there are enough or none.
+    fn take(&mut self, rows_max: usize) -> Result<Taken, OperatorError> {
+        let mut bytes = 0;
+        while self.decoder.records() < rows_max && bytes < BATCH_BYTES && !self.ended {
+            let Some(polled) = self.queue.poll(std::time::Duration::ZERO) else { return Ok(Taken::Records) };
+            match polled {
+                Ok(record) => {
+                    if self.place.end.is_some_and(|end| record.offset() >= end) {
+                        self.ended = true;
+                        break;
+                    }
+                    bytes += record.payload_len() + record.key_len();
+                    self.next = record.offset() + 1;
+                    self.decoder.push(&record);
+                    self.ended = self.place.end.is_some_and(|end| self.next >= end);
+                }
+                Err(KafkaError::PartitionEOF(_)) => return Ok(Taken::All),
+                Err(error) => return Err(self.failed(&error)),
+            }
+        }
+        Ok(Taken::Records)
+    }
+
+    /// Why the partition cannot be read further.
+    fn failed(&self, error: &KafkaError) -> OperatorError {
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset) {
+            let (first, end) =
+                self.consumer.client().fetch_watermarks(&self.place.topic, self.place.partition, super::EVENTS).unwrap_or((-1, -1));
+            if let Err(lost) = check_range(&self.place, self.next, first, end) {
+                return lost;
+            }
+        }
+        failed(&what(&self.place, self.next), error, self.consumer.context().complaint())
+    }
+
+    /// The partition had no more. Only how far it goes says whether this is the end: what lies before it may be markers of transactions.
+    async fn ask_for_end(&mut self) -> Result<(), OperatorError> {
+        let Some(end) = self.place.end else { return Ok(()) };
+        let asked = self.asked.get_or_insert_with(|| {
+            let (consumer, place) = (self.consumer.clone(), self.place.clone());
+            tokio::task::spawn_blocking(move || watermarks(&consumer, &place.topic, place.partition))
+        });
+        let answer = asked.await.expect("asking does not panic and is not cancelled");
+        self.asked = None;
+        let (_, readable) = answer?;
+        self.ended = readable >= end;
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl SplitReader for Reader {
+    async fn read(&mut self, rows_max: usize) -> Result<Read, OperatorError> {
+        loop {
+            if self.asked.is_some() {
+                self.ask_for_end().await?;
+            }
+            if self.ended && self.decoder.records() == 0 {
+                return Ok(Read::End);
+            }
+            let taken = self.take(rows_max)?;
+            if self.decoder.records() > 0 {
+                if matches!(taken, Taken::All) && self.place.end.is_some() {
+                    let (consumer, place) = (self.consumer.clone(), self.place.clone());
+                    self.asked = Some(tokio::task::spawn_blocking(move || watermarks(&consumer, &place.topic, place.partition)));
+                }
+                let (batch, rejected) = self.decoder.finish(&self.id);
+                return Ok(Read::Rows { batch, rejected });
+            }
+            match taken {
+                Taken::All => self.ask_for_end().await?,
+                Taken::Records if self.ended => {}
+                Taken::Records => self.filled.notified().await,
+            }
+        }
+    }
+
+    fn position(&self) -> Value {
+        serde_json::to_value(Position { offset: self.next }).expect("numbers are JSON")
+    }
+
+    /// Tells the group, for tools that show lag. Nothing is read from there, so a failure harms nobody.
+    async fn on_committed(&mut self, position: &Value) -> Result<(), OperatorError> {
+        let (true, Some(offset)) = (self.commits, position["offset"].as_i64()) else { return Ok(()) };
+        let mut offsets = TopicPartitionList::new();
+        let (consumer, place) = (self.consumer.clone(), self.place.clone());
+        blocking(move || {
+            let added = offsets.add_partition_offset(&place.topic, place.partition, Offset::Offset(offset));
+            if let Err(error) = added.and_then(|()| consumer.commit(&offsets, CommitMode::Async)) {
+                tracing::debug!(%error, topic = place.topic, partition = place.partition, "the offset of the group could not be committed");
+            }
+        })
+        .await;
+        Ok(())
+    }
+
+    fn progress(&self) -> u64 {
+        u64::try_from(self.next - self.place.start).unwrap_or(0)
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let mut assignment = TopicPartitionList::new();
+        assignment.add_partition(&self.place.topic, self.place.partition);
+        // It is not assigned any more where the whole consumer is going.
+        let _ = self.consumer.incremental_unassign(&assignment);
+    }
+}
+
+fn what(place: &Place, offset: i64) -> String {
+    format!("topic {}, partition {}: it cannot be read at offset {offset}", place.topic, place.partition)
+}
+
+/// `offset` lies within what the partition holds, or at its end.
+fn check_range(place: &Place, offset: i64, first: i64, end: i64) -> Result<(), OperatorError> {
+    let Place { topic, partition, .. } = place;
+    let fix = "give the topic a longer retention; to go on without them, start fresh (`--fresh`) with `start:` where there are records";
+    if offset < first {
+        return Err(OperatorError::user(format!(
+            "topic {topic}, partition {partition}: records {offset} to {} are lost, it begins at offset {first} now; {fix}",
+            first - 1
+        )));
+    }
+    if offset > end && end >= 0 {
+        return Err(OperatorError::user(format!(
+            "topic {topic}, partition {partition}: it ends at offset {end}, and the job has read up to {offset}: records {end} to {} are lost, the topic \
+             was made anew or cut; {fix}",
+            offset - 1
+        )));
+    }
+    Ok(())
+}

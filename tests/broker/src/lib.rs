@@ -1,0 +1,108 @@
+//! A real Kafka broker for tests, started by `scripts/kafka`. It takes 370 MB and up to a minute to be ready, so tests share one, whatever binary
+//! they are in, and tell each other apart by the names of their topics; only what kills or restarts a broker has one of its own.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// # Panics
+/// The script fails; what it said stands in the message.
+fn script(arguments: &[&str]) -> String {
+    let done = Command::new(root().join("scripts/kafka")).args(arguments).stdin(Stdio::null()).output().expect("scripts/kafka can be run");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    assert!(done.status.success(), "scripts/kafka {arguments:?}: {} {}", text(&done.stdout), text(&done.stderr));
+    text(&done.stdout)
+}
+
+/// Makes a topic on the broker at `address`.
+///
+/// # Panics
+/// It cannot be made.
+pub fn create_topic(address: &str, name: &str, partitions: u32) {
+    script(&["topic", address, name, &partitions.to_string()]);
+}
+
+/// The broker that all tests share. It goes some time after the last of these.
+pub struct SharedBroker {
+    address: String,
+    _lock: File,
+}
+
+impl SharedBroker {
+    /// Starts it when nobody has.
+    ///
+    /// # Panics
+    /// It cannot be started.
+    pub fn get() -> Self {
+        let directory = root().join(".cache/kafka/shared");
+        fs::create_dir_all(&directory).expect("the cache is writable");
+        let lock = File::options().create(true).truncate(false).write(true).open(directory.join("lock")).expect("the cache is writable");
+        // Before it is asked for: it may be about to go.
+        lock.lock_shared().expect("the lock can be taken");
+        Self { address: script(&["shared"]), _lock: lock }
+    }
+
+    /// `host:port`.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+}
+
+/// A broker of one test; killed when this is dropped.
+pub struct Broker {
+    directory: PathBuf,
+    address: String,
+}
+
+impl Broker {
+    /// Starts one that keeps its data in `directory`; `settings` as `name=value`.
+    ///
+    /// # Panics
+    /// It cannot be started.
+    pub fn start(directory: &Path, settings: &[&str]) -> Self {
+        let place = directory.display().to_string();
+        let arguments: Vec<&str> = ["start", &place].into_iter().chain(settings.iter().copied()).collect();
+        Self { directory: directory.to_owned(), address: script(&arguments) }
+    }
+
+    /// `host:port`; stays the same when it is started again.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Ends it as `kill -9` does.
+    ///
+    /// # Panics
+    /// It cannot be ended.
+    pub fn kill(&self) {
+        script(&["stop", &self.directory.display().to_string(), "--kill"]);
+    }
+
+    /// Ends it as an operator would.
+    ///
+    /// # Panics
+    /// It cannot be ended.
+    pub fn stop(&self) {
+        script(&["stop", &self.directory.display().to_string()]);
+    }
+
+    /// Starts it again with what it had.
+    ///
+    /// # Panics
+    /// It cannot be started.
+    pub fn start_again(&self) {
+        script(&["start", &self.directory.display().to_string()]);
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
