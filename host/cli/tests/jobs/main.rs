@@ -14,6 +14,7 @@ mod directories;
 mod following;
 #[cfg(target_os = "linux")]
 mod full_disk;
+mod kafka;
 mod kills;
 mod object_store;
 mod running;

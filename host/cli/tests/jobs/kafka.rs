@@ -1,0 +1,191 @@
+//! Topic to topic through the real binary: whatever is done to the process, a reader of what is committed sees every row once, each key in order.
+//!
+//! Topics are filled and read by jobs as well, so the tests need no client of their own.
+
+use std::{collections::BTreeMap, fs, time::Duration};
+
+use millstream_broker::{SharedBroker, create_topic};
+use serde_json::Value;
+
+use crate::{
+    binary::{Place, Random, ended, is_soak, killed_after},
+    running::Running,
+};
+
+const PARTITIONS: u32 = 3;
+/// Keys whose order is looked at.
+const KEYS: u64 = 7;
+/// Reads of the output before it is given up.
+const LOOKS_MAX: u32 = 60;
+
+/// Two topics of their own on the shared broker.
+struct Topics {
+    broker: SharedBroker,
+    input: String,
+    output: String,
+}
+
+impl Topics {
+    fn new(name: &str) -> Self {
+        let broker = SharedBroker::get();
+        let unique = format!("{name}-{}", std::process::id());
+        let (input, output) = (format!("{unique}-in"), format!("{unique}-out"));
+        for topic in [&input, &output] {
+            create_topic(broker.address(), topic, PARTITIONS);
+        }
+        Self { broker, input, output }
+    }
+
+    /// Writes the numbers below `rows` into the input, so many per second, each in the partition of its key.
+    fn fill(&self, rows: u64, rate: u64) -> Place {
+        Place::with(&format!(
+            "job: fill
+parallelism: 1
+sources:
+  numbers: {{ sequence: {{ to: {}, rate: {rate} }} }}
+operators:
+  keyed: {{ input: numbers, compute: {{ key: \"cast(value % {KEYS} as varchar)\" }} }}
+sinks:
+  out: {{ input: keyed, kafka: {{ servers: \"{}\", topic: {}, format: json, key: key, delivery: at-least-once }} }}
+",
+            rows - 1,
+            self.broker.address(),
+            self.input,
+        ))
+    }
+
+    /// Copies the input to the output, but for the numbers that end in 3; never ends.
+    fn copy(&self) -> Place {
+        Place::with(&format!(
+            "job: copy
+parallelism: 2
+checkpoints: {{ interval: 200ms }}
+restart: {{ first: 10ms }}
+sources:
+  numbers:
+    kafka: {{ servers: \"{0}\", topics: {1}, format: json }}
+    schema: {{ value: Int64, key: Utf8 }}
+operators:
+  kept: {{ input: numbers, filter: \"value % 10 <> 3\" }}
+sinks:
+  out: {{ input: kept, kafka: {{ servers: \"{0}\", topic: {2}, format: json, key: key, commit-topic: {2}-commits, transaction-timeout: 10s }} }}
+",
+            self.broker.address(),
+            self.input,
+            self.output,
+        ))
+    }
+
+    /// What a reader of what is committed sees of the output now: its numbers, by partition and in order.
+    fn seen(&self) -> BTreeMap<i64, Vec<u64>> {
+        let place = Place::with(&format!(
+            "job: look
+parallelism: 1
+sources:
+  rows:
+    kafka: {{ servers: \"{}\", topics: {}, format: json, end: now, metadata: {{ partition: partition, offset: offset }} }}
+    schema: {{ value: Int64, key: Utf8 }}
+sinks:
+  out: {{ input: rows, files: {{ path: out, format: ndjson }} }}
+",
+            self.broker.address(),
+            self.output,
+        ));
+        ended(&mut place.run(&["--quiet"])).with_code(0);
+        let mut rows: Vec<(i64, i64, u64)> = Vec::new();
+        for part in fs::read_dir(place.join("out")).unwrap() {
+            let text = fs::read_to_string(part.unwrap().path()).unwrap();
+            rows.extend(text.lines().map(|line| {
+                let row: Value = serde_json::from_str(line).unwrap();
+                (row["partition"].as_i64().unwrap(), row["offset"].as_i64().unwrap(), row["value"].as_u64().unwrap())
+            }));
+        }
+        rows.sort_unstable();
+        let mut seen: BTreeMap<i64, Vec<u64>> = BTreeMap::new();
+        rows.into_iter().for_each(|(partition, _, value)| seen.entry(partition).or_default().push(value));
+        seen
+    }
+
+    /// Looks until `rows` numbers have come through, and compares them with what must be there.
+    #[track_caller]
+    fn check(&self, rows: u64) {
+        let expected: Vec<u64> = (0..rows).filter(|value| value % 10 != 3).collect();
+        let mut seen = self.seen();
+        for _ in 0..LOOKS_MAX {
+            if seen.values().map(Vec::len).sum::<usize>() >= expected.len() {
+                break;
+            }
+            seen = self.seen();
+        }
+        for key in 0..KEYS {
+            for (partition, values) in &seen {
+                let of_key: Vec<u64> = values.iter().copied().filter(|value| value % KEYS == key).collect();
+                assert!(of_key.is_sorted(), "key {key} in partition {partition} is out of order: {of_key:?}");
+            }
+        }
+        let mut all: Vec<u64> = seen.into_values().flatten().collect();
+        all.sort_unstable();
+        let lost: Vec<&u64> = expected.iter().filter(|value| all.binary_search(value).is_err()).collect();
+        let twice: Vec<&[u64]> = all.windows(2).filter(|pair| pair[0] == pair[1]).collect();
+        assert!(lost.is_empty() && twice.is_empty() && all.len() == expected.len(), "lost: {lost:?}, twice: {twice:?}");
+    }
+}
+
+#[test]
+fn every_row_of_a_topic_is_in_the_other_once_however_often_the_process_is_killed() {
+    let (rows, rate, kills) = if is_soak() { (2_000_000, 4_000, 200) } else { (30_000, 1_000, 20) };
+    let mut random = Random::seeded("kafka", 6);
+    let topics = Topics::new("kills");
+    let fill = topics.fill(rows, rate);
+    let filling = Running::start(&mut fill.run(&["--quiet"]));
+    let copy = topics.copy();
+    for kill in 0..kills {
+        let wait = random.time_up_to(Duration::from_secs(5));
+        let ended = killed_after(&mut copy.run(&["--state", "state", "--quiet"]), wait);
+        assert!(ended.is_none(), "run {kill} ended by itself: {ended:?}");
+    }
+    filling.ended().with_code(0);
+    let last = Running::start(&mut copy.run(&["--state", "state"]));
+    topics.check(rows);
+    last.kill();
+}
+
+/// A process that was thought dead comes back after another one has taken over, and can write nothing more.
+#[test]
+fn a_process_that_was_stopped_and_replaced_writes_nothing_when_it_goes_on() {
+    let rows = 10_000;
+    let topics = Topics::new("zombie");
+    let fill = topics.fill(rows, 1_000);
+    let filling = Running::start(&mut fill.run(&["--quiet"]));
+    let copy = topics.copy();
+    let mut zombie = Running::start(&mut copy.run(&["--state", "state", "--log", "info"]));
+    zombie.until("copy: exactly once");
+    // Until some rows are committed.
+    while topics.seen().is_empty() {}
+    zombie.signal("STOP");
+    // Its directory is locked; another machine would have a copy of it.
+    copied(&copy.join("state"), &copy.join("heir"));
+    let heir = Running::start(&mut copy.run(&["--state", "heir"]));
+    filling.ended().with_code(0);
+    topics.check(rows);
+    zombie.signal("CONT");
+    let ended = zombie.ended();
+    assert_ne!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.stderr.contains("has taken over"), "{}", ended.stderr);
+    topics.check(rows);
+    heir.kill();
+}
+
+/// Copies a directory, but for its locks and sockets.
+fn copied(from: &std::path::Path, to: &std::path::Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let (kind, target) = (entry.file_type().unwrap(), to.join(entry.file_name()));
+        if kind.is_dir() {
+            copied(&entry.path(), &target);
+        } else if kind.is_file() && entry.file_name() != "lock" {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
