@@ -112,7 +112,7 @@ fn a_stop_during_a_swap_waits_for_it() {
         let swapping = scope.spawn(move || service.post("/v1/jobs/stuck/swap", body).status);
         service.wait_for("it switches", "/v1/jobs/stuck/why", |why| why["sentence"].as_str().unwrap().contains("swap 1"));
         let stopping = scope.spawn(move || service.post("/v1/jobs/stuck/stop", &json!({})).status);
-        service.post("/v1/jobs/stuck/swap", &body).problem(409, "another change");
+        service.post("/v1/jobs/stuck/swap", body).problem(409, "another change");
         endpoint.answer();
         assert_eq!((swapping.join().unwrap(), stopping.join().unwrap()), (200, 200));
     });
