@@ -53,12 +53,11 @@ fn check_spans(planner: &mut Planner<'_, '_>, draft: &Draft<'_>, typed: &[Option
     }
     if spans.len() > 1 {
         let shown: Vec<String> = spans.iter().map(|(span, ids)| format!("`{}` ({span})", ids.join("`, `"))).collect();
-        let shown: Vec<&str> = shown.iter().map(String::as_str).collect();
         planner.report.value(
             "/sinks",
             format!(
                 "sinks that write exactly once are committed as one, and these reach their clusters in different ways: {}",
-                suggest::list(&shown)
+                shown.join(", ")
             ),
             Some("write them with the same settings of connection, or all but those of one cluster with `delivery: at-least-once`".into()),
         );
