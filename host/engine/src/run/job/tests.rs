@@ -30,7 +30,8 @@ async fn a_source_subtask_without_a_split_has_ended_before_any_other_starts() {
     let (stop, publish) = (CancellationToken::new(), CancellationToken::new());
     let fresh = RestoredJob::default();
     let running = Running::default();
-    let attempt = Attempt { plan: &plan, settings: &settings, board: &board, restored: &fresh, directory: None, running: &running };
+    let (directory, transaction) = (None, None);
+    let attempt = Attempt { plan: &plan, settings: &settings, board: &board, restored: &fresh, directory, transaction, running: &running };
     let built = build(attempt, events.clone(), &stop, &publish).await;
     let built = built.unwrap_or_else(|(operator, error)| panic!("`{operator}`: {error}"));
     let supervisor = Supervisor::start(attempt, built, None, events, stop, publish);
