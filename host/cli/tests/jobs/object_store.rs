@@ -77,18 +77,29 @@ fn a_job_whose_checkpoints_lie_in_an_object_store_is_killed_and_goes_on() {
     ended(server.serves(&mut place.millstream(&["checkpoint", "verify", "state"]))).with_code(0);
 }
 
+/// Where nobody listens.
+const NOBODY: &str = "http://127.0.0.1:9";
+
 #[test]
-fn a_store_that_is_gone_is_named_and_a_job_that_waits_for_it_can_be_stopped() {
+fn a_store_that_is_gone_is_named_and_the_job_goes_on_when_it_is_back() {
     let server = S3::start();
     let place = counting::place(Some(ROWS), RATE).set(format!("checkpoints={{\"interval\":\"50ms\",\"storage\":\"s3://{BUCKET}/jobs\"}}"));
     killed_after(server.serves(&mut place.run(&["--state", "state"])), Duration::from_millis(900));
     let mut elsewhere = place.run(&["--state", "state"]);
-    let mut waiting = Running::start(server.serves(&mut elsewhere).env("AWS_ENDPOINT_URL", "http://127.0.0.1:9"));
-    let said = waiting.until("the storage does not answer");
-    assert!(said.contains("goes back to its last checkpoint"), "{said}");
-    // Nothing has happened since its last checkpoint, so nothing is to be done before it ends.
-    waiting.signal("INT");
-    waiting.ended().with_code(130);
+    let refused = ended(server.serves(&mut elsewhere).env("AWS_ENDPOINT_URL", NOBODY));
+    assert!(!matches!(refused.code, None | Some(0)), "{}", refused.stderr);
+    refused.saying(&["the storage does not answer; check the network and the endpoint"]);
     ended(server.serves(&mut place.run(&["--state", "state"]))).with_code(0);
     counting::check(&place.join("out"), ROWS);
+}
+
+/// Nothing has happened since its last checkpoint, so nothing is to be done before it ends.
+#[test]
+fn a_job_that_waits_to_try_again_is_stopped_at_once() {
+    let place = counting::place(Some(ROWS), RATE).set(format!("checkpoints={{\"storage\":\"s3://{BUCKET}/jobs\"}}"));
+    let mut command = place.run(&["--state", "state"]);
+    let mut waiting = Running::start(command.envs(CREDENTIALS).env("AWS_ENDPOINT_URL", NOBODY).env("AWS_REGION", "us-east-1"));
+    waiting.until("goes back to its last checkpoint");
+    waiting.signal("INT");
+    waiting.ended().with_code(130);
 }
