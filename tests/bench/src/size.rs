@@ -1,7 +1,7 @@
 //! What a checkpoint of a large state uploads when little of it has changed: many keys on RocksDB, a small part of them counted again between two
 //! checkpoints.
 //!
-//! `MILLSTREAM_BENCH_STATE_KEYS` changes the number of keys (default: 10 million; 400 million take about 20 GiB of disk).
+//! `MILLSTREAM_BENCH_STATE_KEYS` changes the number of keys (default: 10 million, which take some 90 MiB of disk).
 
 use std::{num::NonZeroU32, sync::Arc};
 
