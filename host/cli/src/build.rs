@@ -144,6 +144,7 @@ fn contract() -> Result<tempfile::TempDir, Failure> {
 
 /// A path as it would be typed here.
 pub fn shown(path: &Path) -> &Path {
+    // Nowhere to be: the whole path is shown.
     let here = std::env::current_dir().unwrap_or_default();
     path.strip_prefix(here).or_else(|_elsewhere| path.strip_prefix(".")).unwrap_or(path)
 }

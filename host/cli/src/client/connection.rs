@@ -41,6 +41,7 @@ impl Connection {
             Failure::new(Exit::Invalid, "which service is meant is not said")
                 .fix("log in once: millstream login URL --token TOKEN; or say --url and --token")
         })?;
+        // Without a token the service says that it wants one.
         let token = service.token.clone().or_else(|| context.as_ref().map(|context| context.token.clone())).unwrap_or_default();
         let ca = service.ca.clone().or_else(|| context.and_then(|context| context.ca));
         let mut builder = reqwest::Client::builder();
@@ -80,6 +81,7 @@ impl Connection {
     pub fn all<T: DeserializeOwned>(&self, path: &str) -> Result<Vec<T>, Failure> {
         let (mut items, mut cursor) = (Vec::new(), None::<String>);
         loop {
+            // No cursor: the first page.
             let behind = cursor.map(|cursor| format!("&cursor={}", escaped(&cursor))).unwrap_or_default();
             let page: Page<T> = self.get(&format!("{path}?limit=1000{behind}"))?;
             items.extend(page.items);

@@ -153,6 +153,7 @@ pub fn jobs(arguments: JobsArguments) -> Result<Exit, Failure> {
     loop {
         let found: Vec<JobView> = connection.all("/v1/jobs")?;
         let row = |view: &JobView| {
+            // It is a name by its type; a job without a problem shows none.
             let wanted = serde_json::to_value(view.desired).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default();
             let problem = view.observed.problems.first().map(|problem| problem.message.clone()).unwrap_or_default();
             [
