@@ -36,7 +36,7 @@ bench: setup ## Measures every figure, prints a table and writes docs/bench/late
 	"$(CARGO_TARGET_DIR)/debug/millstream-bench" $(if $(ONLY),--only $(ONLY))
 
 soak: setup ## Runs the tests that take minutes in their long form: state of gigabytes under a small memory, a thousand kills, five thousand deploys, twenty thousand simulated histories.
-	MILLSTREAM_SOAK=1 cargo nextest run --workspace $(OPTIMISED) -E 'test(larger_than_memory) or test(deploys_leave_nothing_behind) or binary(jobs) or binary(simulation)'
+	MILLSTREAM_SOAK=1 cargo nextest run --profile soak --workspace $(OPTIMISED) -E 'test(larger_than_memory) or test(deploys_leave_nothing_behind) or binary(jobs) or binary(simulation)'
 
 fmt: ## Formats the Rust code.
 	cargo fmt --all
