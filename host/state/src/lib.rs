@@ -13,6 +13,7 @@
 
 #![deny(unsafe_code)]
 
+mod background;
 mod collections;
 mod declare;
 mod error;
@@ -31,6 +32,7 @@ mod timers;
 mod updates;
 mod values;
 
+pub use background::spawn_background;
 pub use error::Error;
 pub use key_set::{KeySet, Slot};
 pub use rocks::{RocksShared, RocksSharedSettings};

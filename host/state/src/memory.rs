@@ -1,4 +1,4 @@
-//! Hints about memory to processor and kernel. The only unsafe code of the crate.
+//! Hints about memory to processor and kernel. The only unsafe code of the crate besides that of `background`.
 
 /// Asks for the cache line of `words[at]`; out of range is harmless.
 #[inline(always)]

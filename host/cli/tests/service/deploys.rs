@@ -11,6 +11,8 @@ const PASSING: usize = 8;
 /// The audit keeps each deploy, as text; the journals of catalogue and audit grow until they are written anew.
 const BYTES_EACH: u64 = 8 << 10;
 const BYTES_BETWEEN_REWRITES: u64 = 8 << 20;
+/// What the allocator may keep of memory that is free: a pool of 8 MiB for each processor and then some.
+const POOLS_BYTES: u64 = 32 << 20;
 
 /// What a service holds.
 #[derive(Debug)]
@@ -57,11 +59,12 @@ fn deploy_and_delete(service: &Service, name: &str) {
 
 #[test]
 fn deploys_leave_nothing_behind() {
-    let deploys = if std::env::var_os("MILLSTREAM_SOAK").is_some() { 5_000 } else { 50 };
+    let deploys = if std::env::var_os("MILLSTREAM_SOAK").is_some() { 5_000 } else { 100 };
     let directory = directory();
     let service = Service::start(directory.path());
     service.push("v1", "count");
-    let warm = deploys / 5;
+    // The allocator's pools grow with the first jobs that happen to run beside each other.
+    let warm = deploys * 2 / 5;
     (0..warm).for_each(|number| deploy_and_delete(&service, &format!("job{number}")));
     let before = Holds::of(&service);
     (warm..deploys).for_each(|number| deploy_and_delete(&service, &format!("job{number}")));
@@ -71,7 +74,7 @@ fn deploys_leave_nothing_behind() {
     let kept = u64::try_from(deploys).expect("a count") * BYTES_EACH + BYTES_BETWEEN_REWRITES;
     assert!(after.descriptors <= before.descriptors + PASSING, "{before:?} {after:?}");
     assert!(after.threads <= before.threads + PASSING, "{before:?} {after:?}");
-    assert!(after.resident_bytes <= before.resident_bytes + kept, "{before:?} {after:?}");
+    assert!(after.resident_bytes <= before.resident_bytes + kept + POOLS_BYTES, "{before:?} {after:?}");
     assert!(after.disk_bytes <= before.disk_bytes + kept, "{before:?} {after:?}");
     let left: Vec<_> = fs::read_dir(directory.path().join("jobs/local")).expect("jobs ran").flatten().collect();
     assert!(left.is_empty(), "{left:?}");

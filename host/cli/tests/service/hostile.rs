@@ -71,6 +71,7 @@ fn requests_that_are_not_understood_say_why() {
     service.ask("POST", "/v1/jobs", &service.token, &[], &[0xff, 0xfe]).problem(400, "UTF-8");
     service.ask("POST", "/v1/jobs", &service.token, &[], &vec![b'a'; (1 << 20) + 1]).problem(413, "1.0 MiB");
     service.ask("POST", "/v1/jobs", &service.token, &[("idempotency-key", "")], b"").problem(400, "Idempotency-Key");
+    service.ask("POST", "/v1/jobs", &service.token, &[("idempotency-key", "a\tb")], b"").problem(400, "Idempotency-Key");
     let mut stream = service.connect();
     let giant = format!("GET /healthz HTTP/1.1\r\nhost: t\r\nx: {}\r\n\r\n", "y".repeat(200 << 10));
     drop(stream.write_all(giant.as_bytes()));

@@ -14,7 +14,7 @@ use millstream_model::{
     Batch, Watermark,
     ids::{CheckpointId, OperatorId, SubtaskIndex},
 };
-use millstream_state::{KeyedStore, Snapshot, SnapshotCut, SnapshotStep};
+use millstream_state::{KeyedStore, Snapshot, SnapshotCut, SnapshotStep, spawn_background};
 use serde_json::Value;
 use tokio::sync::{Notify, oneshot};
 
@@ -107,7 +107,7 @@ enum Stage {
     /// Entries of before the barrier are still in the store.
     Slicing,
     /// Somebody else writes the files.
-    Writing(oneshot::Receiver<Result<Snapshot, millstream_state::Error>>),
+    Writing(Written),
     Done,
 }
 
@@ -230,7 +230,7 @@ impl LinkTaking {
             let mut step = Ok(SnapshotStep::More);
             operator.with_store(&mut |store| step = store.continue_snapshot(SLICE_ENTRIES));
             if let SnapshotStep::Cut(cut) = step? {
-                self.stage = Stage::Writing(write(*cut, file_work, written.clone()));
+                self.stage = Stage::Writing(write(*cut, file_work, written.clone())?);
             }
         }
         if let Stage::Writing(result) = &mut self.stage
@@ -246,8 +246,10 @@ impl LinkTaking {
     }
 }
 
-/// Writes the files of a cut where it may block.
-fn write(cut: SnapshotCut, file_work: FileWork, written: Arc<Notify>) -> oneshot::Receiver<Result<Snapshot, millstream_state::Error>> {
+type Written = oneshot::Receiver<Result<Snapshot, millstream_state::Error>>;
+
+/// Writes the files of a cut where it may block, and where it takes no time from the threads of streams that want it.
+fn write(cut: SnapshotCut, file_work: FileWork, written: Arc<Notify>) -> Result<Written, millstream_state::Error> {
     let (done, result) = oneshot::channel();
     let work = move || {
         // Whoever waited may have given up.
@@ -255,13 +257,13 @@ fn write(cut: SnapshotCut, file_work: FileWork, written: Arc<Notify>) -> oneshot
         written.notify_one();
     };
     match file_work {
-        FileWork::OnThreads => drop(tokio::task::spawn_blocking(work)),
+        FileWork::OnThreads => spawn_background("snapshot", work)?,
         FileWork::Inline => work(),
     }
-    result
+    Ok(result)
 }
 
-fn received<T>(result: &mut oneshot::Receiver<Result<T, millstream_state::Error>>) -> Option<Result<T, millstream_state::Error>> {
+fn received(result: &mut Written) -> Option<Result<Snapshot, millstream_state::Error>> {
     match result.try_recv() {
         Ok(result) => Some(result),
         Err(oneshot::error::TryRecvError::Empty) => None,

@@ -214,7 +214,8 @@ async fn whole(headers: &HeaderMap, mut body: Body) -> Result<Bytes, Refusal> {
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
     let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
-    let key = value.to_str().ok().filter(|key| (1..=KEY_BYTES_MAX).contains(&key.len()));
+    let is_printable = |key: &&str| key.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    let key = value.to_str().ok().filter(|key| (1..=KEY_BYTES_MAX).contains(&key.len())).filter(is_printable);
     let refused = || Refusal::new(StatusCode::BAD_REQUEST, format!("`Idempotency-Key` is not 1 to {KEY_BYTES_MAX} printable characters"));
     key.map(|key| Some(key.to_owned())).ok_or_else(refused)
 }
