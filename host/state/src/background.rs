@@ -1,8 +1,6 @@
 //! Threads whose work may wait: they give way to the threads of streams.
 
-use std::thread;
-
-use crate::Error;
+use std::{io, thread};
 
 /// How much they give way: ten steps of nice are about a tenth of the processor beside a thread that wants all of it, and all of it when it is idle.
 const NICE: libc::c_int = 10;
@@ -11,12 +9,12 @@ const NICE: libc::c_int = 10;
 ///
 /// # Errors
 /// There can be no further thread.
-pub fn spawn_background(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Error> {
+pub fn spawn_background(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let work = move || {
         give_way();
         work();
     };
-    thread::Builder::new().name(name.to_owned()).spawn(work).map(drop).map_err(|source| Error::io("begin a thread", source))
+    thread::Builder::new().name(name.to_owned()).spawn(work).map(drop)
 }
 
 /// The calling thread gives way from now on. It cannot take this back without privileges, so it must not be one that serves others afterwards.

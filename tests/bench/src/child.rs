@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, bail, ensure};
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{disk, process};
+use crate::{disk, process, size};
 
 /// The argument that makes this program a child.
 pub const CHILD: &str = "--child";
@@ -33,6 +33,7 @@ pub async fn answer(what: &str, directory: &Path) -> anyhow::Result<()> {
     match what {
         "idle-jobs" => print(&process::idle_jobs(directory).await?),
         "ten-million-keys" => print(&disk::ten_million_keys(directory).await?),
+        "large-state" => print(&size::large_state(directory).await?),
         _ => bail!("a child does not know how to measure {what}"),
     }
 }

@@ -121,7 +121,7 @@ impl Step {
             Self::Group("parallel") => parallel::measure(guests).await,
             Self::Group("checkpoints") => checkpoints::measure(guests).await,
             Self::Group("pause") => pause::measure(guests).await,
-            Self::Group("size") => size::measure(guests).await,
+            Self::Group("size") => size::measure(guests),
             Self::Group("recovery") => recovery::measure(guests),
             Self::Group("switch") => switch::measure(guests).await,
             Self::Group(part) => service::measure(part, guests),

@@ -16,7 +16,7 @@ use crate::{
     guests::{Guests, another_version},
     jobs,
     paced::{BUCKETS, Paced, Shared, Timed},
-    pause::{JOB, percentile_ms},
+    pause::{job, percentile_ms},
 };
 
 const KEYS: u64 = 1_000_000;
@@ -33,7 +33,7 @@ pub async fn measure(guests: &Guests) -> anyhow::Result<Vec<Figure>> {
     let directory = tempfile::tempdir()?;
     std::fs::write(directory.path().join("tally.wasm"), guests.bytes("tally")?)?;
     let connectors = millstream_connectors::all().with_source(Paced(shared.clone())).with_sink(Timed(shared.clone()));
-    let plan = jobs::planned(JOB, directory.path(), &connectors, guests, NonZeroU32::MIN).await?;
+    let plan = jobs::planned(&job("tally", "2GiB"), directory.path(), &connectors, guests, NonZeroU32::MIN).await?;
     let versions = [version(guests, "v2").await?, version(guests, "v1").await?];
     let handle = run::start(plan, checkpoints::settings(&directory.path().join("state"), true)?);
     let found = measure_job(&handle, &shared, &versions).await;

@@ -12,9 +12,10 @@ use std::{
 
 use bytes::Bytes;
 use millstream_model::{ErrorKind, ids::JobId};
-use millstream_state::{Snapshot, SnapshotPart};
+use millstream_state::{Snapshot, SnapshotPart, spawn_background};
 use millstream_storage::CheckpointStorage;
 use sha2::{Digest as _, Sha256};
+use tokio::sync::oneshot;
 
 use super::manifest::{FileReference, Manifest, StateManifest};
 
@@ -34,6 +35,22 @@ impl FileWork {
         match self {
             Self::OnThreads => tokio::task::spawn_blocking(work).await.expect("file work does not panic"),
             Self::Inline => work(),
+        }
+    }
+
+    /// Does `work` where it takes no time from the threads of streams that want it.
+    ///
+    /// # Errors
+    /// There can be no further thread.
+    async fn run_behind<T: Send + 'static>(self, work: impl FnOnce() -> T + Send + 'static) -> std::io::Result<T> {
+        match self {
+            Self::OnThreads => {
+                let (done, result) = oneshot::channel();
+                // Whoever waited may have given up.
+                spawn_background("checkpoint", move || drop(done.send(work())))?;
+                Ok(result.await.expect("file work does not panic"))
+            }
+            Self::Inline => Ok(work()),
         }
     }
 }
@@ -145,7 +162,8 @@ pub async fn store_state(
             Some(reference) => reference.clone(),
             None => {
                 let path = snapshot.directory.join(&file.name);
-                let reference = hash_file(file_work, path.clone()).await?;
+                let local = |source| Error::Local { path: path.display().to_string(), source };
+                let reference = file_work.run_behind(hash_file(path.clone())).await.map_err(local)??;
                 if !known.holds(&reference) {
                     let stored = storage.create_from_file(&format!("{}/{}", files_prefix(job), reference.sha256), &path).await;
                     settle(storage, job, &reference, stored).await?;
@@ -186,8 +204,8 @@ async fn settle(
     if found { Ok(()) } else { Err(Error::Damaged { path, reason: "it is not what was stored there".into() }) }
 }
 
-async fn hash_file(file_work: FileWork, path: PathBuf) -> Result<FileReference, Error> {
-    let hash = move || {
+fn hash_file(path: PathBuf) -> impl FnOnce() -> Result<FileReference, Error> + Send {
+    move || {
         let failed = |source| Error::Local { path: path.display().to_string(), source };
         let mut file = std::fs::File::open(&path).map_err(failed)?;
         let (mut hash, mut bytes, mut buffer) = (Sha256::new(), 0, vec![0; 256 << 10]);
@@ -202,8 +220,7 @@ async fn hash_file(file_work: FileWork, path: PathBuf) -> Result<FileReference, 
                 Err(error) => return Err(failed(error)),
             }
         }
-    };
-    file_work.run(hash).await
+    }
 }
 
 /// Fetches the files of a state into the new directory `into`, and checks every hash.
@@ -226,7 +243,7 @@ pub async fn fetch_state(
         }
         let file = into.join(name);
         storage.read_to_file(&path, &file).await?;
-        if hash_file(file_work, file).await? != *reference {
+        if file_work.run(hash_file(file)).await? != *reference {
             return Err(Error::Damaged { path, reason: "its content is not what was stored".into() });
         }
     }

@@ -257,7 +257,10 @@ fn write(cut: SnapshotCut, file_work: FileWork, written: Arc<Notify>) -> Result<
         written.notify_one();
     };
     match file_work {
-        FileWork::OnThreads => spawn_background("snapshot", work)?,
+        FileWork::OnThreads => spawn_background("snapshot", work).map_err(|source| {
+            let operation = "begin a thread";
+            millstream_state::Error::Backend { operation, source: Box::new(source) }
+        })?,
         FileWork::Inline => work(),
     }
     Ok(result)
