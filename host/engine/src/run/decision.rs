@@ -132,3 +132,6 @@ impl CommitLog for Decision {
         self.own.read(job).await
     }
 }
+
+#[cfg(test)]
+mod tests;
