@@ -1,11 +1,15 @@
 //! A real Kafka broker for tests, started by `scripts/kafka`. It takes 370 MB and up to a minute to be ready, so tests share one, whatever binary
 //! they are in, and tell each other apart by the names of their topics; only what kills or restarts a broker has one of its own.
 
+pub mod proxy;
+
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
+
+use self::proxy::Proxy;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -26,6 +30,13 @@ fn script(arguments: &[&str]) -> String {
 /// It cannot be made.
 pub fn create_topic(address: &str, name: &str, partitions: u32) {
     script(&["topic", address, name, &partitions.to_string()]);
+}
+
+/// Kafka's own reader of what is committed: prints `Partition:P Offset:O VALUE` for every record from the first one on, and waits for more.
+pub fn reader(address: &str, topic: &str) -> Command {
+    let mut command = Command::new(root().join("scripts/kafka"));
+    command.args(["read", address, topic]).stdin(Stdio::null());
+    command
 }
 
 /// The broker that all tests share. It goes some time after the last of these.
@@ -69,6 +80,17 @@ impl Broker {
         let place = directory.display().to_string();
         let arguments: Vec<&str> = ["start", &place].into_iter().chain(settings.iter().copied()).collect();
         Self { directory: directory.to_owned(), address: script(&arguments) }
+    }
+
+    /// The same, with a second way in, that of the proxy.
+    ///
+    /// # Panics
+    /// It cannot be started.
+    pub fn behind(directory: &Path, proxy: &Proxy) -> Self {
+        let broker = Self::start(directory, &[&format!("millstream.proxy={}", proxy.address())]);
+        let inner = fs::read_to_string(directory.join("proxied")).expect("the script wrote it");
+        proxy.set_broker(inner.parse().expect("an address"));
+        broker
     }
 
     /// `host:port`; stays the same when it is started again.

@@ -1,6 +1,6 @@
 //! Sources and sinks against a real broker, which all tests share: each has topics of its own.
 
-mod proxy;
+mod faults;
 mod sink;
 mod source;
 

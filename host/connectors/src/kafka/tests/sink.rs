@@ -17,7 +17,7 @@ use millstream_storage::{Claim, CommitRecord, Error};
 use rdkafka::Message as _;
 use serde_json::{Value, json};
 
-use super::{Cluster, proxy::Proxy};
+use super::Cluster;
 use crate::{
     kafka::{KafkaSink, Machine, commit_topic::CommitTopic, settings::SinkSettings, transaction},
     testing::{plan_sink, schema},
@@ -29,7 +29,7 @@ fn columns() -> SchemaRef {
     schema(&[("id", "Int64"), ("name", "Utf8"), ("place", "Int32"), ("topic", "Utf8")])
 }
 
-fn rows(ids: std::ops::Range<i64>, topic: &str) -> Batch {
+pub(super) fn rows(ids: std::ops::Range<i64>, topic: &str) -> Batch {
     let count = (ids.end - ids.start) as usize;
     let names: Vec<String> = ids.clone().map(|id| format!("n{id}")).collect();
     Batch::new(
@@ -51,7 +51,7 @@ impl Cluster {
         plan_sink(&KafkaSink(Machine::Own), &self.sink_settings(topic, more), Path::new("."), columns(), false)
     }
 
-    fn sink_settings(&self, topic: &Value, more: Value) -> Value {
+    pub(super) fn sink_settings(&self, topic: &Value, more: Value) -> Value {
         let mut settings = json!({ "servers": self.address, "topic": topic, "format": "json" });
         let Value::Object(more) = more else { unreachable!("settings are an object") };
         settings.as_object_mut().expect("an object").extend(more);
@@ -64,7 +64,7 @@ impl Cluster {
     }
 
     /// The ids that a reader with `read_committed` sees now.
-    fn ids(&self, topic: &str) -> Vec<i64> {
+    pub(super) fn ids(&self, topic: &str) -> Vec<i64> {
         let id = |record: &rdkafka::message::OwnedMessage| {
             let value: Value = serde_json::from_slice(record.payload().expect("a value")).expect("JSON");
             value["id"].as_i64().expect("an id")
@@ -148,12 +148,12 @@ async fn a_row_that_is_too_large_is_an_error_that_says_what_to_raise() {
 }
 
 /// A job with one sink that writes exactly once, as the engine drives it.
-struct Job<'a> {
+pub(super) struct Job<'a> {
     cluster: &'a Cluster,
     topic: String,
     lineage: String,
-    transaction: Arc<dyn Transaction>,
-    held: CommitRecord,
+    pub(super) transaction: Arc<dyn Transaction>,
+    pub(super) held: CommitRecord,
     /// What the job directory knows.
     known: CommitRecord,
 }
@@ -165,7 +165,7 @@ impl<'a> Job<'a> {
         job
     }
 
-    fn unclaimed(cluster: &'a Cluster, topic: &str, lineage: &str, more: Value) -> Self {
+    pub(super) fn unclaimed(cluster: &'a Cluster, topic: &str, lineage: &str, more: Value) -> Self {
         let mut settings = cluster.sink_settings(&json!(topic), more);
         settings.as_object_mut().expect("an object").entry("commit-topic").or_insert(json!(cluster.topic("commits")));
         let settings: SinkSettings = serde_json::from_value(settings).expect("settings");
@@ -185,19 +185,19 @@ impl<'a> Job<'a> {
         Self { known: self.held.clone(), ..Self::unclaimed(self.cluster, &self.topic, &self.lineage, json!({})) }
     }
 
-    async fn claim(&mut self) -> Result<(), Error> {
+    pub(super) async fn claim(&mut self) -> Result<(), Error> {
         let claim = Claim { seen_incarnation: self.known.incarnation, is_fresh: false };
         self.held = self.transaction.claim(&self.lineage, None, claim).await?;
         self.known = self.held.clone();
         Ok(())
     }
 
-    async fn writer(&self, subtask: u32) -> Box<dyn SinkWriter> {
+    pub(super) async fn writer(&self, subtask: u32) -> Box<dyn SinkWriter> {
         let sink = self.cluster.sink(&json!(self.topic), json!({})).expect("settings");
         sink.writer(context(subtask, Some(self.transaction.part()))).await.expect("a writer")
     }
 
-    async fn commit(&mut self, checkpoint: u64) -> Result<(), Error> {
+    pub(super) async fn commit(&mut self, checkpoint: u64) -> Result<(), Error> {
         let record = CommitRecord {
             checkpoint: Some(CheckpointId(checkpoint)),
             manifest: Some(format!("{JOB}/{checkpoint}.manifest")),
@@ -211,11 +211,11 @@ impl<'a> Job<'a> {
     }
 }
 
-fn request() -> TransactionRequest {
+pub(super) fn request() -> TransactionRequest {
     TransactionRequest { job: JobId::from(JOB), checkpoint_interval: std::time::Duration::from_secs(1), clock: Arc::new(SystemClock) }
 }
 
-async fn checkpoint(writer: &mut dyn SinkWriter, checkpoint: u64) -> Result<(), OperatorError> {
+pub(super) async fn checkpoint(writer: &mut dyn SinkWriter, checkpoint: u64) -> Result<(), OperatorError> {
     writer.on_barrier(CheckpointId(checkpoint)).await.map(drop)
 }
 
@@ -363,63 +363,4 @@ fn a_record_in_the_topic_reads_as_it_was_written() {
         String::from_utf8(CommitTopic::encode(&record)).expect("text"),
         r#"{"format":1,"record":{"incarnation":3,"checkpoint":7,"manifest":"m","manifest_sha256":null,"last_number":7}}"#
     );
-}
-
-/// R4: the request that ends a transaction reaches the broker once more, while the next transaction of the same id is open.
-async fn after_a_second_end(believes: bool) -> Seen {
-    let proxy = Proxy::start();
-    let directory = tempfile::tempdir().expect("a temporary directory");
-    let advertised = format!("advertised.listeners=PLAINTEXT://{}", proxy.address());
-    let broker = millstream_broker::Broker::start(directory.path(), &[&advertised]);
-    proxy.set_broker(broker.address().parse().expect("an address"));
-    let cluster = Cluster { address: proxy.address().to_string(), unique: "r4".into(), _shared: None };
-    let topic = cluster.create("out", 1, &[]).await;
-    let mut job = Job::unclaimed(&cluster, &topic, "r4", json!({}));
-    if believes {
-        let settings: SinkSettings =
-            serde_json::from_value(cluster.sink_settings(&json!(topic), json!({ "commit-topic": cluster.topic("commits") })))
-                .expect("settings");
-        job.transaction = Arc::new(transaction::Transaction::new(&settings, Path::new("."), request()).expect("no secrets").believing());
-    }
-    job.claim().await.expect("claimable");
-    let mut writer = job.writer(0).await;
-    writer.write(&rows(0..10, &topic)).await.expect("written");
-    checkpoint(&mut *writer, 1).await.expect("sealed");
-    proxy.keep_next_end();
-    job.commit(1).await.expect("committed");
-    writer.write(&rows(10..20, &topic)).await.expect("written");
-    checkpoint(&mut *writer, 2).await.expect("sealed");
-    job.commit(2).await.expect("committed");
-    // On the same side as 1, acknowledged, and not committed.
-    writer.write(&rows(20..25, &topic)).await.expect("written");
-    checkpoint(&mut *writer, 3).await.expect("sealed");
-    let mut seen = Seen { error: proxy.send_again(), ids: cluster.ids(&topic) };
-    // What the broker was told to end, it ends after its answer.
-    for _ in 0..1_000 {
-        if seen.error != 0 || seen.ids.len() > 20 {
-            break;
-        }
-        seen.ids = cluster.ids(&topic);
-    }
-    seen
-}
-
-/// What the broker answers to the second end, and what a reader sees then.
-#[derive(Debug, PartialEq, Eq)]
-struct Seen {
-    error: i16,
-    ids: Vec<i64>,
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_end_that_arrives_twice_tears_no_transaction() {
-    let seen = after_a_second_end(false).await;
-    assert_ne!(seen.error, 0, "the producer that sent it was replaced");
-    assert_eq!(seen.ids, (0..20).collect::<Vec<_>>());
-}
-
-/// What the test above would see without R4: rows of checkpoint 3 are visible, and its record is not there.
-#[tokio::test(flavor = "multi_thread")]
-async fn without_the_rule_of_clean_commits_an_end_that_arrives_twice_tears_a_transaction() {
-    assert_eq!(after_a_second_end(true).await, Seen { error: 0, ids: (0..25).collect() });
 }
