@@ -87,10 +87,28 @@ impl Broker {
     /// # Panics
     /// It cannot be started.
     pub fn behind(directory: &Path, proxy: &Proxy) -> Self {
-        let broker = Self::start(directory, &[&format!("millstream.proxy={}", proxy.address())]);
-        let inner = fs::read_to_string(directory.join("proxied")).expect("the script wrote it");
-        proxy.set_broker(inner.parse().expect("an address"));
+        let broker = Self::start(directory, &["millstream.listeners=PROXIED:PLAINTEXT", &format!("millstream.proxy={}", proxy.address())]);
+        proxy.set_broker(broker.listener("PROXIED").parse().expect("an address"));
         broker
+    }
+
+    /// Where it listens besides: the address of a listener in its setting `millstream.listeners`.
+    ///
+    /// # Panics
+    /// It has no such listener.
+    pub fn listener(&self, name: &str) -> String {
+        let listeners = fs::read_to_string(self.directory.join("listeners")).expect("the script wrote it");
+        let mut named = listeners.lines().filter_map(|line| line.split_once('='));
+        named.find(|(listener, _)| *listener == name).map(|(_, address)| address.to_owned()).expect("there is such a listener")
+    }
+
+    /// Allows a user something, such as `["topic", "out", "write"]`; a name may end in `*`.
+    ///
+    /// # Panics
+    /// It cannot be allowed.
+    pub fn allow(&self, user: &str, rule: [&str; 3]) {
+        let [kind, name, operation] = rule;
+        script(&["allow", &self.address, user, kind, name, operation]);
     }
 
     /// `host:port`; stays the same when it is started again.

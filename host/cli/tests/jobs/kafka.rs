@@ -1,8 +1,16 @@
 //! Topic to topic through the real binary: whatever is done to the process, a reader of what is committed sees every row once, each key in order.
 //!
-//! Topics are filled and read by jobs as well, so the tests need no client of their own.
+//! Topics are filled and read by jobs as well, so the tests need no client of their own; where it matters, Kafka's own reader looks too.
 
-use std::{collections::BTreeMap, fs, time::Duration};
+mod brokers;
+mod lingering;
+mod points;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    time::{Duration, Instant},
+};
 
 use millstream_broker::{SharedBroker, create_topic};
 use serde_json::Value;
@@ -15,69 +23,99 @@ use crate::{
 const PARTITIONS: u32 = 3;
 /// Keys whose order is looked at.
 const KEYS: u64 = 7;
-/// Reads of the output before it is given up.
-const LOOKS_MAX: u32 = 60;
+/// An output that has not grown for so long will not.
+const PATIENCE: Duration = Duration::from_secs(180);
 
-/// Two topics of their own on the shared broker.
+/// What readers of a topic see: the numbers of each partition, in order.
+type Seen = BTreeMap<i64, Vec<u64>>;
+
+/// Two topics of their own.
 struct Topics {
-    broker: SharedBroker,
+    address: String,
     input: String,
     output: String,
+    /// Held as long as it is used; none: a broker of the test's own.
+    _shared: Option<SharedBroker>,
 }
 
 impl Topics {
+    /// On the shared broker.
     fn new(name: &str) -> Self {
-        let broker = SharedBroker::get();
+        let shared = SharedBroker::get();
+        let topics = Self::at(shared.address(), name);
+        Self { _shared: Some(shared), ..topics }
+    }
+
+    /// On this broker.
+    fn at(address: &str, name: &str) -> Self {
         let unique = format!("{name}-{}", std::process::id());
         let (input, output) = (format!("{unique}-in"), format!("{unique}-out"));
         for topic in [&input, &output] {
-            create_topic(broker.address(), topic, PARTITIONS);
+            create_topic(address, topic, PARTITIONS);
         }
-        Self { broker, input, output }
+        Self { address: address.to_owned(), input, output, _shared: None }
     }
 
     /// Writes the numbers below `rows` into the input, so many per second, each in the partition of its key.
     fn fill(&self, rows: u64, rate: u64) -> Place {
+        self.filling(rows, rate, "at-least-once")
+    }
+
+    /// The same, as a job that brokers may be taken away from: it needs `--state`.
+    fn fill_exactly(&self, rows: u64, rate: u64) -> Place {
+        self.filling(rows, rate, "exactly-once")
+    }
+
+    fn filling(&self, rows: u64, rate: u64, delivery: &str) -> Place {
         Place::with(&format!(
             "job: fill
 parallelism: 1
+checkpoints: {{ interval: 200ms }}
+restart: {{ attempts: 1000, first: 10ms, most: 1s }}
 sources:
-  numbers: {{ sequence: {{ to: {}, rate: {rate} }} }}
+  numbers: {{ sequence: {{ to: {0}, rate: {rate} }} }}
 operators:
   keyed: {{ input: numbers, compute: {{ key: \"cast(value % {KEYS} as varchar)\" }} }}
 sinks:
-  out: {{ input: keyed, kafka: {{ servers: \"{}\", topic: {}, format: json, key: key, delivery: at-least-once }} }}
+  out: {{ input: keyed, kafka: {{ servers: \"{1}\", topic: {2}, format: json, key: key, delivery: {delivery} }} }}
 ",
             rows - 1,
-            self.broker.address(),
+            self.address,
             self.input,
         ))
     }
 
     /// Copies the input to the output, but for the numbers that end in 3; never ends.
     fn copy(&self) -> Place {
+        self.copy_through(&self.address, Duration::from_secs(10))
+    }
+
+    /// The same, with another way to the broker and another timeout of its transactions.
+    fn copy_through(&self, servers: &str, transaction_timeout: Duration) -> Place {
         Place::with(&format!(
             "job: copy
 parallelism: 2
 checkpoints: {{ interval: 200ms }}
-restart: {{ first: 10ms }}
+restart: {{ attempts: 1000, first: 10ms, most: 1s }}
 sources:
   numbers:
-    kafka: {{ servers: \"{0}\", topics: {1}, format: json }}
+    kafka: {{ servers: \"{servers}\", topics: {0}, format: json }}
     schema: {{ value: Int64, key: Utf8 }}
 operators:
   kept: {{ input: numbers, filter: \"value % 10 <> 3\" }}
 sinks:
-  out: {{ input: kept, kafka: {{ servers: \"{0}\", topic: {2}, format: json, key: key, commit-topic: {2}-commits, transaction-timeout: 10s }} }}
+  out:
+    input: kept
+    kafka: {{ servers: \"{servers}\", topic: {1}, format: json, key: key, commit-topic: {1}-commits, transaction-timeout: {2}ms }}
 ",
-            self.broker.address(),
             self.input,
             self.output,
+            transaction_timeout.as_millis(),
         ))
     }
 
     /// What a reader of what is committed sees of the output now: its numbers, by partition and in order.
-    fn seen(&self) -> BTreeMap<i64, Vec<u64>> {
+    fn seen(&self) -> Seen {
         let place = Place::with(&format!(
             "job: look
 parallelism: 1
@@ -88,8 +126,7 @@ sources:
 sinks:
   out: {{ input: rows, files: {{ path: out, format: ndjson }} }}
 ",
-            self.broker.address(),
-            self.output,
+            self.address, self.output,
         ));
         ended(&mut place.run(&["--quiet"])).with_code(0);
         let mut rows: Vec<(i64, i64, u64)> = Vec::new();
@@ -101,34 +138,66 @@ sinks:
             }));
         }
         rows.sort_unstable();
-        let mut seen: BTreeMap<i64, Vec<u64>> = BTreeMap::new();
+        let mut seen = Seen::new();
         rows.into_iter().for_each(|(partition, _, value)| seen.entry(partition).or_default().push(value));
         seen
+    }
+
+    /// Looks until some numbers have come through.
+    #[track_caller]
+    fn until_some(&self) {
+        let since = now();
+        while self.seen().is_empty() {
+            assert!(since.elapsed() < PATIENCE, "nothing comes through");
+        }
     }
 
     /// Looks until `rows` numbers have come through, and compares them with what must be there.
     #[track_caller]
     fn check(&self, rows: u64) {
-        let expected: Vec<u64> = (0..rows).filter(|value| value % 10 != 3).collect();
-        let mut seen = self.seen();
-        for _ in 0..LOOKS_MAX {
-            if seen.values().map(Vec::len).sum::<usize>() >= expected.len() {
-                break;
-            }
-            seen = self.seen();
-        }
-        for key in 0..KEYS {
-            for (partition, values) in &seen {
-                let of_key: Vec<u64> = values.iter().copied().filter(|value| value % KEYS == key).collect();
-                assert!(of_key.is_sorted(), "key {key} in partition {partition} is out of order: {of_key:?}");
-            }
-        }
-        let mut all: Vec<u64> = seen.into_values().flatten().collect();
-        all.sort_unstable();
-        let lost: Vec<&u64> = expected.iter().filter(|value| all.binary_search(value).is_err()).collect();
-        let twice: Vec<&[u64]> = all.windows(2).filter(|pair| pair[0] == pair[1]).collect();
-        assert!(lost.is_empty() && twice.is_empty() && all.len() == expected.len(), "lost: {lost:?}, twice: {twice:?}");
+        compare(&until_all(rows, || self.seen()), rows, "a reader from the start");
     }
+}
+
+/// What must come through.
+fn expected(rows: u64) -> impl Iterator<Item = u64> {
+    (0..rows).filter(|value| value % 10 != 3)
+}
+
+/// Looks until there are as many as there should be, as long as there come more.
+fn until_all(rows: u64, look: impl Fn() -> Seen) -> Seen {
+    let (wanted, mut most, mut since) = (expected(rows).count(), 0, now());
+    loop {
+        let seen = look();
+        let found = seen.values().map(Vec::len).sum::<usize>();
+        if found > most {
+            (most, since) = (found, now());
+        }
+        if found >= wanted || since.elapsed() > PATIENCE {
+            return seen;
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the patience of a test with processes that run beside it")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// Every number once, and those of each key in order.
+#[track_caller]
+fn compare(seen: &Seen, rows: u64, who: &str) {
+    for key in 0..KEYS {
+        for (partition, values) in seen {
+            let of_key: Vec<u64> = values.iter().copied().filter(|value| value % KEYS == key).collect();
+            assert!(of_key.is_sorted(), "{who}: key {key} in partition {partition} is out of order: {of_key:?}");
+        }
+    }
+    let mut all: Vec<u64> = seen.values().flatten().copied().collect();
+    all.sort_unstable();
+    let lost: Vec<u64> = expected(rows).filter(|value| all.binary_search(value).is_err()).collect();
+    let twice: Vec<&[u64]> = all.windows(2).filter(|pair| pair[0] == pair[1]).collect();
+    assert!(lost.is_empty() && twice.is_empty() && all.len() == expected(rows).count(), "{who}: lost: {lost:?}, twice: {twice:?}");
 }
 
 #[test]
@@ -160,8 +229,7 @@ fn a_process_that_was_stopped_and_replaced_writes_nothing_when_it_goes_on() {
     let copy = topics.copy();
     let mut zombie = Running::start(&mut copy.run(&["--state", "state", "--log", "info"]));
     zombie.until("copy: exactly once");
-    // Until some rows are committed.
-    while topics.seen().is_empty() {}
+    topics.until_some();
     zombie.signal("STOP");
     // Its directory is locked; another machine would have a copy of it.
     copied(&copy.join("state"), &copy.join("heir"));

@@ -1,8 +1,11 @@
 //! A job that runs beside the test, which listens to what it says.
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read as _},
     process::{Child, ChildStderr, Command, Stdio},
+    sync::mpsc::{Receiver, RecvTimeoutError, sync_channel},
+    thread,
+    time::Duration,
 };
 
 use crate::binary::Ended;
@@ -61,6 +64,55 @@ impl Running {
 }
 
 impl Drop for Running {
+    fn drop(&mut self) {
+        // Usually it has ended.
+        let _killed = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+/// A process that says what it says to a file, however much that is; killed if the test forgets it.
+pub struct Silent {
+    child: Child,
+    end: Receiver<()>,
+}
+
+impl Silent {
+    /// Starts a process whose standard error goes somewhere already.
+    pub fn start(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut stdout = child.stdout.take().unwrap();
+        let (tell, end) = sync_channel(1);
+        thread::spawn(move || {
+            // It closes when the process ends, whichever way.
+            let _read = stdout.read_to_end(&mut Vec::new());
+            let _told = tell.send(());
+        });
+        Self { child, end }
+    }
+
+    /// Sends a signal, by name.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// Kills it as a power cut would.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Waits so long for its end; its exit code.
+    pub fn ends_within(&mut self, time: Duration) -> Option<Option<i32>> {
+        match self.end.recv_timeout(time) {
+            Err(RecvTimeoutError::Timeout) => None,
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => Some(self.child.wait().unwrap().code()),
+        }
+    }
+}
+
+impl Drop for Silent {
     fn drop(&mut self) {
         // Usually it has ended.
         let _killed = self.child.kill();

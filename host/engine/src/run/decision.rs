@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use millstream_model::ids::{JobId, OperatorId};
 use millstream_storage::{Claim, CommitLog, CommitRecord, Elsewhere, Error};
 
-use super::{RunSettings, durable::Durable};
+use super::{CrashPoint, CrashPoints, RunSettings, durable::Durable};
 use crate::{
     clock::Random,
     connector::{Transaction, TransactionRequest},
@@ -25,6 +25,7 @@ pub(super) struct Decision {
     own: Arc<dyn CommitLog>,
     transaction: Option<Arc<dyn Transaction>>,
     random: Arc<dyn Random>,
+    crash: Option<Arc<dyn CrashPoints>>,
 }
 
 impl Decision {
@@ -40,7 +41,7 @@ impl Decision {
             sink.open(request).map_err(|error| (id.clone(), error))
         };
         let transaction = sinks.next().map(open).transpose()?;
-        Ok(Self { own: durable.log.clone(), transaction, random: durable.random.clone() })
+        Ok(Self { own: durable.log.clone(), transaction, random: durable.random.clone(), crash: durable.crash.clone() })
     }
 
     /// What writers take part in the transaction by; none: there is no transaction. Asked for after the claim.
@@ -116,6 +117,9 @@ impl CommitLog for Decision {
     async fn commit(&self, job: &JobId, record: &CommitRecord) -> Result<(), Error> {
         let Some(transaction) = &self.transaction else { return self.own.commit(job, record).await };
         transaction.commit(record).await?;
+        if self.crash.as_ref().is_some_and(|crash| crash.reached(CrashPoint::Decided)) {
+            return Err(Error::Io { what: "committing", path: transaction.log_name(), source: "the run dies here".into() });
+        }
         if let Err(error) = self.note(job, record).await {
             // It is decided; the next claim says it here as well.
             tracing::warn!(%error, "the commit could not be noted in the job directory");

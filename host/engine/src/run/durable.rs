@@ -90,6 +90,8 @@ pub enum CrashPoint {
     Upload,
     /// The manifest is written; nothing is decided.
     Manifest,
+    /// The transaction of the sinks is committed; the run's own log has not heard of it. Jobs without one never come here.
+    Decided,
     /// The record is committed; nothing is published.
     Record,
     /// Files that are no longer kept are removed, their manifests are not.
@@ -106,6 +108,7 @@ impl CrashPoint {
             Self::Snapshot => "snapshot",
             Self::Upload => "upload",
             Self::Manifest => "manifest",
+            Self::Decided => "decided",
             Self::Record => "record",
             Self::Collect => "collect",
             Self::Publish => "publish",

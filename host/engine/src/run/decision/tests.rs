@@ -108,7 +108,7 @@ impl Directory {
             let joined = Joined { cluster, log_name: log_name.to_owned(), claimed: Mutex::default(), is_down: false };
             Arc::new(joined) as Arc<dyn Transaction>
         });
-        Decision { own: Arc::new(self.own.clone()), transaction, random: self.random.clone() }
+        Decision { own: Arc::new(self.own.clone()), transaction, random: self.random.clone(), crash: None }
     }
 
     fn joined(&self, cluster: &Cluster) -> Decision {
