@@ -16,20 +16,37 @@ use rdkafka::{
 /// How long an answer about topics and offsets may take.
 pub const ANSWER: Duration = Duration::from_secs(20);
 
-/// Remembers what a client complained about last: calls that run into their timeout do not say why.
+/// Remembers what a client complained about: calls that run into their timeout do not say why.
 #[derive(Clone, Debug, Default)]
 pub struct Context {
-    complaint: Arc<Mutex<Option<String>>>,
+    complaint: Arc<Mutex<Option<Complaint>>>,
+}
+
+/// What a client complained about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Complaint {
+    text: String,
+    code: Option<RDKafkaErrorCode>,
+}
+
+impl Complaint {
+    /// The brokers, or we, did not like who was there. It stays so, and what else goes wrong then comes of it.
+    fn is_denial(&self) -> bool {
+        matches!(self.code, Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL))
+    }
 }
 
 impl Context {
-    /// What the client complained about last.
-    pub fn complaint(&self) -> Option<String> {
+    /// What the client complained about last; first of all that it was not let in.
+    pub fn complaint(&self) -> Option<Complaint> {
         self.complaint.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn complained(&self, text: String) {
-        *self.complaint.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
+    fn complained(&self, complaint: Complaint) {
+        let mut last = self.complaint.lock().unwrap_or_else(PoisonError::into_inner);
+        if complaint.is_denial() || !last.as_ref().is_some_and(Complaint::is_denial) {
+            *last = Some(complaint);
+        }
     }
 }
 
@@ -37,7 +54,7 @@ impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         match level {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
-                self.complained(message.to_owned());
+                self.complained(Complaint { text: message.to_owned(), code: None });
                 tracing::warn!(facility, "kafka: {message}");
             }
             RDKafkaLogLevel::Warning | RDKafkaLogLevel::Notice => tracing::debug!(facility, "kafka: {message}"),
@@ -46,7 +63,7 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.complained(reason.to_owned());
+        self.complained(Complaint { text: reason.to_owned(), code: error.rdkafka_error_code() });
         tracing::warn!(%error, "kafka: {reason}");
     }
 }
@@ -54,21 +71,22 @@ impl ClientContext for Context {
 impl ConsumerContext for Context {}
 
 /// A call of a client failed: whose fault it is and what may be done, by its code. `what` is a clause with topic and partition.
-pub fn failed(what: &str, error: &KafkaError, complaint: Option<String>) -> OperatorError {
+pub fn failed(what: &str, error: &KafkaError, complaint: Option<Complaint>) -> OperatorError {
     let text = told(what, error, complaint);
     if error.rdkafka_error_code().is_some_and(is_users) { OperatorError::user(text) } else { OperatorError::outside(text) }
 }
 
 /// The clause about a failed call: what, why, and what to do.
-pub fn told(what: &str, error: &KafkaError, complaint: Option<String>) -> String {
+pub fn told(what: &str, error: &KafkaError, complaint: Option<Complaint>) -> String {
     let code = error.rdkafka_error_code();
     let why = code.map_or_else(|| error.to_string(), |code| code.to_string());
     let detail = match error {
         KafkaError::Transaction(error) => format!(" ({error})"),
         _ => String::new(),
     };
-    let complaint = complaint.map(|text| format!(" ({text})")).unwrap_or_default();
-    let fix = code.and_then(fix).map(|fix| format!("; {fix}")).unwrap_or_default();
+    let denied = complaint.as_ref().filter(|complaint| complaint.is_denial()).and_then(|complaint| complaint.code);
+    let fix = denied.or(code).and_then(fix).map(|fix| format!("; {fix}")).unwrap_or_default();
+    let complaint = complaint.map(|complaint| format!(" ({})", complaint.text)).unwrap_or_default();
     format!("{what}: {why}{detail}{complaint}{fix}")
 }
 
@@ -97,7 +115,9 @@ fn is_users(code: RDKafkaErrorCode) -> bool {
 fn fix(code: RDKafkaErrorCode) -> Option<&'static str> {
     match code {
         RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic => Some("create the topic, or correct its name"),
-        RDKafkaErrorCode::TopicAuthorizationFailed => Some("allow this user to read or write the topic"),
+        RDKafkaErrorCode::TopicAuthorizationFailed => {
+            Some("allow this user to read or write the topic; a commit topic also needs Create and DescribeConfigs")
+        }
         RDKafkaErrorCode::GroupAuthorizationFailed => Some("allow this user to use the group"),
         RDKafkaErrorCode::ClusterAuthorizationFailed => Some("allow this user IdempotentWrite on the cluster"),
         RDKafkaErrorCode::TransactionalIdAuthorizationFailed => {

@@ -10,12 +10,12 @@ use millstream_storage::{CommitRecord, Error};
 use rdkafka::{
     ClientConfig, Message as _, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer as _},
-    error::KafkaError,
+    error::{KafkaError, RDKafkaErrorCode},
 };
 use serde::{Deserialize, Serialize};
 
 use super::{
-    client::{ANSWER, Context, told},
+    client::{ANSWER, Context, failed},
     topics::{Admin, NewTopicSettings},
 };
 
@@ -145,6 +145,8 @@ impl CommitTopic {
                     newest = record.payload().map(|value| self.decode(value, record.offset())).transpose()?;
                 }
                 Some(Ok(_)) | None => {}
+                // The library asks for the group of every consumer; ours takes part in none, and needs no right to it.
+                Some(Err(error)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::GroupAuthorizationFailed) => {}
                 Some(Err(KafkaError::PartitionEOF(_))) => return Ok(newest),
                 Some(Err(error)) => self.asked(Err(error))?,
             }
@@ -177,10 +179,7 @@ impl CommitTopic {
     }
 
     fn asked<T>(&self, answer: Result<T, KafkaError>) -> Result<T, Error> {
-        answer.map_err(|error| {
-            let source = told("the commit topic cannot be read", &error, None).into();
-            Error::Unreachable { what: "reading the commit record", path: self.place(), source }
-        })
+        answer.map_err(|error| self.failed("reading the commit record", &failed("the commit topic cannot be read", &error, None)))
     }
 
     /// For messages.

@@ -15,7 +15,7 @@ use rdkafka::{
 };
 use tokio::sync::Notify;
 
-use super::client::{Context, failed};
+use super::client::{Complaint, Context, failed};
 
 /// The records of one writer that are not acknowledged yet, and whether one never will be.
 #[derive(Debug, Default)]
@@ -141,7 +141,7 @@ impl Producer {
     }
 
     /// What the client complained about last.
-    pub fn complaint(&self) -> Option<String> {
+    pub fn complaint(&self) -> Option<Complaint> {
         self.inner().client().context().0.complaint()
     }
 

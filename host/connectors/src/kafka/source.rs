@@ -73,7 +73,15 @@ impl SourceConnector for KafkaSource {
         problems.extend(layout.as_ref().err().into_iter().flatten().cloned());
         let (Ok(layout), Some(names), true) = (layout, names, problems.is_empty()) else { return Err(problems) };
         let columns = (0..layout.schema().fields().len()).collect();
-        let shared = Shared { settings, names, layout, base: request.base_directory, consumer: Mutex::default(), found: Mutex::default() };
+        let shared = Shared {
+            settings,
+            names,
+            layout,
+            base: request.base_directory,
+            consumer: Mutex::default(),
+            found: Mutex::default(),
+            opening: Arc::default(),
+        };
         Ok(Arc::new(Topics { shared: Arc::new(shared), columns }))
     }
 }
@@ -113,6 +121,8 @@ struct Shared {
     consumer: Mutex<Weak<Consumer>>,
     /// The splits that were found so far, by id.
     found: Mutex<BTreeMap<String, Split>>,
+    /// Held while a reader is opened, and until one that nobody waits for any more is gone: it would take the partition away from the next one.
+    opening: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Shared {
@@ -235,6 +245,9 @@ impl Source for Topics {
         let offset = resume.map_or(place.start, |position| position.offset);
         let decoder = self.shared.layout.decoder(&self.columns).map_err(OperatorError::user)?;
         let (shared, id) = (self.shared.clone(), split.id.clone());
-        Ok(Box::new(blocking(move || Reader::open(&shared, id, place, offset, decoder)).await?))
+        let turn = self.shared.opening.clone().lock_owned().await;
+        // What is dropped together goes in this order.
+        let (reader, _turn) = blocking(move || (Reader::open(&shared, id, place, offset, decoder), turn)).await;
+        Ok(Box::new(reader?))
     }
 }

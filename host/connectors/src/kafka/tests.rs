@@ -1,6 +1,7 @@
 //! Sources and sinks against a real broker, which all tests share: each has topics of its own.
 
 mod faults;
+mod security;
 mod sink;
 mod source;
 

@@ -25,7 +25,7 @@ use crate::{
 
 const JOB: &str = "payments";
 
-fn columns() -> SchemaRef {
+pub(super) fn columns() -> SchemaRef {
     schema(&[("id", "Int64"), ("name", "Utf8"), ("place", "Int32"), ("topic", "Utf8")])
 }
 
@@ -75,7 +75,7 @@ impl Cluster {
     }
 }
 
-fn context(subtask: u32, part: Option<Arc<dyn std::any::Any + Send + Sync>>) -> SinkContext {
+pub(super) fn context(subtask: u32, part: Option<Arc<dyn std::any::Any + Send + Sync>>) -> SinkContext {
     let is_durable = part.is_some();
     SinkContext {
         job: JobId::from(JOB),

@@ -104,6 +104,22 @@ async fn start_and_end_are_offsets_timestamps_or_what_the_group_committed() {
     assert_eq!(last, [4, 5, 6, 7, 8, 9]);
 }
 
+/// A subtask stops waiting for a reader when something else happens first, and opens it again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_nobody_waited_for_takes_nothing_from_the_next_one() {
+    let cluster = Cluster::get();
+    let topic = cluster.create("in", 1, &[]).await;
+    cluster.produce(&topic, 0, &[&value(0)]);
+    let source = cluster.source(&json!(topic), json!({})).expect("settings");
+    let split = source.splits(1).await.expect("splits").remove(0);
+    for _ in 0..10 {
+        assert!(futures::poll!(source.open(&split, None)).is_pending(), "it asks the broker first");
+        let mut reader = source.open(&split, None).await.expect("opens");
+        let read = tokio::time::timeout(LONG, some(&mut *reader, 1)).await;
+        assert_eq!(ids(&read.expect("what was assigned to this reader is read by it")), [0]);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_kafka_says_of_a_record_stands_beside_its_value() {
     let cluster = Cluster::get();
