@@ -309,6 +309,10 @@ pub trait Transaction: Send + Sync {
 
     /// What the writers of the current attempt take part by; asked for after the claim.
     fn part(&self) -> Arc<dyn Any + Send + Sync>;
+
+    /// The run is over, and no writer is left: what was written and not committed is given up, so that no reader has to wait for it. Where that
+    /// cannot be done soon, it is left to time.
+    async fn end(&self);
 }
 
 /// A checked sink of one job.

@@ -73,12 +73,20 @@ impl ConsumerContext for Context {}
 /// A call of a client failed: whose fault it is and what may be done, by its code. `what` is a clause with topic and partition.
 pub fn failed(what: &str, error: &KafkaError, complaint: Option<Complaint>) -> OperatorError {
     let text = told(what, error, complaint);
-    if error.rdkafka_error_code().is_some_and(is_users) { OperatorError::user(text) } else { OperatorError::outside(text) }
+    if code(error).is_some_and(is_users) { OperatorError::user(text) } else { OperatorError::outside(text) }
+}
+
+/// The code of an error; the library's own answer leaves out those of administration.
+fn code(error: &KafkaError) -> Option<RDKafkaErrorCode> {
+    match error {
+        KafkaError::AdminOp(code) => Some(*code),
+        other => other.rdkafka_error_code(),
+    }
 }
 
 /// The clause about a failed call: what, why, and what to do.
 pub fn told(what: &str, error: &KafkaError, complaint: Option<Complaint>) -> String {
-    let code = error.rdkafka_error_code();
+    let code = code(error);
     let why = code.map_or_else(|| error.to_string(), |code| code.to_string());
     let detail = match error {
         KafkaError::Transaction(error) => format!(" ({error})"),

@@ -29,6 +29,8 @@ pub struct Deliveries {
 struct Failure {
     what: String,
     error: KafkaError,
+    /// Why a record was dropped that had nothing wrong itself.
+    complaint: Option<Complaint>,
 }
 
 impl Deliveries {
@@ -51,7 +53,7 @@ impl Deliveries {
     /// A record was not acknowledged; names topic and partition.
     pub fn check(&self) -> Result<(), OperatorError> {
         match self.failure.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
-            Some(Failure { what, error }) => Err(failed(what, error, None)),
+            Some(Failure { what, error, complaint }) => Err(failed(what, error, complaint.clone())),
             None => Ok(()),
         }
     }
@@ -92,6 +94,7 @@ impl ProducerContext for Acknowledging {
         let failure = result.as_ref().err().map(|(error, record)| Failure {
             what: format!("topic {}, partition {}: a record was not delivered", record.topic(), record.partition()),
             error: error.clone(),
+            complaint: self.0.complaint(),
         });
         deliveries.ended(failure);
     }

@@ -54,6 +54,8 @@ const CLEAN_MS: i64 = 350;
 const TIMEOUT_MIN: Duration = Duration::from_secs(15);
 /// How long initialising waits for the coordinator, and for what was open to end.
 const INITIALISING: Duration = Duration::from_secs(60);
+/// How long the end of a run waits until what was not committed is given up.
+const ABORTING: Duration = Duration::from_secs(5);
 
 /// The transaction of a job's sinks.
 pub struct Transaction {
@@ -185,6 +187,13 @@ impl EngineTransaction for Transaction {
         match self.current().clone() {
             Some(attempt) => attempt,
             None => Arc::new(()),
+        }
+    }
+
+    async fn end(&self) {
+        let Some(attempt) = self.current().take() else { return };
+        for side in &attempt.sides {
+            side.abort().await;
         }
     }
 }
@@ -429,6 +438,15 @@ impl Side {
             held.has_begun = true;
         }
         Ok(producer)
+    }
+
+    /// Ends what is open, if the cluster answers soon. No producer of this process writes any more.
+    async fn abort(self: &Arc<Self>) {
+        let Held { producer: Some(producer), has_begun: true } = std::mem::take(&mut *self.held()) else { return };
+        let aborted = blocking(move || producer.transactions().abort_transaction(ABORTING)).await;
+        if let Err(error) = aborted {
+            tracing::debug!(%error, id = self.id, "what was not committed stays open until its time is over");
+        }
     }
 
     /// The transaction has ended, one way or the other.

@@ -49,6 +49,13 @@ impl Decision {
         self.transaction.as_ref().map(|transaction| transaction.part())
     }
 
+    /// The run is over: nothing of it stays open.
+    pub(super) async fn end(&self) {
+        if let Some(transaction) = &self.transaction {
+            transaction.end().await;
+        }
+    }
+
     /// Where the records are that decide, as the run's own log knows it; written down when it does not.
     async fn elsewhere(&self, job: &JobId, known: &CommitRecord, log: String) -> Result<Elsewhere, Error> {
         match &known.elsewhere {

@@ -200,6 +200,7 @@ pub(super) async fn supervise(
         recovering: None,
     };
     let ended = run.attempts(&mut commands).await;
+    run.decision.end().await;
     outcome.send_replace(Some(Arc::new(ended)));
     while let Some(command) = commands.next().await {
         // What is left without an answer makes the handle say that the job has ended.

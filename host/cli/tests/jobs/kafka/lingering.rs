@@ -8,7 +8,7 @@ use crate::{
     running::Running,
 };
 
-const TIMEOUT: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(20);
 /// Brokers of tests look for transactions that ran out every second; the rest is what a process takes to start on a busy machine.
 const SLACK: Duration = Duration::from_secs(20);
 /// The number of the row that is written when the process has ended.

@@ -73,6 +73,8 @@ impl Transaction for Joined {
     fn part(&self) -> Arc<dyn Any + Send + Sync> {
         Arc::new(())
     }
+
+    async fn end(&self) {}
 }
 
 fn unreachable_cluster() -> Error {
