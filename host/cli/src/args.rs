@@ -7,7 +7,7 @@ use crate::{
     client::{components, contexts, jobs, streams, swap, tokens},
     completions, doctor, explain, inspect, new, run, savepoint, schema, serve, state, status, stop,
     terminal::Colors,
-    test, validate, why,
+    test, topics, validate, why,
 };
 
 /// Runs jobs on streams of rows whose logic is WebAssembly.
@@ -77,6 +77,7 @@ pub enum Command {
     Savepoint(savepoint::Arguments),
     Checkpoint(checkpoint::Arguments),
     State(state::Arguments),
+    Topics(topics::Arguments),
     Validate(validate::Arguments),
     Explain(explain::Arguments),
     Schema(schema::Arguments),
@@ -116,6 +117,7 @@ impl Command {
             Self::Savepoint(arguments) => arguments.json(),
             Self::Checkpoint(arguments) => arguments.json(),
             Self::State(arguments) => arguments.json(),
+            Self::Topics(arguments) => arguments.json(),
             Self::Validate(arguments) => arguments.json,
             Self::Inspect(arguments) => arguments.json,
             Self::Doctor(arguments) => arguments.json,

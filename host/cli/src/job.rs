@@ -1,6 +1,6 @@
 //! From a job file to a planned job: what `run`, `validate` and `explain` have in common.
 
-mod references;
+pub mod references;
 
 use std::{
     fs,

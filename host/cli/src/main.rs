@@ -34,6 +34,7 @@ mod stop;
 mod summary;
 mod terminal;
 mod test;
+mod topics;
 mod validate;
 mod why;
 
@@ -94,6 +95,7 @@ fn execute(command: Command, logs: Logs) -> Result<Exit, Failure> {
         Command::Savepoint(arguments) => savepoint::execute(arguments),
         Command::Checkpoint(arguments) => checkpoint::execute(arguments),
         Command::State(arguments) => state::execute(arguments),
+        Command::Topics(arguments) => topics::execute(arguments),
         Command::Validate(arguments) => validate::execute(arguments),
         Command::Explain(arguments) => explain::execute(arguments),
         Command::Schema(arguments) => schema::execute(arguments),

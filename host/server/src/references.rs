@@ -145,6 +145,16 @@ impl References {
         }
     }
 
+    /// What could not be resolved, each with the keys that lead to it.
+    pub fn mistakes(&self) -> impl Iterator<Item = (&str, &Unresolved)> {
+        self.mistakes.iter().map(|(path, mistake)| (path.as_str(), mistake))
+    }
+
+    /// A value with what its references stand for in their place.
+    pub fn fill(&self, value: Value) -> Value {
+        with_texts(value, &|text| self.filled(text))
+    }
+
     /// A failure in which nothing stands any more that a reference stands for.
     pub fn redacted(&self, mut failure: Failure) -> Failure {
         for problem in &mut failure.problems {
@@ -163,7 +173,7 @@ impl References {
 
     /// A value in whose texts nothing stands any more that a reference stands for; keys and numbers stay.
     pub fn redact_value(&self, value: Value) -> Value {
-        redact_texts(value, &|text| self.redact(text))
+        with_texts(value, &|text| self.redact(text))
     }
 
     fn filled(&self, text: &str) -> String {
@@ -207,7 +217,7 @@ impl Hidden {
 
     /// A value as it may be said; keys and numbers stay.
     pub fn redact_value(&self, value: Value) -> Value {
-        redact_texts(value, &|text| self.redact(text))
+        with_texts(value, &|text| self.redact(text))
     }
 
     /// A text as it may be said.
@@ -238,11 +248,12 @@ fn replaced(text: &str, needles: &[&(String, Reference)]) -> String {
     said
 }
 
-fn redact_texts(value: Value, redact: &dyn Fn(&str) -> String) -> Value {
+/// A value with other texts; keys and numbers stay.
+fn with_texts(value: Value, change: &dyn Fn(&str) -> String) -> Value {
     match value {
-        Value::String(text) => Value::String(redact(&text)),
-        Value::Array(items) => items.into_iter().map(|item| redact_texts(item, redact)).collect(),
-        Value::Object(entries) => entries.into_iter().map(|(key, entry)| (key, redact_texts(entry, redact))).collect(),
+        Value::String(text) => Value::String(change(&text)),
+        Value::Array(items) => items.into_iter().map(|item| with_texts(item, change)).collect(),
+        Value::Object(entries) => entries.into_iter().map(|(key, entry)| (key, with_texts(entry, change))).collect(),
         Value::Null | Value::Bool(_) | Value::Number(_) => value,
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::run;
 
-const COMMANDS: [&str; 16] = [
+const COMMANDS: [&str; 17] = [
     "run",
     "status",
     "why",
@@ -12,6 +12,7 @@ const COMMANDS: [&str; 16] = [
     "savepoint",
     "checkpoint",
     "state",
+    "topics",
     "validate",
     "explain",
     "schema",

@@ -20,4 +20,5 @@ mod object_store;
 mod running;
 mod savepoints;
 mod state;
+mod topics;
 mod trouble;

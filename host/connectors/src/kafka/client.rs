@@ -1,8 +1,8 @@
 //! What all clients of librdkafka share: where their logs go, what went wrong last, how errors are told, and calls that block.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use millstream_engine::operator::OperatorError;
@@ -16,10 +16,15 @@ use rdkafka::{
 /// How long an answer about topics and offsets may take.
 pub const ANSWER: Duration = Duration::from_secs(20);
 
+/// A complaint that comes again and again, as long as brokers are away, is logged so often at most.
+const LOGGED_EVERY: Duration = Duration::from_secs(30);
+/// Complaints that are told apart; of more of them each is logged.
+const COMPLAINTS_MAX: usize = 32;
+
 /// Remembers what a client complained about: calls that run into their timeout do not say why.
 #[derive(Clone, Debug, Default)]
 pub struct Context {
-    complaint: Arc<Mutex<Option<Complaint>>>,
+    complaints: Arc<Mutex<Complaints>>,
 }
 
 /// What a client complained about.
@@ -34,19 +39,57 @@ impl Complaint {
     fn is_denial(&self) -> bool {
         matches!(self.code, Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL))
     }
+
+    /// It says why, and not only what comes of it.
+    fn is_cause(&self) -> bool {
+        self.code != Some(RDKafkaErrorCode::AllBrokersDown)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Complaints {
+    last: Option<Complaint>,
+    /// What was logged, and when.
+    logged: Vec<(String, Instant)>,
+}
+
+impl Complaints {
+    /// Whether it is worth a line in the log.
+    #[expect(clippy::disallowed_methods, reason = "it decides about lines of the log and nothing else")]
+    fn is_news(&mut self, text: &str) -> bool {
+        // What follows are numbers that change: `(after 3ms in state CONNECT, 12 identical error(s) suppressed)`.
+        let cause = text.split(" (after ").next().unwrap_or(text);
+        let now = Instant::now();
+        self.logged.retain(|(_, at)| now.duration_since(*at) < LOGGED_EVERY);
+        let is_news = self.logged.iter().all(|(logged, _)| logged != cause);
+        if is_news && self.logged.len() < COMPLAINTS_MAX {
+            self.logged.push((cause.to_owned(), now));
+        }
+        is_news
+    }
 }
 
 impl Context {
     /// What the client complained about last; first of all that it was not let in.
     pub fn complaint(&self) -> Option<Complaint> {
-        self.complaint.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.complaints().last.clone()
     }
 
     fn complained(&self, complaint: Complaint) {
-        let mut last = self.complaint.lock().unwrap_or_else(PoisonError::into_inner);
-        if complaint.is_denial() || !last.as_ref().is_some_and(Complaint::is_denial) {
-            *last = Some(complaint);
+        let mut complaints = self.complaints();
+        if complaints.is_news(&complaint.text) {
+            tracing::warn!("kafka: {}", complaint.text);
+        } else {
+            tracing::debug!("kafka: {}", complaint.text);
         }
+        let stays = complaints.last.as_ref().is_some_and(|last| last.is_denial() && !complaint.is_denial() || !complaint.is_cause());
+        if !stays {
+            complaints.last = Some(complaint);
+        }
+    }
+
+    fn complaints(&self) -> MutexGuard<'_, Complaints> {
+        self.complaints.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -54,8 +97,9 @@ impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         match level {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
-                self.complained(Complaint { text: message.to_owned(), code: None });
-                tracing::warn!(facility, "kafka: {message}");
+                // The name of the thread stands before it.
+                let text = message.split_once("]: ").map_or(message, |(_, text)| text);
+                self.complained(Complaint { text: text.to_owned(), code: None });
             }
             RDKafkaLogLevel::Warning | RDKafkaLogLevel::Notice => tracing::debug!(facility, "kafka: {message}"),
             RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => tracing::trace!(facility, "kafka: {message}"),
@@ -64,7 +108,6 @@ impl ClientContext for Context {
 
     fn error(&self, error: KafkaError, reason: &str) {
         self.complained(Complaint { text: reason.to_owned(), code: error.rdkafka_error_code() });
-        tracing::warn!(%error, "kafka: {reason}");
     }
 }
 
@@ -150,4 +193,27 @@ fn fix(code: RDKafkaErrorCode) -> Option<&'static str> {
 /// A call that blocks, on a thread that may.
 pub async fn blocking<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(call).await.expect("calls of clients do not panic and are not cancelled")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_complaint_that_comes_again_is_logged_once() {
+        let mut complaints = Complaints::default();
+        assert!(complaints.is_news("b:1: connection refused (after 0ms in state CONNECT)"));
+        assert!(!complaints.is_news("b:1: connection refused (after 7ms in state CONNECT, 3 identical error(s) suppressed)"));
+        assert!(complaints.is_news("b:2: connection refused (after 0ms in state CONNECT)"));
+    }
+
+    #[test]
+    fn that_all_brokers_are_down_is_no_reason_where_there_is_another() {
+        let context = Context::default();
+        context.error(KafkaError::Global(RDKafkaErrorCode::AllBrokersDown), "1/1 brokers are down");
+        assert_eq!(context.complaint().as_deref(), Some("1/1 brokers are down"));
+        context.error(KafkaError::Global(RDKafkaErrorCode::BrokerTransportFailure), "b:1: connection refused");
+        context.error(KafkaError::Global(RDKafkaErrorCode::AllBrokersDown), "1/1 brokers are down");
+        assert_eq!(context.complaint().as_deref(), Some("b:1: connection refused"));
+    }
 }

@@ -10,7 +10,7 @@ use rdkafka::ClientConfig;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::settings::{OneOrMany, problem};
+use crate::settings::{OneOrMany, problem, read};
 
 /// How a cluster is reached.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -122,6 +122,17 @@ impl Secret {
 }
 
 impl Connection {
+    /// Reads and checks what a user wrote.
+    ///
+    /// # Errors
+    /// All mistakes that were found.
+    pub fn read(value: &serde_json::Value, machine: Machine) -> Result<Self, Vec<SettingsProblem>> {
+        let connection: Self = read(value)?;
+        let mut problems = Vec::new();
+        connection.check(machine, &mut problems);
+        if problems.is_empty() { Ok(connection) } else { Err(problems) }
+    }
+
     /// Reports what is wrong with the addresses, and what may not be named on this machine.
     pub fn check(&self, machine: Machine, problems: &mut Vec<SettingsProblem>) {
         let servers = self.servers.as_slice();

@@ -124,6 +124,16 @@ pub enum Isolation {
     ReadUncommitted,
 }
 
+impl Isolation {
+    /// As the client is told.
+    pub(super) fn level(self) -> &'static str {
+        match self {
+            Self::ReadCommitted => "read_committed",
+            Self::ReadUncommitted => "read_uncommitted",
+        }
+    }
+}
+
 /// What becomes of records without a value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -256,17 +266,13 @@ impl SourceSettings {
 
     /// What the client is told besides the connection.
     pub fn tune(&self, config: &mut ClientConfig) {
-        let isolation = match self.isolation {
-            Isolation::ReadCommitted => "read_committed",
-            Isolation::ReadUncommitted => "read_uncommitted",
-        };
         config
             .set("group.id", self.group.as_deref().unwrap_or("millstream"))
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "error")
             .set("enable.partition.eof", if self.end.is_some() { "true" } else { "false" })
-            .set("isolation.level", isolation)
+            .set("isolation.level", self.isolation.level())
             .set("queued.max.messages.kbytes", (self.prefetch_bytes >> 10).to_string())
             .set("max.partition.fetch.bytes", self.fetch_bytes.to_string())
             .set("fetch.wait.max.ms", self.fetch_wait.as_ms().to_string())
