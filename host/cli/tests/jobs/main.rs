@@ -15,6 +15,7 @@ mod following;
 #[cfg(target_os = "linux")]
 mod full_disk;
 mod kafka;
+mod kafka_flights;
 mod kills;
 mod object_store;
 mod running;
