@@ -65,6 +65,7 @@ struct Shown {
     rows_written: u64,
     watermark: Option<i64>,
     lag: Option<Duration>,
+    rows_behind: Option<u64>,
     phase: Phase,
 }
 
@@ -109,6 +110,7 @@ impl Progress {
             rows_written: total(status, OperatorKind::Sink, |sink| sink.rows_in),
             watermark,
             lag: watermark.and_then(|watermark| lag(watermark, now_ms)).filter(|_| !is_bounded(status)),
+            rows_behind: rows_behind(status),
             phase: status.phase,
         }
     }
@@ -162,6 +164,9 @@ fn numbers(shown: &Shown) -> String {
     if let Some(lag) = shown.lag {
         text += &format!(" ({} behind)", summary::duration(lag));
     }
+    if let Some(rows) = shown.rows_behind {
+        text += &format!(", {} rows behind the end", grouped(rows));
+    }
     if shown.phase == Phase::Draining {
         text += ", draining";
     }
@@ -179,6 +184,12 @@ fn is_bounded(status: &JobStatus) -> bool {
 /// The watermark of the slowest source that has one.
 fn lowest_watermark(status: &JobStatus) -> Option<i64> {
     status.operators.iter().filter(is_source).filter_map(|source| source.watermark).min()
+}
+
+/// Rows that are there and were not read yet, of all sources that know.
+fn rows_behind(status: &JobStatus) -> Option<u64> {
+    let known: Vec<u64> = status.operators.iter().filter_map(OperatorStatus::rows_behind).collect();
+    (!known.is_empty()).then(|| known.iter().sum())
 }
 
 fn lag(watermark: i64, now_ms: i64) -> Option<Duration> {

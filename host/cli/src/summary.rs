@@ -97,7 +97,9 @@ fn remarks(operator: &OperatorStatus) -> String {
         (operator.guest_metrics_refused, "metric values refused"),
     ];
     let seen = counts.into_iter().filter(|(count, _)| *count > 0);
-    seen.map(|(count, what)| format!("  {WARNING}{} {what}{WARNING:#}", grouped(count))).collect()
+    let behind = operator.rows_behind().filter(|rows| *rows > 0);
+    let behind = behind.map(|rows| format!("  {FAINT}{} behind the end{FAINT:#}", grouped(rows)));
+    behind.into_iter().chain(seen.map(|(count, what)| format!("  {WARNING}{} {what}{WARNING:#}", grouped(count)))).collect()
 }
 
 /// The first few metrics of a component; all of them are in the JSON.
@@ -209,6 +211,7 @@ mod tests {
             backpressured_time: Duration::ZERO,
             progress: 0,
             progress_total: None,
+            lags: Vec::new(),
             watermark: None,
             inputs: Vec::new(),
             waits_for_time: false,

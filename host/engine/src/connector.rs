@@ -15,7 +15,7 @@ use millstream_model::{
 use millstream_storage::{Claim, CommitRecord};
 use serde_json::Value;
 
-use crate::{clock::Clock, operator::OperatorError, rejected::Rejection};
+use crate::{clock::Clock, metrics::Gauge, operator::OperatorError, rejected::Rejection};
 
 /// What a connector is told when a job is planned.
 pub struct ConnectorRequest<'a> {
@@ -187,6 +187,14 @@ pub trait Source: Send + Sync {
         Guarantee::ExactlyOnce
     }
 
+    /// Looks whether the outside has what the settings ask for, before the job runs; changes nothing. An answer that is missing is no mistake.
+    ///
+    /// # Errors
+    /// It has not, and somebody must change something ([`crate::operator::Fault::User`]); or it does not answer.
+    async fn check_outside(&self) -> Result<(), OperatorError> {
+        Ok(())
+    }
+
     /// Total size for progress, in the unit of [`SplitReader::progress`]; none: unknown.
     fn size_hint(&self) -> Option<u64> {
         None
@@ -237,6 +245,12 @@ pub trait SplitReader: Send {
     /// and not yet returned, in order. [`Self::read`] is not called afterwards.
     fn stop(&mut self) -> Vec<Batch> {
         Vec::new()
+    }
+
+    /// How many rows of the split are there and were not read yet, about; negative: not known yet. The reader keeps it up to date by its own means, also
+    /// while it is not asked for rows. None: it cannot know.
+    fn lag(&self) -> Option<Arc<Gauge>> {
+        None
     }
 
     /// How much of the split is read, in the unit of [`Source::size_hint`].
@@ -326,6 +340,14 @@ pub trait Sink: Send + Sync {
     /// The strongest guarantee that it can keep, if the sources allow it.
     fn guarantee(&self) -> Guarantee {
         Guarantee::AtLeastOnce
+    }
+
+    /// As [`Source::check_outside`]; `checkpoint_interval`: the time between two checkpoints, none where none are taken.
+    ///
+    /// # Errors
+    /// As there.
+    async fn check_outside(&self, _checkpoint_interval: Option<Duration>) -> Result<(), OperatorError> {
+        Ok(())
     }
 
     /// Its rows are committed with the checkpoint itself; none: they are published after it.

@@ -1,6 +1,7 @@
 //! Counters of running operators: written by one subtask, read by anyone.
 
 mod guest;
+mod lag;
 mod waiting;
 
 use std::sync::{
@@ -13,6 +14,7 @@ use millstream_model::ids::SubtaskIndex;
 use millstream_wasm::GuestMetrics;
 
 pub use guest::{GUEST_METRICS_MAX, GuestMetricStatus, GuestMetricValue, GuestNumbers};
+pub use lag::{Lags, SplitGauge, SplitLag};
 pub(crate) use waiting::Shown;
 pub use waiting::{Waiting, Waits};
 
@@ -39,6 +41,8 @@ pub struct OperatorMetrics {
     pub backpressured_ns: Counter,
     /// Units of input read, for progress (sources only).
     pub progress: Counter,
+    /// How far its splits are behind their ends (sources only).
+    pub lags: Lags,
     /// The operator's watermark, ms since epoch; `i64::MIN`: none yet.
     pub watermark: Gauge,
     /// What the subtask waits for, where this is its first node or the one that waits.

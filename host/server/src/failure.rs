@@ -3,8 +3,8 @@
 
 use std::{error::Error, fmt, path::PathBuf};
 
-use millstream_engine::spec;
-use millstream_model::ErrorKind;
+use millstream_engine::{operator::OperatorError, spec};
+use millstream_model::{ErrorKind, ids::OperatorId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -70,6 +70,18 @@ impl Failure {
             causes: Vec::new(),
         };
         Self { kind: problems.kind(), problems: problems.problems.iter().map(shown).collect() }
+    }
+
+    /// What the outside does not have that a job needs (`plan::check_outside`), if there is something.
+    pub fn of_outside(missing: &[(OperatorId, OperatorError)]) -> Option<Self> {
+        let told = |(id, error): &(OperatorId, OperatorError)| {
+            let mut failure = Self::from_error(error.kind(), error);
+            let problem = failure.last();
+            problem.message = format!("`{id}`: {}", problem.message);
+            failure.problems
+        };
+        let problems: Vec<Problem> = missing.iter().flat_map(told).collect();
+        (!problems.is_empty()).then_some(Self { kind: ErrorKind::Invalid, problems })
     }
 
     /// Adds an error and its causes below the message.

@@ -16,6 +16,7 @@ mod following;
 mod full_disk;
 mod kafka;
 mod kafka_flights;
+mod kafka_time;
 mod kills;
 mod object_store;
 mod running;

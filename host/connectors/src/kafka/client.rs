@@ -11,7 +11,10 @@ use rdkafka::{
     config::RDKafkaLogLevel,
     consumer::ConsumerContext,
     error::{KafkaError, RDKafkaErrorCode},
+    statistics::Statistics,
 };
+
+use super::{lag::Lags, settings::Isolation};
 
 /// How long an answer about topics and offsets may take.
 pub const ANSWER: Duration = Duration::from_secs(20);
@@ -25,6 +28,7 @@ const COMPLAINTS_MAX: usize = 32;
 #[derive(Clone, Debug, Default)]
 pub struct Context {
     complaints: Arc<Mutex<Complaints>>,
+    lags: Arc<Lags>,
 }
 
 /// What a client complained about.
@@ -70,6 +74,16 @@ impl Complaints {
 }
 
 impl Context {
+    /// Of a consumer that sees such records.
+    pub fn reading(isolation: Isolation) -> Self {
+        Self { lags: Arc::new(Lags::new(isolation)), ..Self::default() }
+    }
+
+    /// How far the partitions that are read are behind their ends.
+    pub fn lags(&self) -> &Lags {
+        &self.lags
+    }
+
     /// What the client complained about last; first of all that it was not let in.
     pub fn complaint(&self) -> Option<Complaint> {
         self.complaints().last.clone()
@@ -104,6 +118,10 @@ impl ClientContext for Context {
             RDKafkaLogLevel::Warning | RDKafkaLogLevel::Notice => tracing::debug!(facility, "kafka: {message}"),
             RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => tracing::trace!(facility, "kafka: {message}"),
         }
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        self.lags.on_statistics(&statistics);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {

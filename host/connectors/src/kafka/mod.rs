@@ -11,6 +11,7 @@ pub mod client;
 mod commit_topic;
 pub mod connection;
 pub mod inspect;
+mod lag;
 pub mod produce;
 mod producer;
 pub mod settings;

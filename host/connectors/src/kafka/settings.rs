@@ -274,9 +274,14 @@ impl SourceSettings {
             .set("enable.partition.eof", if self.end.is_some() { "true" } else { "false" })
             .set("isolation.level", self.isolation.level())
             .set("queued.max.messages.kbytes", (self.prefetch_bytes >> 10).to_string())
+            // Only the bytes count: the library would stop at 100,000 records, and then look again after a whole second.
+            .set("queued.min.messages", "10000000")
+            .set("fetch.queue.backoff.ms", "10")
             .set("max.partition.fetch.bytes", self.fetch_bytes.to_string())
             .set("fetch.wait.max.ms", self.fetch_wait.as_ms().to_string())
-            .set("fetch.error.backoff.ms", "100");
+            .set("fetch.error.backoff.ms", "100")
+            // For the lag.
+            .set("statistics.interval.ms", "1000");
     }
 }
 

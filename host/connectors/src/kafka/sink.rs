@@ -5,7 +5,7 @@
 
 mod encode;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use millstream_engine::{
@@ -27,12 +27,15 @@ use super::{
     producer::{Deliveries, Producer, Refused},
     settings::{Delivery, SinkSettings},
     topics::{self, Admin, is_topic_name},
-    transaction::{Attempt, Seat, Transaction},
+    transaction::{self, Attempt, Seat, Transaction},
 };
 use crate::settings::{problem, read};
 
 /// How long a writer waits before it tries again to put a record into a queue that was full.
 const FULL_WAIT_MS: i64 = 2;
+
+/// The setting of brokers that says how long a transaction may stay open, in ms.
+const TRANSACTION_LIMIT: &str = "transaction.max.timeout.ms";
 
 /// The sink connector `kafka`.
 #[derive(Clone, Copy, Debug)]
@@ -99,6 +102,25 @@ impl Records {
         made.await.cloned()
     }
 
+    /// The brokers allow transactions as long as ours may have to be. Who may not ask them for their settings learns it when the job claims.
+    async fn check_transaction_timeout(&self, checkpoint_interval: Duration) -> Result<(), OperatorError> {
+        let shared = self.shared.clone();
+        let asked = blocking(move || {
+            let admin = Admin::new(&shared.settings.connection(), &shared.base)?;
+            admin.brokers().map(|brokers| (admin, brokers))
+        });
+        let (admin, brokers) = asked.await?;
+        let wanted = transaction::timeout(&self.shared.settings, checkpoint_interval);
+        let allowed = admin.least_setting(&brokers, TRANSACTION_LIMIT).await?;
+        match allowed.map(Duration::from_millis) {
+            Some(allowed) if allowed < wanted => Err(OperatorError::user(format!(
+                "transactions may have to stay open for {wanted:?} (`transaction-timeout`, else three checkpoint intervals), and the brokers allow \
+                 {allowed:?}: raise {TRANSACTION_LIMIT} of the brokers, or shorten `transaction-timeout` or the checkpoint interval"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     /// Every topic that may be written is there: otherwise the first row would wait for it until its time is over.
     async fn check_topics(&self) -> Result<(), OperatorError> {
         let shared = self.shared.clone();
@@ -131,6 +153,14 @@ impl Sink for Records {
 
     fn transactional(&self) -> Option<&dyn Transactional> {
         (self.shared.settings.delivery == Delivery::ExactlyOnce).then_some(self)
+    }
+
+    async fn check_outside(&self, checkpoint_interval: Option<Duration>) -> Result<(), OperatorError> {
+        self.check_topics().await?;
+        match (self.shared.settings.delivery, checkpoint_interval) {
+            (Delivery::ExactlyOnce, Some(interval)) => self.check_transaction_timeout(interval).await,
+            _ => Ok(()),
+        }
     }
 
     async fn writer(&self, context: SinkContext) -> Result<Box<dyn SinkWriter>, OperatorError> {

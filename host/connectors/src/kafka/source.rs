@@ -29,7 +29,7 @@ use super::{
     Machine,
     client::{Context, blocking, failed},
     settings::{SourceSettings, ValueFormat},
-    topics::{self, TopicNames},
+    topics::{self, Admin, TopicNames},
 };
 use crate::{
     formats::{
@@ -134,7 +134,7 @@ impl Shared {
         }
         let mut config = self.settings.connection().client(&self.base).map_err(OperatorError::user)?;
         self.settings.tune(&mut config);
-        let created = config.create_with_context(Context::default());
+        let created = config.create_with_context(Context::reading(self.settings.isolation));
         let consumer: Arc<Consumer> = Arc::new(created.map_err(|error| failed("the consumer cannot be made", &error, None))?);
         *held = Arc::downgrade(&consumer);
         serve_events(Arc::downgrade(&consumer));
@@ -219,6 +219,12 @@ impl Source for Topics {
     fn project(&self, columns: &[usize]) -> Arc<dyn Source> {
         let columns = columns.iter().map(|&column| self.columns[column]).collect();
         Arc::new(Self { shared: self.shared.clone(), columns })
+    }
+
+    async fn check_outside(&self) -> Result<(), OperatorError> {
+        let shared = self.shared.clone();
+        blocking(move || topics::partitions(Admin::new(&shared.settings.connection(), &shared.base)?.client(), &shared.names).map(drop))
+            .await
     }
 
     async fn splits(&self, _parallelism: u32) -> Result<Vec<Split>, OperatorError> {

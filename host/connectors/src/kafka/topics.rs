@@ -197,6 +197,29 @@ impl Admin {
         answer.map(drop).map_err(|error| failed(&what, &error, self.client().context().complaint()))
     }
 
+    /// The numbers of the brokers.
+    ///
+    /// # Errors
+    /// The cluster does not answer.
+    pub fn brokers(&self) -> Result<Vec<i32>, OperatorError> {
+        let metadata = self.client().fetch_metadata(None, ANSWER);
+        let metadata = metadata.map_err(|error| failed("the brokers cannot be asked for", &error, self.client().context().complaint()))?;
+        Ok(metadata.brokers().iter().map(|broker| broker.id()).collect())
+    }
+
+    /// The least value of a numeric setting of these brokers; none: nobody says it, or may say it to us. Does not block.
+    ///
+    /// # Errors
+    /// The cluster does not answer.
+    pub async fn least_setting(&self, brokers: &[i32], name: &str) -> Result<Option<u64>, OperatorError> {
+        let brokers: Vec<_> = brokers.iter().map(|&broker| ResourceSpecifier::Broker(broker)).collect();
+        let answer = self.client.describe_configs(&brokers, &self.options).await;
+        let what = "the settings of the brokers cannot be asked for";
+        let answer = answer.map_err(|error| failed(what, &error, self.client().context().complaint()))?;
+        let entries = answer.into_iter().flatten().flat_map(|described| described.entries);
+        Ok(entries.filter(|entry| entry.name == name).filter_map(|entry| entry.value?.parse().ok()).min())
+    }
+
     /// Settings of a topic, as the brokers say them. Does not block.
     ///
     /// # Errors

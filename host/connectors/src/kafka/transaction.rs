@@ -79,7 +79,7 @@ impl Transaction {
     pub(super) fn new(settings: &SinkSettings, base: &Path, request: TransactionRequest) -> Result<Self, OperatorError> {
         let TransactionRequest { job, checkpoint_interval, clock } = request;
         let mut config = settings.connection().client(base).map_err(OperatorError::user)?;
-        let timeout = settings.transaction_timeout.map_or_else(|| TIMEOUT_MIN.max(3 * checkpoint_interval), |timeout| timeout.0);
+        let timeout = timeout(settings, checkpoint_interval);
         settings.tune(&mut config);
         let delivery = settings.delivery_timeout.0.min(timeout);
         config
@@ -148,6 +148,11 @@ impl Transaction {
         let not_claimed = || Error::Refused { what: "committing", path: self.topic.clone(), problem: "it was not claimed".into() };
         self.current().clone().ok_or_else(not_claimed)
     }
+}
+
+/// How long a transaction may stay open.
+pub(super) fn timeout(settings: &SinkSettings, checkpoint_interval: Duration) -> Duration {
+    settings.transaction_timeout.map_or_else(|| TIMEOUT_MIN.max(checkpoint_interval.saturating_mul(3)), |timeout| timeout.0)
 }
 
 #[async_trait]

@@ -4,12 +4,13 @@
 //! types of its inputs) → [`needs`] (which columns are read at all, from the sinks back) → [`typed`] again with only those → [`placed`]
 //! (parallelism and exchanges). Every mistake found on the way is reported; what follows from another mistake is not.
 //!
-//! It runs no rows and keeps nothing open. [`explain`] prints the result.
+//! It runs no rows and keeps nothing open. [`explain`] prints the result; [`check_outside`] asks the outside whether it has what the job needs.
 
 mod draft;
 mod durable;
 mod explain;
 mod needs;
+mod outside;
 mod placed;
 mod sources;
 mod typed;
@@ -26,6 +27,7 @@ use millstream_model::ids::TenantId;
 use millstream_wasm::Component;
 
 pub use explain::explain;
+pub use outside::check_outside;
 
 use crate::{
     connector::Connectors,

@@ -11,7 +11,11 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::swap::{SwapError, SwapId, SwapRequest, SwapStatus, SwitchReport, VersionEntry};
-use crate::{connector::Guarantee, metrics::GuestMetricStatus, operator::Fault};
+use crate::{
+    connector::Guarantee,
+    metrics::{GuestMetricStatus, SplitLag},
+    operator::Fault,
+};
 
 /// A running job, or one that has ended. Cheap to clone. Dropping all handles lets the job run on.
 #[derive(Clone)]
@@ -315,6 +319,9 @@ pub struct OperatorStatus {
     pub progress: u64,
     /// Units of input in total, where that is known (sources only).
     pub progress_total: Option<u64>,
+    /// How far its splits are behind their ends, of those that know (sources only).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lags: Vec<SplitLag>,
     /// The lowest watermark of its subtasks, ms since epoch; none: at least one has none yet.
     pub watermark: Option<i64>,
     /// The operators and sources that feed it.
@@ -329,6 +336,13 @@ pub struct OperatorStatus {
     /// Which versions ran, oldest first; the last one runs. Empty: a built-in.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub versions: Vec<VersionEntry>,
+}
+
+impl OperatorStatus {
+    /// Rows that are there and were not read yet, of all its splits; none: no split knows.
+    pub fn rows_behind(&self) -> Option<u64> {
+        (!self.lags.is_empty()).then(|| self.lags.iter().map(|lag| lag.rows).sum())
+    }
 }
 
 /// What one subtask waits for, or works on.

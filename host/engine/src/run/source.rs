@@ -79,6 +79,7 @@ impl SourceDriver {
         while self.discovers || !self.splits.all_ended() {
             let asked_ms = self.clock.monotonic_ms();
             let woken = self.wait(chain.wake_times(), chain.snapshot_wake(), commands, asked_ms).await;
+            self.show_lags();
             let answered = if let Woken::Read(number, _) = &woken { Some(*number) } else { None };
             self.on_waited(chain, asked_ms, answered).await?;
             match woken {
@@ -152,6 +153,13 @@ impl SourceDriver {
         }
     }
 
+    /// Whoever asks finds the splits that are read now.
+    fn show_lags(&mut self) {
+        if let Some(lags) = self.splits.new_lags() {
+            self.metrics.lags.set(lags);
+        }
+    }
+
     fn on_assigned(&mut self, splits: Vec<Split>) {
         splits.into_iter().for_each(|split| self.splits.add(split));
     }
@@ -176,6 +184,7 @@ impl SourceDriver {
             }
             Read::End => {
                 let progress = self.splits.on_end(number);
+                self.show_lags();
                 self.metrics.progress.set(self.splits.progress());
                 self.on_progress(chain, progress).await
             }

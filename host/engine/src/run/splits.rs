@@ -17,7 +17,7 @@ use crate::{
     checkpoint::manifest::SplitManifest,
     connector::{Read, Source, Split, SplitReader},
     graph::EventTimePlan,
-    metrics::Waiting,
+    metrics::{SplitGauge, Waiting},
     operator::OperatorError,
 };
 
@@ -56,6 +56,8 @@ struct OpenSplit {
     progress: u64,
     /// When it last had rows, as elapsed time.
     last_ms: i64,
+    /// Whether its lag is among those that were shown last.
+    shown: bool,
 }
 
 impl Splits {
@@ -136,6 +138,16 @@ impl Splits {
     /// How much was read, in the unit of the source.
     pub(super) fn progress(&self) -> u64 {
         self.splits.iter().map(|split| split.progress).sum()
+    }
+
+    /// The lags of the splits that are being read, if these are others than at the last call.
+    pub(super) fn new_lags(&mut self) -> Option<Vec<SplitGauge>> {
+        if self.splits.iter().all(|split| split.shown == split.reader.is_some()) {
+            return None;
+        }
+        self.splits.iter_mut().for_each(|split| split.shown = split.reader.is_some());
+        let lag = |split: &OpenSplit| Some((split.split.id.clone(), split.reader.as_ref()?.lag()?));
+        Some(self.splits.iter().filter_map(lag).collect())
     }
 
     /// Rows or the end of a split, with the split's number. Waits for ever if there is nothing to read. A split whose watermark is ahead of
@@ -267,6 +279,7 @@ impl OpenSplit {
             idle: false,
             progress: 0,
             last_ms: i64::MIN,
+            shown: false,
         }
     }
 

@@ -112,6 +112,7 @@ fn operator_status(node: &Node, metrics: &[Arc<OperatorMetrics>]) -> OperatorSta
         backpressured_time: Duration::from_nanos(sum(|metrics| metrics.backpressured_ns.get())),
         progress: sum(|metrics| metrics.progress.get()),
         progress_total,
+        lags: metrics.iter().flat_map(|metrics| metrics.lags.get()).collect(),
         watermark: watermark.filter(|&watermark| watermark != i64::MIN),
         inputs: Vec::new(),
         waits_for_time,

@@ -19,10 +19,9 @@ pub fn why(status: &JobStatus) -> String {
         [of_phase, of_swap, of_retry, of_room, of_barrier, of_work, of_drift, of_time, of_sources];
     let looked = Looked { status };
     let draining = if status.phase == Phase::Draining { "it is draining, and " } else { "" };
-    match causes.iter().find_map(|cause| cause(&looked)) {
-        Some(cause) => format!("{draining}{cause}"),
-        None => format!("{draining}it waits for nothing: rows flow"),
-    }
+    let cause = causes.iter().find_map(|cause| cause(&looked));
+    let cause = cause.unwrap_or_else(|| "it waits for nothing: rows flow".into());
+    format!("{draining}{cause}{}", looked.behind())
 }
 
 struct Looked<'s> {
@@ -44,6 +43,15 @@ impl<'s> Looked<'s> {
 
     fn sources(&self) -> impl Iterator<Item = &'s OperatorStatus> {
         self.status.operators.iter().filter(|operator| operator.kind == OperatorKind::Source)
+    }
+
+    /// How much there is still to be read: the source that is farthest behind, and its split.
+    fn behind(&self) -> String {
+        let farthest = self.sources().filter_map(|source| Some((source, source.rows_behind()?))).max_by_key(|(_, rows)| *rows);
+        let Some((source, rows @ 1..)) = farthest.filter(|_| self.status.phase != Phase::Ended) else { return String::new() };
+        let most = source.lags.iter().max_by_key(|lag| lag.rows).filter(|_| source.lags.len() > 1);
+        let most = most.map(|lag| format!(", {} of them of `{}`", lag.rows, lag.split)).unwrap_or_default();
+        format!("; source `{}` has {rows} rows still to read{most}", source.id)
     }
 
     fn since(&self, since_ms: i64) -> String {
@@ -243,7 +251,7 @@ mod tests {
     use millstream_model::ids::SubtaskIndex;
 
     use super::*;
-    use crate::{connector::Guarantee, run::DurableStatus};
+    use crate::{connector::Guarantee, metrics::SplitLag, run::DurableStatus};
 
     fn operator(id: &str, waits: Vec<SubtaskWait>) -> OperatorStatus {
         let counters = serde_json::json!({
@@ -282,6 +290,19 @@ mod tests {
             why(&later),
             "`out` failed (cannot write rows: connection refused); attempt 3 is being prepared, from the last checkpoint"
         );
+    }
+
+    #[test]
+    fn who_is_far_behind_is_told_so() {
+        let lag = |split: &str, rows| SplitLag { split: split.to_owned(), rows };
+        let behind = |lags| OperatorStatus { kind: OperatorKind::Source, lags, ..operator("in", Vec::new()) };
+        let of = |lags| why(&status(vec![behind(lags)]));
+        assert_eq!(
+            of(vec![lag("t/0", 5), lag("t/1", 70)]),
+            "it waits for nothing: rows flow; source `in` has 75 rows still to read, 70 of them of `t/1`"
+        );
+        assert_eq!(of(vec![lag("t/0", 5)]), "it waits for nothing: rows flow; source `in` has 5 rows still to read");
+        assert_eq!(of(vec![lag("t/0", 0)]), "it waits for nothing: rows flow");
     }
 
     #[test]

@@ -134,6 +134,7 @@ async fn shown(call: &Call, name: &str) -> Result<Reply, Refusal> {
 
 async fn planned(call: &Call, asked: &Asked) -> Result<Plan, Refusal> {
     let prepared = call.service.jobs.preparing.prepare(call.tenant(), asked, None).await?;
+    prepared.check_outside().await?;
     let explanation = prepared.references.redact(&plan::explain(&prepared.plan));
     Ok(Plan { job: prepared.plan.job.to_string(), explanation, components: prepared.components })
 }

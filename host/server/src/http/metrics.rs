@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use millstream_engine::{
-    metrics::GuestMetricStatus,
+    metrics::{GuestMetricStatus, SplitLag},
     run::{JobStatus, OperatorStatus},
 };
 use millstream_model::ids::TenantId;
@@ -50,13 +50,15 @@ pub enum Metric {
     BackpressuredSeconds,
     /// The lowest watermark of an operator's subtasks.
     Watermark,
+    /// How far each split of a source is behind its end.
+    Lag,
     /// Number of subtasks.
     Parallelism,
 }
 
 impl Metric {
     /// All of them, in the order in which they are written.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::JobPhase,
         Self::JobVersion,
         Self::JobRestarts,
@@ -72,6 +74,7 @@ impl Metric {
         Self::GuestSeconds,
         Self::BackpressuredSeconds,
         Self::Watermark,
+        Self::Lag,
         Self::Parallelism,
     ];
 
@@ -99,6 +102,9 @@ impl Metric {
                 ("millstream_operator_backpressured_seconds_total", "counter", "Time spent waiting for room downstream")
             }
             Self::Watermark => ("millstream_operator_watermark_timestamp_seconds", "gauge", "The lowest watermark of the subtasks"),
+            Self::Lag => {
+                ("millstream_source_lag_rows", "gauge", "Rows of a split (such as a partition) that are there and were not read yet")
+            }
             Self::Parallelism => ("millstream_operator_parallelism", "gauge", "Number of subtasks"),
         }
     }
@@ -151,6 +157,14 @@ fn write_metric(text: &mut String, metric: Metric, name: &str, job: &Seen) {
         }
         return;
     }
+    if metric == Metric::Lag {
+        for operator in job.status.iter().flat_map(|status| &status.operators) {
+            for SplitLag { split, rows } in &operator.lags {
+                line(&format!("{labels},operator=\"{}\",split=\"{}\"", escaped(operator.id.as_str()), escaped(split)), *rows as f64);
+            }
+        }
+        return;
+    }
     let durable = job.status.as_ref().and_then(|status| status.durable.as_ref());
     let last = durable.and_then(|durable| durable.last_checkpoint.as_ref());
     let value = match metric {
@@ -180,7 +194,8 @@ fn operator_value(metric: Metric) -> Option<fn(&OperatorStatus) -> Option<f64>> 
         Metric::BackpressuredSeconds => |operator| Some(operator.backpressured_time.as_secs_f64()),
         Metric::Watermark => |operator| operator.watermark.map(|watermark| watermark as f64 / 1e3),
         Metric::Parallelism => |operator| Some(f64::from(operator.parallelism)),
-        Metric::JobPhase
+        Metric::Lag
+        | Metric::JobPhase
         | Metric::JobVersion
         | Metric::JobRestarts
         | Metric::JobCheckpoint

@@ -193,6 +193,7 @@ impl Jobs {
         components::check(&name, "job")?;
         self.check_new(&change.tenant, &name).await?;
         let prepared = self.plan(&change.tenant, &name, &asked).await?;
+        prepared.check_outside().await?;
         let (runner, _turn) = self.hold(&change.tenant, &name).await;
         self.check_new(&change.tenant, &name).await?;
         self.clear(&change.tenant, &name)?;
@@ -302,6 +303,7 @@ impl Jobs {
         let found = self.expected(change, name).await?;
         let (asked, origin) = asked(&found.object)?;
         let prepared = self.plan(&change.tenant, name, &asked).await?;
+        prepared.check_outside().await?;
         let found = self.end_probation(&change.tenant, found).await?;
         runner.stop(self).await?;
         let job = self.with_version(found.object.clone(), change, Asked { components: prepared.components.clone(), ..asked }, origin);

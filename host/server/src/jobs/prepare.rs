@@ -42,6 +42,17 @@ pub struct Prepared {
     pub references: References,
 }
 
+impl Prepared {
+    /// Asks the outside whether it has what the job needs.
+    ///
+    /// # Errors
+    /// It has not: everything that is missing.
+    pub async fn check_outside(&self) -> Result<(), Failure> {
+        let missing = Failure::of_outside(&plan::check_outside(&self.plan, true).await);
+        missing.map_or(Ok(()), |failure| Err(self.references.redacted(failure)))
+    }
+}
+
 /// What preparing needs of the service.
 pub struct Preparing {
     /// The catalogue.

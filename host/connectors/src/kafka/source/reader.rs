@@ -10,6 +10,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use millstream_engine::{
     connector::{Read, SplitReader},
+    metrics::Gauge,
     operator::OperatorError,
 };
 use rdkafka::{
@@ -37,6 +38,7 @@ pub(super) struct Reader {
     decoder: Decoder,
     next: i64,
     commits: bool,
+    lag: Arc<Gauge>,
     /// The partition had no more: how far it goes, asked for to see whether that is the end.
     asked: Option<JoinHandle<Result<(i64, i64), OperatorError>>>,
     ended: bool,
@@ -68,7 +70,8 @@ impl Reader {
         added.and_then(|()| consumer.incremental_assign(&assignment)).map_err(|error| failed(&what(&place, offset), &error, None))?;
         let ended = place.end.is_some_and(|end| offset >= end);
         let commits = shared.settings.group.is_some();
-        Ok(Self { id, place, consumer, queue, filled, decoder, next: offset, commits, asked: None, ended })
+        let lag = consumer.context().lags().of(&place.topic, place.partition);
+        Ok(Self { id, place, consumer, queue, filled, decoder, next: offset, commits, lag, asked: None, ended })
     }
 
     /// Takes records out of the queue until there are enough or none.
@@ -167,6 +170,10 @@ impl SplitReader for Reader {
         Ok(())
     }
 
+    fn lag(&self) -> Option<Arc<Gauge>> {
+        Some(self.lag.clone())
+    }
+
     fn progress(&self) -> u64 {
         u64::try_from(self.next - self.place.start).unwrap_or(0)
     }
@@ -176,6 +183,7 @@ impl Drop for Reader {
     fn drop(&mut self) {
         let mut assignment = TopicPartitionList::new();
         assignment.add_partition(&self.place.topic, self.place.partition);
+        self.consumer.context().lags().forget(&self.place.topic, self.place.partition);
         // It is not assigned any more where the whole consumer is going.
         let _ = self.consumer.incremental_unassign(&assignment);
     }

@@ -7,7 +7,7 @@ use arrow_schema::SchemaRef;
 use millstream_engine::{
     clock::SystemClock,
     connector::{SettingsProblem, Sink, SinkContext, SinkWriter, Transaction, TransactionRequest},
-    operator::OperatorError,
+    operator::{Fault, OperatorError},
 };
 use millstream_model::{
     Batch,
@@ -363,4 +363,26 @@ fn a_record_in_the_topic_reads_as_it_was_written() {
         String::from_utf8(CommitTopic::encode(&record)).expect("text"),
         r#"{"format":1,"record":{"incarnation":3,"checkpoint":7,"manifest":"m","manifest_sha256":null,"last_number":7}}"#
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_cluster_does_not_have_is_found_before_the_job_runs() {
+    let cluster = Cluster::get();
+    let topic = cluster.create("out", 1, &[]).await;
+    let checked = async |topic: &str, more: Value, interval_s: Option<u64>| {
+        let sink = cluster.sink(&json!(topic), more).expect("settings");
+        sink.check_outside(interval_s.map(std::time::Duration::from_secs)).await
+    };
+    checked(&topic, json!({}), Some(1)).await.expect("all is there");
+    let missing = checked("missing", json!({}), Some(1)).await.expect_err("there is no such topic");
+    assert!(missing.fault == Fault::User && missing.to_string().contains("topic missing"), "{missing}");
+    // Brokers allow 15 minutes unless they are told otherwise.
+    let long = checked(&topic, json!({}), Some(301)).await.expect_err("three intervals are too long");
+    assert_eq!(long.fault, Fault::User);
+    for part in ["903s", "900s", "raise transaction.max.timeout.ms", "shorten `transaction-timeout` or the checkpoint interval"] {
+        assert!(long.to_string().contains(part), "`{part}` is not in {long}");
+    }
+    checked(&topic, json!({ "transaction-timeout": "15m" }), Some(301)).await.expect("it is said otherwise");
+    checked(&topic, json!({}), None).await.expect("there is no transaction without checkpoints");
+    checked(&topic, json!({ "delivery": "at-least-once" }), Some(301)).await.expect("nor without exactly-once");
 }

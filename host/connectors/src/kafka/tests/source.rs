@@ -4,7 +4,9 @@ use std::{sync::Arc, time::Instant};
 
 use arrow_array::{cast::AsArray as _, types::Int64Type};
 use millstream_engine::{
+    clock::{Clock as _, SystemClock},
     connector::{Read, Source, SplitReader},
+    metrics::Gauge,
     operator::{Fault, OperatorError},
 };
 use rdkafka::producer::{BaseRecord, Producer as _};
@@ -179,6 +181,48 @@ async fn rows_of_transactions_that_were_aborted_are_not_read_and_the_end_is_foun
     assert_eq!(ids(&everything), [1, 3]);
     let everything = bounded(&cluster, &json!(topic), json!({ "end": "now", "isolation": "read-uncommitted" })).await;
     assert_eq!(ids(&everything), [1, 2, 3, 4]);
+}
+
+/// Markers of transactions have offsets too, but whoever has read all rows is not behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_knows_how_many_rows_it_is_behind_and_that_it_is_not_when_it_has_read_all() {
+    let cluster = Cluster::get();
+    let topic = cluster.create("in", 1, &[]).await;
+    let producer = cluster.producer(Some(&cluster.topic("transaction")));
+    producer.init_transactions(LONG).expect("a coordinator");
+    let commit = |ids: std::ops::Range<usize>| {
+        producer.begin_transaction().expect("begun");
+        ids.for_each(|id| send(&producer, &topic, 0, &value(id)));
+        producer.commit_transaction(LONG).expect("committed");
+    };
+    commit(0..10);
+    let source = cluster.source(&json!(topic), json!({})).expect("settings");
+    let split = source.splits(1).await.expect("splits").remove(0);
+    let mut reader = source.open(&split, None).await.expect("opens");
+    let lag = reader.lag().expect("it counts");
+    assert!(lag.get() < 0, "nothing is known before anything was fetched");
+    // Nobody reads, and the number grows all the same.
+    until(&lag, 10).await;
+    commit(10..30);
+    until(&lag, 30).await;
+    let Read::Rows { batch, .. } = reader.read(10).await.expect("reads") else { panic!("it has no end") };
+    until(&lag, 30 - batch.num_rows() as i64).await;
+    some(&mut *reader, 30 - batch.num_rows()).await;
+    // Now it waits for more, as in a job.
+    let waiting = tokio::spawn(async move { reader.read(1).await.map(drop) });
+    until(&lag, 0).await;
+    waiting.abort();
+}
+
+/// Until it is so far behind, or a little more: a marker of a transaction that was fetched counts until the reader has passed it.
+async fn until(lag: &Gauge, rows: i64) {
+    let markers = if rows == 0 { 0 } else { 5 };
+    let clock = SystemClock;
+    let end_ms = clock.monotonic_ms() + 60_000;
+    while !(rows..=rows + markers).contains(&lag.get()) {
+        assert!(clock.monotonic_ms() < end_ms, "{} rows behind, and not {rows}", lag.get());
+        clock.sleep(10).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
