@@ -4,6 +4,8 @@
 //! text formats, [`layout`] chooses between them, [`parquet`] the columnar one, [`records`] are values that come one by one, [`encode`] what the
 //! written formats share.
 
+pub mod avro;
+pub mod columns;
 pub mod csv;
 pub mod encode;
 pub mod layout;

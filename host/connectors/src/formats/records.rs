@@ -3,16 +3,18 @@
 //! [`ValueDecoder`] is the seam: a decoder is fed one value after the other and then makes columns of all of them at once. [`ValueLayout`] is
 //! what a source decides once, and makes a decoder of for each split.
 
-use std::{ops::Range, sync::Arc};
+use std::{fmt, ops::Range, sync::Arc};
 
 use arrow_array::{
     ArrayRef, RecordBatch, RecordBatchOptions,
     builder::{BinaryBuilder, StringBuilder},
 };
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
+use async_trait::async_trait;
 use millstream_engine::connector::SettingsProblem;
 
 use super::{
+    columns::Rows,
     layout::TextLayout,
     text::{Decoded, ScanLimits, TextFormat, quoted},
 };
@@ -22,12 +24,30 @@ use crate::settings::problem;
 pub const VALUE_COLUMN: &str = "value";
 
 /// Makes columns of values.
+#[async_trait]
 pub trait ValueDecoder: Send {
     /// Takes the next value.
     fn push(&mut self, value: &[u8]);
 
+    /// Asks the outside for what is needed to read the values that were taken. Before each [`Self::finish`]; cancel-safe.
+    ///
+    /// # Errors
+    /// The outside does not answer.
+    async fn prepare(&mut self) -> Result<(), Unprepared> {
+        Ok(())
+    }
+
     /// The columns of all values since the last call, and forgets them.
     fn finish(&mut self) -> Values;
+}
+
+/// A value that could be read if the outside answered.
+#[derive(Debug)]
+pub struct Unprepared {
+    /// Its number.
+    pub value: u32,
+    /// What is missing; a clause.
+    pub reason: String,
 }
 
 /// What values became.
@@ -52,9 +72,23 @@ pub struct BadValue {
     pub raw: String,
 }
 
+/// A format whose decoders are made elsewhere.
+pub trait ValueFormat: fmt::Debug + Send + Sync {
+    /// All columns.
+    fn schema(&self) -> &SchemaRef;
+
+    /// A decoder for these columns.
+    ///
+    /// # Errors
+    /// The format cannot hold them; a clause.
+    fn decoder(&self, columns: &[usize]) -> Result<Box<dyn ValueDecoder>, String>;
+}
+
 /// How the values of a source are read.
 #[derive(Clone, Debug)]
 pub enum ValueLayout {
+    /// As another part says.
+    Made(Arc<dyn ValueFormat>),
     /// One record of a text format each.
     Text(TextLayout),
     /// Text, or bytes, in one column.
@@ -81,6 +115,7 @@ impl ValueLayout {
     /// All columns.
     pub fn schema(&self) -> &SchemaRef {
         match self {
+            Self::Made(format) => format.schema(),
             Self::Text(layout) => &layout.schema,
             Self::Whole(schema) => schema,
         }
@@ -92,6 +127,7 @@ impl ValueLayout {
     /// The format cannot hold them; a clause.
     pub fn decoder(&self, columns: &[usize]) -> Result<Box<dyn ValueDecoder>, String> {
         match self {
+            Self::Made(format) => format.decoder(columns),
             Self::Text(layout) => Ok(Box::new(Lines::new(layout, columns)?)),
             Self::Whole(schema) => {
                 let schema = Arc::new(schema.project(columns).expect("projected columns exist"));
@@ -198,6 +234,42 @@ impl ValueDecoder for Lines {
         self.spans.clear();
         self.one_by_one = false;
         values
+    }
+}
+
+/// One value of a binary format per row: `push` appends its row, or says why there is none.
+pub struct EachValue<F> {
+    rows: Rows,
+    push: F,
+    taken: u32,
+    /// The value of each row.
+    row_values: Vec<u32>,
+    bad: Vec<BadValue>,
+}
+
+impl<F: FnMut(&mut Rows, &[u8]) -> Result<(), String> + Send> EachValue<F> {
+    /// A decoder for these columns.
+    ///
+    /// # Errors
+    /// No binary format fills them; a clause.
+    pub fn new(schema: SchemaRef, push: F) -> Result<Self, String> {
+        Ok(Self { rows: Rows::new(schema)?, push, taken: 0, row_values: Vec::new(), bad: Vec::new() })
+    }
+}
+
+impl<F: FnMut(&mut Rows, &[u8]) -> Result<(), String> + Send> ValueDecoder for EachValue<F> {
+    fn push(&mut self, value: &[u8]) {
+        match (self.push)(&mut self.rows, value) {
+            Ok(()) => self.row_values.push(self.taken),
+            Err(reason) => self.bad.push(BadValue { value: self.taken, reason, raw: quoted(value) }),
+        }
+        self.taken += 1;
+    }
+
+    fn finish(&mut self) -> Values {
+        let (row_values, bad) = (std::mem::take(&mut self.row_values), std::mem::take(&mut self.bad));
+        self.taken = 0;
+        Values { columns: self.rows.finish(), row_values: (!bad.is_empty()).then_some(row_values), bad }
     }
 }
 
