@@ -1,5 +1,6 @@
-//! A real Kafka broker for tests, started by `scripts/kafka`. It takes 370 MB and up to a minute to be ready, so tests share one, whatever binary
-//! they are in, and tell each other apart by the names of their topics; only what kills or restarts a broker has one of its own.
+//! A real Kafka broker for tests, started by `scripts/kafka`, and a real schema registry, started by `scripts/registry`. They take 370 and 250 MB and up to
+//! a minute to be ready, so tests share one of each, whatever binary they are in, and tell each other apart by the names of their topics; only
+//! what kills or restarts a broker has one of its own.
 
 pub mod proxy;
 
@@ -18,9 +19,13 @@ fn root() -> PathBuf {
 /// # Panics
 /// The script fails; what it said stands in the message.
 fn script(arguments: &[&str]) -> String {
-    let done = Command::new(root().join("scripts/kafka")).args(arguments).stdin(Stdio::null()).output().expect("scripts/kafka can be run");
+    run("scripts/kafka", arguments)
+}
+
+fn run(script: &str, arguments: &[&str]) -> String {
+    let done = Command::new(root().join(script)).args(arguments).stdin(Stdio::null()).output().expect("scripts can be run");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-    assert!(done.status.success(), "scripts/kafka {arguments:?}: {} {}", text(&done.stdout), text(&done.stderr));
+    assert!(done.status.success(), "{script} {arguments:?}: {} {}", text(&done.stdout), text(&done.stderr));
     text(&done.stdout)
 }
 
@@ -51,11 +56,7 @@ impl SharedBroker {
     /// # Panics
     /// It cannot be started.
     pub fn get() -> Self {
-        let directory = root().join(".cache/kafka/shared");
-        fs::create_dir_all(&directory).expect("the cache is writable");
-        let lock = File::options().create(true).truncate(false).write(true).open(directory.join("lock")).expect("the cache is writable");
-        // Before it is asked for: it may be about to go.
-        lock.lock_shared().expect("the lock can be taken");
+        let lock = shared_lock(".cache/kafka/shared");
         Self { address: script(&["shared"]), _lock: lock }
     }
 
@@ -63,6 +64,38 @@ impl SharedBroker {
     pub fn address(&self) -> &str {
         &self.address
     }
+}
+
+/// The schema registry that all tests share, started by `scripts/registry`. It goes some time after the last of these.
+pub struct SharedRegistry {
+    url: String,
+    _lock: File,
+}
+
+impl SharedRegistry {
+    /// Starts it when nobody has.
+    ///
+    /// # Panics
+    /// It cannot be started.
+    pub fn get() -> Self {
+        let lock = shared_lock(".cache/registry/shared");
+        Self { url: run("scripts/registry", &["shared"]), _lock: lock }
+    }
+
+    /// Where it is.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+}
+
+/// Whoever holds it keeps what is shared there running.
+fn shared_lock(directory: &str) -> File {
+    let directory = root().join(directory);
+    fs::create_dir_all(&directory).expect("the cache is writable");
+    let lock = File::options().create(true).truncate(false).write(true).open(directory.join("lock")).expect("the cache is writable");
+    // Before it is asked for: it may be about to go.
+    lock.lock_shared().expect("the lock can be taken");
+    lock
 }
 
 /// A broker of one test; killed when this is dropped.

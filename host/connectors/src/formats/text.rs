@@ -315,8 +315,8 @@ impl Records {
     }
 }
 
-/// The start of a raw record as text.
-pub(super) fn quoted(raw: &[u8]) -> String {
+/// The beginning of a record that cannot be read, as text.
+pub fn quoted(raw: &[u8]) -> String {
     let shown = &raw[..raw.len().min(QUOTED_BYTES_MAX)];
     let mut text = String::from_utf8_lossy(shown).trim_end_matches(['\r', '\n']).to_owned();
     if shown.len() < raw.len() {

@@ -363,8 +363,16 @@ impl ColumnBuilder for FixedBase64 {
 
 /// The text of a value, shortened to what a message can carry.
 pub fn shown(text: &str) -> String {
-    const CHARACTERS_MAX: usize = 60;
-    let mut shown: String = text.chars().take(CHARACTERS_MAX).collect();
+    shortened(text, 60)
+}
+
+/// What somebody else said, shortened to what a message can carry.
+pub fn shown_long(text: &str) -> String {
+    shortened(text, 600)
+}
+
+fn shortened(text: &str, characters_max: usize) -> String {
+    let mut shown: String = text.chars().take(characters_max).collect();
     if shown.len() < text.len() {
         shown.push('…');
     }

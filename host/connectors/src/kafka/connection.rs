@@ -81,8 +81,20 @@ impl fmt::Debug for Pem {
 }
 
 impl Pem {
-    fn is_text(&self) -> bool {
+    /// Whether it is the text itself.
+    pub fn is_text(&self) -> bool {
         self.0.trim_start().starts_with("-----BEGIN")
+    }
+
+    /// The text; a file is relative to `base`.
+    ///
+    /// # Errors
+    /// The file cannot be read; a clause.
+    pub fn read(&self, base: &std::path::Path) -> Result<String, String> {
+        if self.is_text() {
+            return Ok(self.0.clone());
+        }
+        std::fs::read_to_string(base.join(&self.0)).map_err(|error| format!("the file {} cannot be read ({error})", self.0))
     }
 }
 
@@ -106,11 +118,16 @@ impl Secret {
         self.0.strip_prefix("${")?.strip_suffix('}')?.split_once(':')
     }
 
+    /// Whether it is to be found in a variable or file of the machine.
+    pub fn names_machine(&self) -> bool {
+        matches!(self.reference(), Some(("env" | "file", _)))
+    }
+
     /// The value.
     ///
     /// # Errors
     /// There is no such variable or file; a clause without the value.
-    fn reveal(&self) -> Result<String, String> {
+    pub fn reveal(&self) -> Result<String, String> {
         match self.reference() {
             Some(("env", name)) => std::env::var(name).map_err(|_| format!("the environment has no variable {name}")),
             Some(("file", path)) => std::fs::read_to_string(path)
@@ -164,7 +181,7 @@ impl Connection {
         }
         let password = self.sasl.as_ref().map(|sasl| ("sasl.password", &sasl.password));
         let secrets = password.into_iter().chain(tls.and_then(|tls| tls.key_password.as_ref()).map(|secret| ("tls.key-password", secret)));
-        for (place, _) in secrets.filter(|(_, secret)| matches!(secret.reference(), Some(("env" | "file", _)))) {
+        for (place, _) in secrets.filter(|(_, secret)| secret.names_machine()) {
             problems.push(problem(place, "is a secret of the service here: write `${secret:NAME}`"));
         }
     }

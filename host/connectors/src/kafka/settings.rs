@@ -7,7 +7,7 @@ use rdkafka::ClientConfig;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
-use super::connection::Connection;
+use super::{connection::Connection, registry::Registry};
 use crate::{
     formats::ndjson::Nulls,
     settings::{AsciiCharacter, OneOrMany, Period, problem},
@@ -26,6 +26,15 @@ pub enum ValueFormat {
     String,
     /// Bytes as they are, in one column.
     Raw,
+    /// Apache Avro: the schema stands in `value-schema`, or in the registry.
+    Avro,
+}
+
+impl ValueFormat {
+    /// Whether values need a schema besides the columns.
+    pub fn has_schema(self) -> bool {
+        self == Self::Avro
+    }
 }
 
 /// Bytes of a key or header as a column.
@@ -177,6 +186,11 @@ pub struct SourceSettings {
     pub topics: OneOrMany,
     /// Required.
     pub format: ValueFormat,
+    /// Avro: the schema of the values as JSON, or the path of a file that holds it, relative to the job file. With a registry: what gives the
+    /// columns, and the defaults of fields that a value does not have. Default: the latest one of the registry.
+    pub value_schema: Option<String>,
+    /// The registry that knows the schemas of the values, which begin with the id of theirs. Default: they have none.
+    pub schema_registry: Option<Registry>,
     /// The group whose offsets follow the checkpoints, for tools that show lag. Nothing is read from there unless `start: committed`. Default: none.
     pub group: Option<String>,
     /// Where reading begins in partitions that no checkpoint knows. Default: earliest.
@@ -257,6 +271,10 @@ impl SourceSettings {
         }
         if self.topics.as_slice().is_empty() {
             problems.push(problem("topics", "name at least one topic"));
+        }
+        check_schema(self.format, self.value_schema.as_ref(), self.schema_registry.as_ref(), problems);
+        if self.schema_registry.as_ref().is_some_and(|registry| registry.register.is_some()) {
+            problems.push(problem("schema-registry.register", "is a setting of sinks only"));
         }
         let is_csv = self.format == ValueFormat::Csv;
         let only_csv =
@@ -340,6 +358,10 @@ pub struct SinkSettings {
     pub topic_column: Option<String>,
     /// Required.
     pub format: ValueFormat,
+    /// Avro: the schema that is written, as JSON, or the path of a file that holds it, relative to the job file. Default: it is made of the columns.
+    pub value_schema: Option<String>,
+    /// The registry that gets to know the schema; values begin with its id. Default: none.
+    pub schema_registry: Option<Registry>,
     /// The column that is the key: text or bytes. It stays part of the value. Default: no key.
     pub key: Option<String>,
     /// The column that is the timestamp of the record. It stays part of the value. Default: the event time of the row, else the time of sending.
@@ -437,6 +459,7 @@ impl SinkSettings {
                 only.iter().filter(|(_, given)| *given).map(|(name, _)| problem(name, "is a setting of `delivery: exactly-once` only")),
             );
         }
+        check_schema(self.format, self.value_schema.as_ref(), self.schema_registry.as_ref(), problems);
         if self.delimiter.is_some() && self.format != ValueFormat::Csv {
             problems.push(problem("delimiter", "is a setting of csv only"));
         }
@@ -468,6 +491,13 @@ impl SinkSettings {
             .set("queue.buffering.max.messages", "1000000")
             .set("message.max.bytes", self.message_bytes_max.to_string())
             .set("message.timeout.ms", self.delivery_timeout.as_ms().to_string());
+    }
+}
+
+fn check_schema(format: ValueFormat, schema: Option<&String>, registry: Option<&Registry>, problems: &mut Vec<SettingsProblem>) {
+    if !format.has_schema() {
+        let given = [("value-schema", schema.is_some()), ("schema-registry", registry.is_some())];
+        problems.extend(given.iter().filter(|(_, given)| *given).map(|(name, _)| problem(name, "is a setting of avro only")));
     }
 }
 

@@ -25,7 +25,9 @@ use super::{
     Machine,
     client::blocking,
     producer::{Deliveries, Producer, Refused},
-    settings::{Delivery, SinkSettings},
+    registry,
+    schema::avro_schema,
+    settings::{Delivery, SinkSettings, ValueFormat},
     topics::{self, Admin, is_topic_name},
     transaction::{self, Attempt, Seat, Transaction},
 };
@@ -67,11 +69,21 @@ impl SinkConnector for KafkaSink {
         for (place, name) in names.filter(|(_, name)| !is_topic_name(name)) {
             problems.push(problem(place, format!("`{name}` is no name of a topic: letters, digits, `.`, `_` and `-`, at most 249")));
         }
-        let layout = Layout::new(&settings, &input.schema);
+        if let Some(registry) = &settings.schema_registry {
+            registry.check(self.0, &mut problems);
+        }
+        let given = settings.value_schema.as_ref().filter(|_| settings.format == ValueFormat::Avro);
+        let given = given.map(|text| avro_schema(text, self.0, &request.base_directory)).transpose();
+        let given = given.unwrap_or_else(|wrong| {
+            problems.push(wrong);
+            None
+        });
+        let layout = Layout::new(&settings, given.as_ref(), &input.schema);
         problems.extend(layout.as_ref().err().into_iter().flatten().cloned());
         let (Ok(layout), true) = (layout, problems.is_empty()) else { return Err(problems) };
         let (base, clock) = (request.base_directory, request.clock);
-        Ok(Arc::new(Records { shared: Arc::new(Shared { settings, layout, base, clock }), producer: OnceCell::new() }))
+        let shared = Shared { settings, layout, base, clock };
+        Ok(Arc::new(Records { shared: Arc::new(shared), producer: OnceCell::new(), ids: OnceCell::new() }))
     }
 }
 
@@ -83,10 +95,25 @@ struct Shared {
     clock: Arc<dyn Clock>,
 }
 
+impl Shared {
+    async fn register(&self) -> Result<Option<Arc<[u32]>>, OperatorError> {
+        let (Some(registry), Some((kind, text))) = (&self.settings.schema_registry, self.layout.value_schema()) else { return Ok(None) };
+        let client = registry::Client::new(registry, &self.base, self.clock.clone()).map_err(OperatorError::user)?;
+        let mut ids = Vec::new();
+        for topic in self.settings.topic.as_slice() {
+            let subject = registry.subject_of(topic);
+            ids.push(client.id_of(&subject, kind, text, registry.register.unwrap_or(true)).await?);
+        }
+        Ok(Some(ids.into()))
+    }
+}
+
 struct Records {
     shared: Arc<Shared>,
     /// Of a sink that takes part in no transaction.
     producer: OnceCell<Arc<Producer>>,
+    /// Of the schema, for each topic; none: values do not begin with one.
+    ids: OnceCell<Option<Arc<[u32]>>>,
 }
 
 impl Records {
@@ -119,6 +146,11 @@ impl Records {
             ))),
             _ => Ok(()),
         }
+    }
+
+    /// The schema is registered before the first row, for each topic.
+    async fn ids(&self) -> Result<Option<Arc<[u32]>>, OperatorError> {
+        self.ids.get_or_try_init(|| self.shared.register()).await.cloned()
     }
 
     /// Every topic that may be written is there: otherwise the first row would wait for it until its time is over.
@@ -165,8 +197,9 @@ impl Sink for Records {
 
     async fn writer(&self, context: SinkContext) -> Result<Box<dyn SinkWriter>, OperatorError> {
         self.check_topics().await?;
+        let ids = self.ids().await?;
         let lane = self.lane(&context).await?;
-        Ok(Box::new(Writer { shared: self.shared.clone(), lane, deliveries: Arc::default() }))
+        Ok(Box::new(Writer { shared: self.shared.clone(), ids, lane, deliveries: Arc::default() }))
     }
 }
 
@@ -193,6 +226,7 @@ enum Lane {
 
 struct Writer {
     shared: Arc<Shared>,
+    ids: Option<Arc<[u32]>>,
     lane: Lane,
     deliveries: Arc<Deliveries>,
 }
@@ -214,8 +248,11 @@ impl SinkWriter for Writer {
             return Ok(());
         }
         let producer = self.producer()?;
-        let encoded =
-            self.shared.layout.encode(batch).map_err(|problem| OperatorError::user(format!("rows cannot be written: {problem}")))?;
+        let encoded = self
+            .shared
+            .layout
+            .encode(batch, self.ids.as_deref())
+            .map_err(|problem| OperatorError::user(format!("rows cannot be written: {problem}")))?;
         for row in 0..encoded.len() {
             loop {
                 match producer.send(&encoded.record(row), encoded.headers(row), &self.deliveries) {

@@ -9,7 +9,7 @@ mod reader;
 
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
@@ -17,6 +17,7 @@ use std::{
 use arrow_schema::{DataType, SchemaRef};
 use async_trait::async_trait;
 use millstream_engine::{
+    clock::Clock,
     connector::{ConnectorRequest, SettingsProblem, Source, SourceConnector, Split, SplitReader},
     operator::OperatorError,
 };
@@ -28,14 +29,17 @@ use self::{columns::Layout, offsets::Begin, reader::Reader};
 use super::{
     Machine,
     client::{Context, blocking, failed},
+    registry,
+    schema::avro_schema,
     settings::{SourceSettings, ValueFormat},
     topics::{self, Admin, TopicNames},
 };
 use crate::{
     formats::{
+        avro,
         csv::Dialect,
         layout::{TextLayout, timestamp_formats},
-        records::ValueLayout,
+        records::{self, ValueLayout},
     },
     settings::{problem, read},
 };
@@ -62,7 +66,14 @@ impl SourceConnector for KafkaSource {
         settings.connection().check(self.0, &mut problems);
         settings.check(&mut problems);
         let names = TopicNames::new(settings.topics.as_slice(), &mut problems);
-        let values = match values(&settings, request.declared_schema) {
+        if let Some(registry) = &settings.schema_registry {
+            registry.check(self.0, &mut problems);
+        }
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let place = Surroundings { machine: self.0, base: &request.base_directory, clock: &request.clock };
+        let values = match values(&settings, request.declared_schema, &place) {
             Ok(values) => values,
             Err(more) => {
                 problems.extend(more);
@@ -86,9 +97,17 @@ impl SourceConnector for KafkaSource {
     }
 }
 
+/// Where a source is planned.
+struct Surroundings<'a> {
+    machine: Machine,
+    base: &'a Path,
+    clock: &'a Arc<dyn Clock>,
+}
+
 /// How values are read.
-fn values(settings: &SourceSettings, declared: Option<SchemaRef>) -> Result<ValueLayout, Vec<SettingsProblem>> {
+fn values(settings: &SourceSettings, declared: Option<SchemaRef>, place: &Surroundings<'_>) -> Result<ValueLayout, Vec<SettingsProblem>> {
     let csv = match settings.format {
+        ValueFormat::Avro => return avro_values(settings, declared, place).map(ValueLayout::Made).map_err(|problem| vec![problem]),
         ValueFormat::String => return ValueLayout::whole(declared, DataType::Utf8),
         ValueFormat::Raw => return ValueLayout::whole(declared, DataType::Binary),
         ValueFormat::Json => None,
@@ -99,6 +118,42 @@ fn values(settings: &SourceSettings, declared: Option<SchemaRef>) -> Result<Valu
     };
     let timestamps = timestamp_formats(&settings.timestamp_formats, &schema)?;
     Ok(ValueLayout::Text(TextLayout::new(schema, timestamps, csv)?))
+}
+
+fn avro_values(
+    settings: &SourceSettings,
+    declared: Option<SchemaRef>,
+    place: &Surroundings<'_>,
+) -> Result<Arc<dyn records::ValueFormat>, SettingsProblem> {
+    let given = settings.value_schema.as_ref().map(|text| avro_schema(text, place.machine, place.base)).transpose()?;
+    let wrong = |message: String| problem("value-schema", message);
+    let Some(registry) = &settings.schema_registry else {
+        let schema = given.ok_or_else(|| wrong("say the schema of the values, or in `schema-registry` where it is known".into()))?;
+        return Ok(Arc::new(avro::OneSchema::new(schema, declared).map_err(wrong)?));
+    };
+    let client = registry::Client::new(registry, place.base, place.clock.clone()).map_err(|message| problem("", message))?;
+    let reader = match (&declared, given) {
+        (None, None) => Some(latest_avro(settings, registry, &client).map_err(|message| problem("schema-registry", message))?),
+        (_, given) => given,
+    };
+    let columns = match (declared, &reader) {
+        (Some(declared), _) => declared,
+        (None, Some(reader)) => avro::columns(reader).map_err(wrong)?,
+        (None, None) => unreachable!("without declared columns a schema was asked for"),
+    };
+    let client = Arc::new(client);
+    let format = registry::RegisteredSchemas { client, columns, reader, kind: registry::Kind::Avro };
+    records::ValueFormat::decoder(&format, &(0..format.columns.fields().len()).collect::<Vec<_>>()).map_err(wrong)?;
+    Ok(Arc::new(format))
+}
+
+fn latest_avro(settings: &SourceSettings, registry: &registry::Registry, client: &registry::Client) -> Result<avro::Schema, String> {
+    let subject = match (settings.topics.as_slice(), &registry.subject) {
+        (_, Some(subject)) => subject.clone(),
+        ([topic], None) if !topic.contains(['*', '?', '[', '{']) => registry.subject_of(topic),
+        _ => return Err("with several topics, declare the columns under `schema:`, or name the `subject` that has them".into()),
+    };
+    registry::avro_schema(&registry::latest(client, &subject)?)
 }
 
 fn dialect(settings: &SourceSettings) -> Dialect {

@@ -30,15 +30,15 @@ use crate::testing::{clock, plan_source, schema};
 const LONG: Duration = Duration::from_secs(60);
 
 /// The shared broker, and names that no other test uses.
-struct Cluster {
-    address: String,
+pub(super) struct Cluster {
+    pub(super) address: String,
     unique: String,
     /// Held as long as it is used; none: a broker of the test's own.
     _shared: Option<SharedBroker>,
 }
 
 impl Cluster {
-    fn get() -> Self {
+    pub(super) fn get() -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let unique = directory.path().file_name().expect("a name").to_string_lossy().trim_start_matches('.').to_owned();
         let shared = SharedBroker::get();
@@ -58,7 +58,7 @@ impl Cluster {
     }
 
     /// Makes a topic of that many partitions; returns its full name.
-    async fn create(&self, name: &str, partitions: i32, config: &[(&str, &str)]) -> String {
+    pub(super) async fn create(&self, name: &str, partitions: i32, config: &[(&str, &str)]) -> String {
         let name = self.topic(name);
         self.admin().create(&NewTopicSettings { name: &name, partitions, replication: None, config }).await.expect("a topic can be made");
         name
@@ -68,7 +68,7 @@ impl Cluster {
         self.connection().client(Path::new(".")).expect("no secrets")
     }
 
-    fn producer(&self, transactional: Option<&str>) -> ThreadedProducer<DefaultProducerContext> {
+    pub(super) fn producer(&self, transactional: Option<&str>) -> ThreadedProducer<DefaultProducerContext> {
         let mut config = self.config();
         config.set("linger.ms", "0");
         if let Some(id) = transactional {
@@ -87,7 +87,7 @@ impl Cluster {
     }
 
     /// The records that a reader with `isolation` sees now, of all partitions.
-    fn read_topic(&self, topic: &str, isolation: &str) -> Vec<OwnedMessage> {
+    pub(super) fn read_topic(&self, topic: &str, isolation: &str) -> Vec<OwnedMessage> {
         let mut config = self.config();
         config
             .set("group.id", "tests")

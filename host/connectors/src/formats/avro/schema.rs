@@ -65,17 +65,19 @@ impl Schema {
     /// # Errors
     /// It is none; a clause.
     pub fn parse(text: &str) -> Result<Self, String> {
-        if text.len() > TEXT_BYTES_MAX {
-            return Err(format!("the schema is longer than {TEXT_BYTES_MAX} bytes"));
-        }
-        // A type that is a bare name may stand without quotes, as registries give it.
-        let json: Value = match serde_json::from_str(text) {
-            Ok(json) => json,
-            Err(_) if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric()) => Value::String(text.to_owned()),
-            Err(error) => return Err(format!("the schema is no JSON: {error}")),
-        };
+        Self::parse_with(&[], text)
+    }
+
+    /// Reads the text of a schema that names types of others.
+    ///
+    /// # Errors
+    /// It is none, or one of the others is; a clause.
+    pub fn parse_with(others: &[&str], text: &str) -> Result<Self, String> {
         let mut parser = Parser::default();
-        let root = parser.parse(&json, "")?;
+        for other in others {
+            parser.parse(&json(other)?, "")?;
+        }
+        let root = parser.parse(&json(text)?, "")?;
         Ok(Self { types: parser.types.into(), root, text: text.into() })
     }
 
@@ -90,6 +92,18 @@ impl Schema {
 
     pub(super) fn get(&self, id: TypeId) -> &Type {
         &self.types[id.0 as usize]
+    }
+}
+
+fn json(text: &str) -> Result<Value, String> {
+    if text.len() > TEXT_BYTES_MAX {
+        return Err(format!("the schema is longer than {TEXT_BYTES_MAX} bytes"));
+    }
+    // A type that is a bare name may stand without quotes, as registries give it.
+    match serde_json::from_str(text) {
+        Ok(json) => Ok(json),
+        Err(_) if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric()) => Ok(Value::String(text.to_owned())),
+        Err(error) => Err(format!("the schema is no JSON: {error}")),
     }
 }
 

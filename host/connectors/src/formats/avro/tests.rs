@@ -58,7 +58,7 @@ fn values_of_fastavro_are_read_as_it_says_and_written_back_byte_for_byte() {
         let mut rows = Rows::new(columns.clone()).expect("columns of Avro");
         plan.push(&mut rows, &bytes).expect("a value");
         let (mut out, mut ends) = (Vec::new(), Vec::new());
-        Writer::new(&schema, &columns).expect("they fit").rows(&rows.finish(), &mut out, &mut ends).expect("written");
+        Writer::new(&schema, &columns).expect("they fit").rows(&rows.finish(), &|_, _| {}, &mut out, &mut ends).expect("written");
         assert_eq!((out, ends), (bytes.clone(), vec![bytes.len()]), "{case}");
     }
 }
@@ -226,7 +226,7 @@ fn columns_come_back_from_the_schema_that_is_made_of_them() {
     assert_eq!(decoded.bad, []);
     let schema = derived(&columns, "a.b.Row").expect("a schema");
     let (mut out, mut ends) = (Vec::new(), Vec::new());
-    Writer::new(&schema, &columns).expect("it was made of them").rows(&decoded.columns, &mut out, &mut ends).expect("written");
+    Writer::new(&schema, &columns).expect("it was made of them").rows(&decoded.columns, &|_, _| {}, &mut out, &mut ends).expect("written");
     let plan = Plan::new(&schema, &columns_for(&columns), None).expect("a plan");
     let mut rows = Rows::new(columns_for(&columns)).expect("columns of Avro");
     let mut start = 0;
@@ -262,7 +262,7 @@ fn columns_without_a_field_and_fields_without_a_default_are_refused() {
     let batch = arrow_array::RecordBatch::try_new(arrow(&[("id", "Int64")]), vec![Arc::new(arrow_array::Int64Array::from(vec![7]))])
         .expect("a column");
     let (mut out, mut ends) = (Vec::new(), Vec::new());
-    writer.rows(&batch, &mut out, &mut ends).expect("written");
+    writer.rows(&batch, &|_, _| {}, &mut out, &mut ends).expect("written");
     assert_eq!(out, b"\x0e\x04km");
     let refused = |columns: &[(&str, &str)]| Writer::new(&schema, &arrow(columns)).expect_err("it does not fit");
     assert_eq!(refused(&[("id", "Int64"), ("x", "Int64")]), "column x is no field of the schema: leave it out with `select`");

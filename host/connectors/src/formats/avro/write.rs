@@ -74,14 +74,21 @@ impl Writer {
         &self.schema
     }
 
-    /// Appends the rows to `out`, and to `ends` where each ends.
+    /// Appends the rows to `out`, each behind what `head` writes, and to `ends` where each ends.
     ///
     /// # Errors
     /// A value cannot be written; a clause that names column and row.
-    pub fn rows(&self, columns: &RecordBatch, out: &mut Vec<u8>, ends: &mut Vec<usize>) -> Result<(), String> {
+    pub fn rows(
+        &self,
+        columns: &RecordBatch,
+        head: &dyn Fn(usize, &mut Vec<u8>),
+        out: &mut Vec<u8>,
+        ends: &mut Vec<usize>,
+    ) -> Result<(), String> {
         let cast = |(column, [unit, shape]): (&ArrayRef, &[DataType; 2])| cast(column, unit).and_then(|column| cast(&column, shape));
         let columns_cast = columns.columns().iter().zip(&self.casts).map(cast).collect::<Result<Vec<_>, _>>()?;
         for row in 0..columns.num_rows() {
+            head(row, out);
             write_parts(&self.parts, &columns_cast, row, out, &|column| columns.schema_ref().field(column).name().clone())
                 .map_err(|error| format!("row {row}: {error}"))?;
             ends.push(out.len());

@@ -9,9 +9,10 @@ use millstream_model::Batch;
 use rdkafka::message::{Header, OwnedHeaders};
 
 use crate::{
-    formats::{csv, ndjson},
+    formats::{avro, csv, ndjson},
     kafka::{
         producer::Outgoing,
+        registry,
         settings::{SinkSettings, ValueFormat},
     },
     settings::problem,
@@ -21,6 +22,7 @@ use crate::{
 enum Values {
     Json(ndjson::Writer),
     Csv(csv::Writer),
+    Avro(avro::Writer),
     /// The only column as it is.
     Whole,
 }
@@ -40,7 +42,7 @@ pub(super) struct Layout {
 impl Layout {
     /// # Errors
     /// A column does not exist, or has no type for what it is to be.
-    pub(super) fn new(settings: &SinkSettings, schema: &Schema) -> Result<Self, Vec<SettingsProblem>> {
+    pub(super) fn new(settings: &SinkSettings, given: Option<&avro::Schema>, schema: &Schema) -> Result<Self, Vec<SettingsProblem>> {
         let mut problems = Vec::new();
         let mut column = |place: &str, name: &str, fits: fn(&DataType) -> bool, wanted: &str| match schema.index_of(name) {
             Err(_) => {
@@ -69,7 +71,7 @@ impl Layout {
         let beside: Vec<usize> = partition.into_iter().chain(topic).chain(headers.iter().map(|(_, column)| *column)).collect();
         let value_columns: Vec<usize> = (0..schema.fields().len()).filter(|column| !beside.contains(column)).collect();
         let value_columns = whole_columns(settings, schema, key, timestamp, value_columns);
-        let values = values(settings, &schema.project(&value_columns).expect("value columns exist"));
+        let values = values(settings, given, &schema.project(&value_columns).expect("value columns exist"));
         match values {
             Ok(values) if problems.is_empty() => {
                 let topics = settings.topic.as_slice().to_vec();
@@ -83,26 +85,34 @@ impl Layout {
         }
     }
 
-    /// The records of a batch.
+    /// The schema that values are written in; none: they need none.
+    pub(super) fn value_schema(&self) -> Option<(registry::Kind, &str)> {
+        match &self.values {
+            Values::Avro(writer) => Some((registry::Kind::Avro, writer.schema().text())),
+            Values::Json(_) | Values::Csv(_) | Values::Whole => None,
+        }
+    }
+
+    /// The records of a batch; `ids` are those of the schema for each topic that may be written, where values begin with them.
     ///
     /// # Errors
     /// A row cannot be written, or names a topic that is not allowed; a clause.
-    pub(super) fn encode(&self, batch: &Batch) -> Result<Encoded<'_>, String> {
+    pub(super) fn encode(&self, batch: &Batch, ids: Option<&[u32]>) -> Result<Encoded<'_>, String> {
         let rows = batch.columns();
-        let (bytes, spans) = self.values(rows)?;
         let cast = |column: Option<usize>, to: &DataType| column.map(|column| cast(rows.column(column), to)).transpose();
         let bytes_of =
             |column: Option<usize>| Ok::<_, String>(cast(column, &DataType::Binary)?.map(|array| array.as_binary::<i32>().clone()));
         let whole = match self.values {
             Values::Whole => bytes_of(Some(self.value_columns[0]))?,
-            Values::Json(_) | Values::Csv(_) => None,
+            Values::Json(_) | Values::Csv(_) | Values::Avro(_) => None,
         };
         let headers = self.headers.iter().map(|(name, column)| Ok((name.as_str(), bytes_of(Some(*column))?.expect("it was asked for"))));
         let timestamps = cast(self.timestamp, &DataType::Timestamp(TimeUnit::Millisecond, None))?;
-        let encoded = Encoded {
+        let mut encoded = Encoded {
             rows: rows.num_rows(),
-            bytes,
-            spans,
+            bytes: Vec::new(),
+            spans: Vec::new(),
+            has_lines: matches!(self.values, Values::Json(_) | Values::Csv(_)),
             whole,
             keys: bytes_of(self.key)?,
             timestamps: timestamps.map(|array| array.as_primitive().clone()),
@@ -112,16 +122,24 @@ impl Layout {
             headers: headers.collect::<Result<_, String>>()?,
             allowed: &self.topics,
         };
-        (0..encoded.rows).try_for_each(|row| encoded.topic(row).map(drop))?;
+        let topics = (0..encoded.rows).map(|row| encoded.topic(row)).collect::<Result<Vec<_>, _>>()?;
+        let head = |row: usize, out: &mut Vec<u8>| ids.into_iter().for_each(|ids| registry::frame(ids[topics[row]], out));
+        (encoded.bytes, encoded.spans) = self.values(rows, &head)?;
         Ok(encoded)
     }
 
-    fn values(&self, rows: &RecordBatch) -> Result<(Vec<u8>, Vec<usize>), String> {
+    /// The bytes of all values, and where each ends. `head` writes what stands in front of a value.
+    fn values(&self, rows: &RecordBatch, head: &dyn Fn(usize, &mut Vec<u8>)) -> Result<(Vec<u8>, Vec<usize>), String> {
         if matches!(self.values, Values::Whole) {
             return Ok((Vec::new(), Vec::new()));
         }
         let columns = rows.project(&self.value_columns).map_err(|error| error.to_string())?;
         let mut bytes = Vec::new();
+        if let Values::Avro(writer) = &self.values {
+            let mut ends = Vec::with_capacity(columns.num_rows());
+            writer.rows(&columns, head, &mut bytes, &mut ends)?;
+            return Ok((bytes, ends));
+        }
         self.write(&columns, &mut bytes)?;
         let ends: Vec<usize> = memchr::memchr_iter(b'\n', &bytes).map(|end| end + 1).collect();
         if ends.len() == columns.num_rows() {
@@ -141,7 +159,7 @@ impl Layout {
         match &self.values {
             Values::Json(writer) => writer.rows(columns, bytes),
             Values::Csv(writer) => writer.rows(columns, bytes),
-            Values::Whole => Ok(()),
+            Values::Avro(_) | Values::Whole => unreachable!("these have no lines"),
         }
     }
 }
@@ -161,9 +179,16 @@ fn whole_columns(
     columns.into_iter().filter(|&column| Some(column) != key && Some(column) != timestamp).collect()
 }
 
-fn values(settings: &SinkSettings, schema: &Schema) -> Result<Values, SettingsProblem> {
+fn values(settings: &SinkSettings, given: Option<&avro::Schema>, schema: &Schema) -> Result<Values, SettingsProblem> {
     let wrong = |message: String| problem("format", message);
     match settings.format {
+        ValueFormat::Avro => match given {
+            Some(given) => avro::Writer::new(given, schema).map(Values::Avro).map_err(|message| problem("value-schema", message)),
+            None => {
+                let made = avro::derived(schema, &record_name(settings)).and_then(|made| avro::Writer::new(&made, schema));
+                made.map(Values::Avro).map_err(wrong)
+            }
+        },
         ValueFormat::Json => ndjson::Writer::new(schema, settings.nulls.unwrap_or_default()).map(Values::Json).map_err(wrong),
         ValueFormat::Csv => {
             let delimiter = settings.delimiter.map_or(b',', |delimiter| delimiter.0);
@@ -180,6 +205,14 @@ fn values(settings: &SinkSettings, schema: &Schema) -> Result<Values, SettingsPr
             }
         }
     }
+}
+
+/// The name of the record in a schema that is made of the columns: that of the topic, as far as Avro knows it.
+fn record_name(settings: &SinkSettings) -> String {
+    let topic = settings.topic.as_slice().first().map_or("", String::as_str);
+    let known = |character: char| if character.is_ascii_alphanumeric() { character } else { '_' };
+    let name: String = topic.chars().map(known).collect();
+    if name.starts_with(|first: char| first.is_ascii_digit()) { format!("millstream._{name}") } else { format!("millstream.{name}") }
 }
 
 fn is_text(data_type: &DataType) -> bool {
@@ -202,8 +235,9 @@ fn cast(column: &ArrayRef, to: &DataType) -> Result<ArrayRef, String> {
 pub(super) struct Encoded<'a> {
     rows: usize,
     bytes: Vec<u8>,
-    /// Where each value ends, behind its line end.
+    /// Where each value ends, behind its line end if it has one.
     spans: Vec<usize>,
+    has_lines: bool,
     whole: Option<BinaryArray>,
     keys: Option<BinaryArray>,
     timestamps: Option<TimestampMillisecondArray>,
@@ -223,7 +257,7 @@ impl Encoded<'_> {
     /// The record of a row.
     pub(super) fn record(&self, row: usize) -> Outgoing<'_> {
         Outgoing {
-            topic: self.topic(row).expect("all were looked at"),
+            topic: &self.allowed[self.topic(row).expect("all were looked at")],
             partition: self.partitions.as_ref().filter(|column| column.is_valid(row)).map(|column| column.value(row)),
             key: bytes_at(self.keys.as_ref(), row),
             value: self.value(row),
@@ -248,8 +282,8 @@ impl Encoded<'_> {
             return bytes_at(Some(whole), row);
         }
         let start = if row == 0 { 0 } else { self.spans[row - 1] };
-        let line = &self.bytes[start..self.spans[row]];
-        Some(line.strip_suffix(b"\n").unwrap_or(line))
+        let value = &self.bytes[start..self.spans[row]];
+        Some(if self.has_lines { value.strip_suffix(b"\n").unwrap_or(value) } else { value })
     }
 
     fn timestamp_ms(&self, row: usize) -> Option<i64> {
@@ -260,11 +294,12 @@ impl Encoded<'_> {
         }
     }
 
-    fn topic(&self, row: usize) -> Result<&str, String> {
-        let Some(column) = &self.topics else { return Ok(&self.allowed[0]) };
+    /// The number of the topic of a row.
+    fn topic(&self, row: usize) -> Result<usize, String> {
+        let Some(column) = &self.topics else { return Ok(0) };
         let named: Cow<'_, str> = bytes_at(Some(column), row).map_or(Cow::Borrowed("null"), String::from_utf8_lossy);
-        let found = self.allowed.iter().find(|allowed| **allowed == *named);
-        found.map(String::as_str).ok_or_else(|| format!("row {row} names the topic {named}, which `topic` does not allow"))
+        let found = self.allowed.iter().position(|allowed| **allowed == *named);
+        found.ok_or_else(|| format!("row {row} names the topic {named}, which `topic` does not allow"))
     }
 }
 

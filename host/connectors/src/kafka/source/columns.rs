@@ -170,6 +170,15 @@ impl Decoder {
         }
     }
 
+    /// Asks the outside for what is needed to read the values; before each [`Self::finish`]. Cancel-safe.
+    ///
+    /// # Errors
+    /// The outside does not answer: the offset of the first value that cannot be read without it, and why.
+    pub(super) async fn prepare(&mut self) -> Result<(), (u64, String)> {
+        let prepared = self.values.prepare().await;
+        prepared.map_err(|missing| (self.offsets[self.of_values[missing.value as usize] as usize], missing.reason))
+    }
+
     /// The rows of all records since the last call, and those that can be none.
     pub(super) fn finish(&mut self, split: &Arc<str>) -> (Batch, Vec<Rejection>) {
         let Values { columns, row_values, bad } = self.values.finish();

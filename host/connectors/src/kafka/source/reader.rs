@@ -36,7 +36,10 @@ pub(super) struct Reader {
     consumer: Arc<Consumer>,
     filled: Arc<Notify>,
     decoder: Decoder,
+    /// The next record to be taken out of the queue.
     next: i64,
+    /// The record behind the last one that was returned: those between wait in the decoder.
+    returned: i64,
     commits: bool,
     lag: Arc<Gauge>,
     /// The partition had no more: how far it goes, asked for to see whether that is the end.
@@ -71,7 +74,7 @@ impl Reader {
         let ended = place.end.is_some_and(|end| offset >= end);
         let commits = shared.settings.group.is_some();
         let lag = consumer.context().lags().of(&place.topic, place.partition);
-        Ok(Self { id, place, consumer, queue, filled, decoder, next: offset, commits, lag, asked: None, ended })
+        Ok(Self { id, place, consumer, queue, filled, decoder, next: offset, returned: offset, commits, lag, asked: None, ended })
     }
 
     /// Takes records out of the queue until there are enough or none.
@@ -109,6 +112,14 @@ impl Reader {
         failed(&what(&self.place, self.next), error, self.consumer.context().complaint())
     }
 
+    /// Asks for what the values need besides their bytes.
+    async fn prepare(&mut self) -> Result<(), OperatorError> {
+        let prepared = self.decoder.prepare().await;
+        let Place { topic, partition, .. } = &self.place;
+        prepared
+            .map_err(|(offset, reason)| OperatorError::outside(format!("topic {topic}, partition {partition}, offset {offset}: {reason}")))
+    }
+
     /// The partition had no more. Only how far it goes says whether this is the end: what lies before it may be markers of transactions.
     async fn ask_for_end(&mut self) -> Result<(), OperatorError> {
         let Some(end) = self.place.end else { return Ok(()) };
@@ -140,7 +151,9 @@ impl SplitReader for Reader {
                     let (consumer, place) = (self.consumer.clone(), self.place.clone());
                     self.asked = Some(tokio::task::spawn_blocking(move || watermarks(&consumer, &place.topic, place.partition)));
                 }
+                self.prepare().await?;
                 let (batch, rejected) = self.decoder.finish(&self.id);
+                self.returned = self.next;
                 return Ok(Read::Rows { batch, rejected });
             }
             match taken {
@@ -152,7 +165,7 @@ impl SplitReader for Reader {
     }
 
     fn position(&self) -> Value {
-        serde_json::to_value(Position { offset: self.next }).expect("numbers are JSON")
+        serde_json::to_value(Position { offset: self.returned }).expect("numbers are JSON")
     }
 
     /// Tells the group, for tools that show lag. Nothing is read from there, so a failure harms nobody.
@@ -175,7 +188,7 @@ impl SplitReader for Reader {
     }
 
     fn progress(&self) -> u64 {
-        u64::try_from(self.next - self.place.start).unwrap_or(0)
+        u64::try_from(self.returned - self.place.start).unwrap_or(0)
     }
 }
 
