@@ -96,7 +96,7 @@ impl Context {
         } else {
             tracing::debug!("kafka: {}", complaint.text);
         }
-        let stays = complaints.last.as_ref().is_some_and(|last| last.is_denial() && !complaint.is_denial() || !complaint.is_cause());
+        let stays = complaints.last.as_ref().is_some_and(|last| (last.is_denial() && !complaint.is_denial()) || !complaint.is_cause());
         if !stays {
             complaints.last = Some(complaint);
         }
@@ -229,9 +229,10 @@ mod tests {
     fn that_all_brokers_are_down_is_no_reason_where_there_is_another() {
         let context = Context::default();
         context.error(KafkaError::Global(RDKafkaErrorCode::AllBrokersDown), "1/1 brokers are down");
-        assert_eq!(context.complaint().as_deref(), Some("1/1 brokers are down"));
+        let said = || context.complaint().map(|complaint| complaint.text);
+        assert_eq!(said().as_deref(), Some("1/1 brokers are down"));
         context.error(KafkaError::Global(RDKafkaErrorCode::BrokerTransportFailure), "b:1: connection refused");
         context.error(KafkaError::Global(RDKafkaErrorCode::AllBrokersDown), "1/1 brokers are down");
-        assert_eq!(context.complaint().as_deref(), Some("b:1: connection refused"));
+        assert_eq!(said().as_deref(), Some("b:1: connection refused"));
     }
 }

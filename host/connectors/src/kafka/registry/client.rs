@@ -282,7 +282,7 @@ impl Client {
             return serde_json::from_slice(&body).map_err(|error| unreachable(format!("its answer is not one of a registry: {error}")));
         }
         let words: Value = serde_json::from_slice(&body).unwrap_or_default();
-        let words = words["message"].as_str().map_or_else(|| status.to_string(), |words| crate::formats::values::shown_long(words));
+        let words = words["message"].as_str().map_or_else(|| status.to_string(), crate::formats::values::shown_long);
         Err(match status {
             StatusCode::NOT_FOUND => Failed::Missing(words),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {

@@ -1,6 +1,6 @@
 //! Reading topics.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use arrow_array::{cast::AsArray as _, types::Int64Type};
 use millstream_engine::{
@@ -97,12 +97,16 @@ async fn start_and_end_are_offsets_timestamps_or_what_the_group_committed() {
     let mut reader = source.open(&split, None).await.expect("opens");
     some(&mut *reader, 4).await;
     // The group is told in the background, and told anew by every checkpoint: at first its coordinator may not be there yet.
-    let deadline = Instant::now() + LONG;
-    let mut last = Vec::new();
-    while last.len() != 6 && Instant::now() < deadline {
-        reader.on_committed(&json!({ "offset": 4 })).await.expect("told");
-        last = read(json!({ "group": group, "start": "committed", "end": "now" })).await;
-    }
+    let told = async {
+        loop {
+            reader.on_committed(&json!({ "offset": 4 })).await.expect("told");
+            let last = read(json!({ "group": group, "start": "committed", "end": "now" })).await;
+            if last.len() == 6 {
+                break last;
+            }
+        }
+    };
+    let last = tokio::time::timeout(LONG, told).await.expect("the group is told in the end");
     assert_eq!(last, [4, 5, 6, 7, 8, 9]);
 }
 
