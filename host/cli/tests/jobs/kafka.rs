@@ -24,7 +24,7 @@ const PARTITIONS: u32 = 3;
 /// Keys whose order is looked at.
 const KEYS: u64 = 7;
 /// An output that has not grown for so long will not.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// What readers of a topic see: the numbers of each partition, in order.
 type Seen = BTreeMap<i64, Vec<u64>>;

@@ -125,6 +125,10 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        // The end of a partition comes this way as well, and is nothing to complain about.
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::PartitionEOF) {
+            return;
+        }
         self.complained(Complaint { text: reason.to_owned(), code: error.rdkafka_error_code() });
     }
 }

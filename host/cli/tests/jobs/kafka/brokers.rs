@@ -17,7 +17,7 @@ use std::{
 use millstream_broker::{Broker, reader};
 use serde_json::Value;
 
-use super::{PATIENCE, Seen, Topics, compare, copied, until_all};
+use super::{PATIENCE, Seen, Topics, compare, copied, now, until_all};
 use crate::{
     binary::{Place, Random, is_soak},
     running::Silent,
@@ -145,11 +145,13 @@ impl Host {
         fs::read_to_string(&self.log).unwrap()
     }
 
-    /// Waits until it has claimed its job.
+    /// Waits until it commits: from then on it is one that another may take over from.
     #[track_caller]
-    fn has_begun(&mut self) {
-        while !self.said().contains("copy: exactly once") {
+    fn has_begun(&mut self, place: &Place, state: &str) {
+        let since = now();
+        while place.says(&["checkpoint", "create", state]).code != Some(0) {
             self.goes_on_for(Duration::from_millis(50));
+            assert!(since.elapsed() < PATIENCE, "it commits nothing: {}", self.said());
         }
     }
 
@@ -212,13 +214,13 @@ impl Battery<'_> {
 
     /// Another process takes over from a copy of the job directory, which is locked; the old one goes on and finds out.
     fn is_replaced(&mut self) {
-        self.host.has_begun();
+        self.host.has_begun(&self.copy, &self.state);
         self.host.process.signal("STOP");
         let heir = format!("heir-{}", self.runs);
         copied(&self.copy.join(&self.state), &self.copy.join(&heir));
         self.state = heir;
         let mut heir = self.next_host();
-        heir.has_begun();
+        heir.has_begun(&self.copy, &self.state);
         let mut zombie = std::mem::replace(&mut self.host, heir);
         zombie.process.signal("CONT");
         let ended = zombie.process.ends_within(PATIENCE);

@@ -1,4 +1,5 @@
-//! However a process ends, readers of what is committed are not held up by what it left open longer than the timeout of its transactions.
+//! However a process ends, readers of what is committed are not held up by what it left open longer than the timeout of its transactions; not at all,
+//! if it could still say that it ends.
 
 use std::time::Duration;
 
@@ -105,7 +106,7 @@ fn a_process_that_is_killed_holds_up_readers_no_longer_than_its_transactions_may
 
 /// A row that cannot be read fails the job.
 #[test]
-fn a_job_that_fails_holds_up_readers_no_longer_than_its_transactions_may_last() {
+fn a_job_that_fails_holds_up_no_reader() {
     let (topics, filling, _place) = filled("failed");
     let held_up = topics.after(|copy, running| {
         copy.write("bad.yaml", bad(&topics));
@@ -113,8 +114,8 @@ fn a_job_that_fails_holds_up_readers_no_longer_than_its_transactions_may_last() 
         assert_ne!(running.ended().code, Some(0), "a row of the source is no number");
     });
     filling.kill();
-    println!("readers were held up for {held_up:?} at most after a failure, of {TIMEOUT:?}");
-    assert!(held_up < TIMEOUT + SLACK, "{held_up:?}");
+    println!("readers were held up for {held_up:?} at most after a failure");
+    assert!(held_up < TIMEOUT, "{held_up:?}");
 }
 
 /// Writes one value into the input that is no JSON.
