@@ -4,10 +4,10 @@ use std::{
     io::{BufRead, BufReader},
     net::TcpListener,
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
 };
 
 use millstream_broker::{SharedBroker, create_topic};
+use millstream_engine::clock::{Clock as _, SystemClock};
 use serde_json::Value;
 
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Longer than anything here takes.
-const LONG: Duration = Duration::from_secs(120);
+const LONG_MS: i64 = 120_000;
 
 /// Topics of their own on the shared broker.
 struct Topics {
@@ -104,13 +104,13 @@ impl Drop for Output {
 
 /// What a running job says about itself, until it says this.
 fn until_it_says(place: &Place, command: &str, is_said: impl Fn(&str) -> bool) -> String {
-    let began = Instant::now();
+    let end_ms = SystemClock.monotonic_ms() + LONG_MS;
     loop {
         let said = place.says(&[command, "state", "--json"]).stdout;
         if is_said(&said) {
             return said;
         }
-        assert!(began.elapsed() < LONG, "{said}");
+        assert!(SystemClock.monotonic_ms() < end_ms, "{said}");
     }
 }
 
