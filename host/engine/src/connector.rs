@@ -155,6 +155,11 @@ pub trait Source: Send + Sync {
         false
     }
 
+    /// Whether its rows are changes of a table: updates and deletions among them.
+    fn has_changes(&self) -> bool {
+        false
+    }
+
     /// Whether it ends by itself.
     fn is_bounded(&self) -> bool;
 

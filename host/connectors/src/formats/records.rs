@@ -39,6 +39,11 @@ pub trait ValueDecoder: Send {
 
     /// The columns of all values since the last call, and forgets them.
     fn finish(&mut self) -> Values;
+
+    /// The most rows that one value makes.
+    fn rows_per_value(&self) -> usize {
+        1
+    }
 }
 
 /// A value that could be read if the outside answered.
@@ -53,10 +58,12 @@ pub struct Unprepared {
 /// What values became.
 #[derive(Debug)]
 pub struct Values {
-    /// One row for each value that could be read, in order.
+    /// The rows of the values that could be read, in order: one each, or of changes up to [`ValueDecoder::rows_per_value`].
     pub columns: RecordBatch,
     /// The value of each row, counted from 0; none: row i is value i.
     pub row_values: Option<Vec<u32>>,
+    /// What each row does to the table that the values describe, as [`millstream_model::ChangeKind`]; none: all are inserts.
+    pub changes: Option<Vec<u8>>,
     /// Those that could not be read, in order.
     pub bad: Vec<BadValue>,
 }
@@ -170,7 +177,7 @@ impl Lines {
             return None;
         }
         let bad = bad.into_iter().map(|bad| self.bad(bad.record as usize, bad.reason)).collect();
-        Some(Values { columns, row_values: row_records, bad })
+        Some(Values { columns, row_values: row_records, changes: None, bad })
     }
 
     fn each(&mut self) -> Values {
@@ -191,7 +198,7 @@ impl Lines {
         }
         let empty = self.format.decode(&[]).columns;
         let columns = arrow_select::concat::concat_batches(&empty.schema(), &batches).expect("one schema");
-        Values { columns, row_values: Some(row_values), bad }
+        Values { columns, row_values: Some(row_values), changes: None, bad }
     }
 
     fn bad(&self, number: usize, reason: String) -> BadValue {
@@ -269,7 +276,7 @@ impl<F: FnMut(&mut Rows, &[u8]) -> Result<(), String> + Send> ValueDecoder for E
     fn finish(&mut self) -> Values {
         let (row_values, bad) = (std::mem::take(&mut self.row_values), std::mem::take(&mut self.bad));
         self.taken = 0;
-        Values { columns: self.rows.finish(), row_values: (!bad.is_empty()).then_some(row_values), bad }
+        Values { columns: self.rows.finish(), row_values: (!bad.is_empty()).then_some(row_values), changes: None, bad }
     }
 }
 
@@ -308,7 +315,7 @@ impl ValueDecoder for Whole {
         let columns = RecordBatch::try_new_with_options(self.schema.clone(), columns, &options).expect("columns of this schema");
         self.bytes.clear();
         self.ends.truncate(1);
-        Values { columns, row_values: (!bad.is_empty()).then_some(rows), bad }
+        Values { columns, row_values: (!bad.is_empty()).then_some(rows), changes: None, bad }
     }
 }
 

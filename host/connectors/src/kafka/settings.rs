@@ -28,12 +28,14 @@ pub enum ValueFormat {
     Raw,
     /// Apache Avro: the schema stands in `value-schema`, or in the registry.
     Avro,
+    /// A message of Protocol Buffers, described in the same places.
+    Protobuf,
 }
 
 impl ValueFormat {
     /// Whether values need a schema besides the columns.
     pub fn has_schema(self) -> bool {
-        self == Self::Avro
+        matches!(self, Self::Avro | Self::Protobuf)
     }
 }
 
@@ -154,6 +156,19 @@ pub enum Tombstones {
     Skip,
 }
 
+/// What records say about rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Changes {
+    /// Each is a row of its own.
+    #[default]
+    Append,
+    /// Each is the present content of the row with its key; one without value says that the row is gone.
+    Upsert,
+    /// Sources: each is an envelope of Debezium, with the rows before and after a change.
+    Debezium,
+}
+
 /// Columns beside those of the value, by what they hold: the names that they get.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
@@ -186,9 +201,11 @@ pub struct SourceSettings {
     pub topics: OneOrMany,
     /// Required.
     pub format: ValueFormat,
-    /// Avro: the schema of the values as JSON, or the path of a file that holds it, relative to the job file. With a registry: what gives the
-    /// columns, and the defaults of fields that a value does not have. Default: the latest one of the registry.
+    /// Avro: the schema of the values as JSON. Protobuf: the text of a `.proto` file. Or the path of a file that holds it, relative to the job file.
+    /// With a registry: what gives the columns, and in Avro the defaults of fields that a value does not have. Default: the latest one of the registry.
     pub value_schema: Option<String>,
+    /// Protobuf: the name of the message. Default: the first of the file, or with a registry the one that each value names.
+    pub message: Option<String>,
     /// The registry that knows the schemas of the values, which begin with the id of theirs. Default: they have none.
     pub schema_registry: Option<Registry>,
     /// The group whose offsets follow the checkpoints, for tools that show lag. Nothing is read from there unless `start: committed`. Default: none.
@@ -207,9 +224,12 @@ pub struct SourceSettings {
     /// What the key is. Default: string.
     #[serde(default)]
     pub key_format: KeyFormat,
-    /// What becomes of records without a value. Default: reject.
+    /// What records say about rows. Default: append.
     #[serde(default)]
-    pub tombstones: Tombstones,
+    pub changes: Changes,
+    /// What becomes of records without a value. Default: reject; with `changes: debezium` skip, for each deletion is followed by one. With
+    /// `changes: upsert` they are the deletions.
+    pub tombstones: Option<Tombstones>,
     /// Time between two looks for new partitions and topics. Default: 30s.
     #[serde(default = "default_discovery_interval")]
     pub discovery_interval: Period,
@@ -272,7 +292,8 @@ impl SourceSettings {
         if self.topics.as_slice().is_empty() {
             problems.push(problem("topics", "name at least one topic"));
         }
-        check_schema(self.format, self.value_schema.as_ref(), self.schema_registry.as_ref(), problems);
+        check_schema(self.format, [self.value_schema.is_some(), self.schema_registry.is_some(), self.message.is_some()], problems);
+        self.check_changes(problems);
         if self.schema_registry.as_ref().is_some_and(|registry| registry.register.is_some()) {
             problems.push(problem("schema-registry.register", "is a setting of sinks only"));
         }
@@ -280,6 +301,31 @@ impl SourceSettings {
         let only_csv =
             [("delimiter", self.delimiter.is_some()), ("quote", self.quote.is_some()), ("null-values", !self.null_values.is_empty())];
         problems.extend(only_csv.iter().filter(|(_, given)| *given && !is_csv).map(|(name, _)| problem(name, "is a setting of csv only")));
+    }
+
+    fn check_changes(&self, problems: &mut Vec<SettingsProblem>) {
+        match self.changes {
+            Changes::Append => {}
+            Changes::Upsert => {
+                if self.metadata.key.is_none() {
+                    problems.push(problem("changes", "`upsert` needs `metadata.key`: the column that says which row a record is about"));
+                }
+                if self.tombstones.is_some() {
+                    problems.push(problem("tombstones", "with `changes: upsert` they are the deletions"));
+                }
+            }
+            Changes::Debezium if matches!(self.format, ValueFormat::Json | ValueFormat::Avro | ValueFormat::Protobuf) => {
+                if !self.timestamp_formats.is_empty() {
+                    problems.push(problem("timestamp-formats", "Debezium writes timestamps as integers: declare columns in their unit"));
+                }
+            }
+            Changes::Debezium => problems.push(problem("changes", "envelopes of Debezium are json, avro or protobuf")),
+        }
+    }
+
+    /// What becomes of records without a value, where they are no deletions.
+    pub fn tombstones(&self) -> Tombstones {
+        self.tombstones.unwrap_or(if self.changes == Changes::Debezium { Tombstones::Skip } else { Tombstones::Reject })
     }
 
     /// What the client is told besides the connection.
@@ -358,12 +404,18 @@ pub struct SinkSettings {
     pub topic_column: Option<String>,
     /// Required.
     pub format: ValueFormat,
-    /// Avro: the schema that is written, as JSON, or the path of a file that holds it, relative to the job file. Default: it is made of the columns.
+    /// Avro: the schema that is written, as JSON; default: it is made of the columns. Protobuf: the text of a `.proto` file; required. Or the path of a
+    /// file that holds it, relative to the job file.
     pub value_schema: Option<String>,
+    /// Protobuf: the name of the message. Default: the first of the file.
+    pub message: Option<String>,
     /// The registry that gets to know the schema; values begin with its id. Default: none.
     pub schema_registry: Option<Registry>,
     /// The column that is the key: text or bytes. It stays part of the value. Default: no key.
     pub key: Option<String>,
+    /// What records say about rows. `upsert` takes streams with updates and deletions, and needs `key`. Default: append.
+    #[serde(default)]
+    pub changes: Changes,
     /// The column that is the timestamp of the record. It stays part of the value. Default: the event time of the row, else the time of sending.
     pub timestamp: Option<String>,
     /// The column that says the partition; it is not part of the value. Default: none.
@@ -459,7 +511,13 @@ impl SinkSettings {
                 only.iter().filter(|(_, given)| *given).map(|(name, _)| problem(name, "is a setting of `delivery: exactly-once` only")),
             );
         }
-        check_schema(self.format, self.value_schema.as_ref(), self.schema_registry.as_ref(), problems);
+        check_schema(self.format, [self.value_schema.is_some(), self.schema_registry.is_some(), self.message.is_some()], problems);
+        match self.changes {
+            Changes::Append => {}
+            Changes::Upsert if self.key.is_some() => {}
+            Changes::Upsert => problems.push(problem("changes", "`upsert` needs `key`: the column that says which row a record is about")),
+            Changes::Debezium => problems.push(problem("changes", "a sink writes `append` or `upsert`")),
+        }
         if self.delimiter.is_some() && self.format != ValueFormat::Csv {
             problems.push(problem("delimiter", "is a setting of csv only"));
         }
@@ -494,10 +552,15 @@ impl SinkSettings {
     }
 }
 
-fn check_schema(format: ValueFormat, schema: Option<&String>, registry: Option<&Registry>, problems: &mut Vec<SettingsProblem>) {
+/// `given`: whether there are `value-schema`, `schema-registry` and `message`.
+fn check_schema(format: ValueFormat, given: [bool; 3], problems: &mut Vec<SettingsProblem>) {
+    let [schema, registry, message] = given;
     if !format.has_schema() {
-        let given = [("value-schema", schema.is_some()), ("schema-registry", registry.is_some())];
-        problems.extend(given.iter().filter(|(_, given)| *given).map(|(name, _)| problem(name, "is a setting of avro only")));
+        let given = [("value-schema", schema), ("schema-registry", registry)];
+        problems.extend(given.iter().filter(|(_, given)| *given).map(|(name, _)| problem(name, "is a setting of avro and protobuf only")));
+    }
+    if message && format != ValueFormat::Protobuf {
+        problems.push(problem("message", "is a setting of protobuf only"));
     }
 }
 

@@ -3,9 +3,14 @@
 //! At least once: an idempotent producer; a barrier passes when everything before it is acknowledged. Exactly once: the same within the job's
 //! [`Transaction`], which commits the rows together with the commit record; a barrier seals what was written before it.
 
+mod changes;
 mod encode;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use millstream_engine::{
@@ -25,9 +30,9 @@ use super::{
     Machine,
     client::blocking,
     producer::{Deliveries, Producer, Refused},
-    registry,
-    schema::avro_schema,
-    settings::{Delivery, SinkSettings, ValueFormat},
+    registry::{self, ValueSchema},
+    schema::{avro_schema, protobuf_schema},
+    settings::{Changes, Delivery, SinkSettings, ValueFormat},
     topics::{self, Admin, is_topic_name},
     transaction::{self, Attempt, Seat, Transaction},
 };
@@ -72,9 +77,7 @@ impl SinkConnector for KafkaSink {
         if let Some(registry) = &settings.schema_registry {
             registry.check(self.0, &mut problems);
         }
-        let given = settings.value_schema.as_ref().filter(|_| settings.format == ValueFormat::Avro);
-        let given = given.map(|text| avro_schema(text, self.0, &request.base_directory)).transpose();
-        let given = given.unwrap_or_else(|wrong| {
+        let given = given_schema(&settings, self.0, &request.base_directory).unwrap_or_else(|wrong| {
             problems.push(wrong);
             None
         });
@@ -84,6 +87,16 @@ impl SinkConnector for KafkaSink {
         let (base, clock) = (request.base_directory, request.clock);
         let shared = Shared { settings, layout, base, clock };
         Ok(Arc::new(Records { shared: Arc::new(shared), producer: OnceCell::new(), ids: OnceCell::new() }))
+    }
+}
+
+/// The schema of the settings, where the format has one.
+fn given_schema(settings: &SinkSettings, machine: Machine, base: &Path) -> Result<Option<ValueSchema>, SettingsProblem> {
+    let Some(text) = &settings.value_schema else { return Ok(None) };
+    match settings.format {
+        ValueFormat::Avro => avro_schema(text, machine, base).map(ValueSchema::Avro).map(Some),
+        ValueFormat::Protobuf => protobuf_schema(text, settings.message.as_deref(), machine, base).map(ValueSchema::Protobuf).map(Some),
+        ValueFormat::Json | ValueFormat::Csv | ValueFormat::String | ValueFormat::Raw => Ok(None),
     }
 }
 
@@ -176,6 +189,10 @@ impl Records {
 
 #[async_trait]
 impl Sink for Records {
+    fn accepts_changes(&self) -> bool {
+        self.shared.settings.changes == Changes::Upsert
+    }
+
     fn guarantee(&self) -> Guarantee {
         match self.shared.settings.delivery {
             Delivery::ExactlyOnce => Guarantee::ExactlyOnce,

@@ -30,14 +30,14 @@ use super::{
     Machine,
     client::{Context, blocking, failed},
     registry,
-    schema::avro_schema,
-    settings::{SourceSettings, ValueFormat},
+    schema::{avro_schema, protobuf_schema},
+    settings::{Changes, SourceSettings, ValueFormat},
     topics::{self, Admin, TopicNames},
 };
 use crate::{
     formats::{
-        avro,
         csv::Dialect,
+        debezium,
         layout::{TextLayout, timestamp_formats},
         records::{self, ValueLayout},
     },
@@ -69,11 +69,12 @@ impl SourceConnector for KafkaSource {
         if let Some(registry) = &settings.schema_registry {
             registry.check(self.0, &mut problems);
         }
-        if !problems.is_empty() {
+        // A registry is asked only for what is right otherwise.
+        if settings.schema_registry.is_some() && !problems.is_empty() {
             return Err(problems);
         }
         let place = Surroundings { machine: self.0, base: &request.base_directory, clock: &request.clock };
-        let values = match values(&settings, request.declared_schema, &place) {
+        let values = match changed_values(&settings, request.declared_schema, &place) {
             Ok(values) => values,
             Err(more) => {
                 problems.extend(more);
@@ -104,10 +105,29 @@ struct Surroundings<'a> {
     clock: &'a Arc<dyn Clock>,
 }
 
+/// How values are read, and changes out of them.
+fn changed_values(
+    settings: &SourceSettings,
+    declared: Option<SchemaRef>,
+    place: &Surroundings<'_>,
+) -> Result<ValueLayout, Vec<SettingsProblem>> {
+    if settings.changes != Changes::Debezium {
+        return values(settings, declared, place);
+    }
+    let Some(columns) = declared else {
+        return Err(vec![problem("", "the columns of the table are not known: declare them under `schema:` of the source")]);
+    };
+    let envelope = debezium::envelope(&columns, settings.format == ValueFormat::Json);
+    let envelopes = values(settings, Some(envelope), place)?;
+    Ok(ValueLayout::Made(Arc::new(debezium::Debezium::new(columns, envelopes))))
+}
+
 /// How values are read.
 fn values(settings: &SourceSettings, declared: Option<SchemaRef>, place: &Surroundings<'_>) -> Result<ValueLayout, Vec<SettingsProblem>> {
     let csv = match settings.format {
-        ValueFormat::Avro => return avro_values(settings, declared, place).map(ValueLayout::Made).map_err(|problem| vec![problem]),
+        ValueFormat::Avro | ValueFormat::Protobuf => {
+            return schema_values(settings, declared, place).map(ValueLayout::Made).map_err(|problem| vec![problem]);
+        }
         ValueFormat::String => return ValueLayout::whole(declared, DataType::Utf8),
         ValueFormat::Raw => return ValueLayout::whole(declared, DataType::Binary),
         ValueFormat::Json => None,
@@ -120,40 +140,53 @@ fn values(settings: &SourceSettings, declared: Option<SchemaRef>, place: &Surrou
     Ok(ValueLayout::Text(TextLayout::new(schema, timestamps, csv)?))
 }
 
-fn avro_values(
+/// How values are read that need a schema besides the columns.
+fn schema_values(
     settings: &SourceSettings,
     declared: Option<SchemaRef>,
     place: &Surroundings<'_>,
 ) -> Result<Arc<dyn records::ValueFormat>, SettingsProblem> {
-    let given = settings.value_schema.as_ref().map(|text| avro_schema(text, place.machine, place.base)).transpose()?;
+    let is_avro = settings.format == ValueFormat::Avro;
+    let kind = if is_avro { registry::Kind::Avro } else { registry::Kind::Protobuf };
+    let message = settings.message.as_deref();
+    let parse = |text: &String| match kind {
+        registry::Kind::Avro => avro_schema(text, place.machine, place.base).map(registry::ValueSchema::Avro),
+        _ => protobuf_schema(text, message, place.machine, place.base).map(registry::ValueSchema::Protobuf),
+    };
+    let given = settings.value_schema.as_ref().map(parse).transpose()?;
     let wrong = |message: String| problem("value-schema", message);
     let Some(registry) = &settings.schema_registry else {
-        let schema = given.ok_or_else(|| wrong("say the schema of the values, or in `schema-registry` where it is known".into()))?;
-        return Ok(Arc::new(avro::OneSchema::new(schema, declared).map_err(wrong)?));
+        let missing = || wrong("say the schema of the values, or in `schema-registry` where it is known".into());
+        return given.ok_or_else(missing)?.alone(declared).map_err(wrong);
     };
     let client = registry::Client::new(registry, place.base, place.clock.clone()).map_err(|message| problem("", message))?;
     let reader = match (&declared, given) {
-        (None, None) => Some(latest_avro(settings, registry, &client).map_err(|message| problem("schema-registry", message))?),
+        (None, None) => Some(latest(settings, registry, &client, kind).map_err(|message| problem("schema-registry", message))?),
         (_, given) => given,
     };
     let columns = match (declared, &reader) {
         (Some(declared), _) => declared,
-        (None, Some(reader)) => avro::columns(reader).map_err(wrong)?,
+        (None, Some(reader)) => reader.columns().map_err(wrong)?,
         (None, None) => unreachable!("without declared columns a schema was asked for"),
     };
-    let client = Arc::new(client);
-    let format = registry::RegisteredSchemas { client, columns, reader, kind: registry::Kind::Avro };
+    let (client, message) = (Arc::new(client), settings.message.clone());
+    let format = registry::RegisteredSchemas { client, columns, reader, kind, message };
     records::ValueFormat::decoder(&format, &(0..format.columns.fields().len()).collect::<Vec<_>>()).map_err(wrong)?;
     Ok(Arc::new(format))
 }
 
-fn latest_avro(settings: &SourceSettings, registry: &registry::Registry, client: &registry::Client) -> Result<avro::Schema, String> {
+fn latest(
+    settings: &SourceSettings,
+    registry: &registry::Registry,
+    client: &registry::Client,
+    kind: registry::Kind,
+) -> Result<registry::ValueSchema, String> {
     let subject = match (settings.topics.as_slice(), &registry.subject) {
         (_, Some(subject)) => subject.clone(),
         ([topic], None) if !topic.contains(['*', '?', '[', '{']) => registry.subject_of(topic),
         _ => return Err("with several topics, declare the columns under `schema:`, or name the `subject` that has them".into()),
     };
-    registry::avro_schema(&registry::latest(client, &subject)?)
+    registry::latest(client, &subject)?.parse(kind, settings.message.as_deref())
 }
 
 fn dialect(settings: &SourceSettings) -> Dialect {
@@ -265,6 +298,10 @@ impl Topics {
 impl Source for Topics {
     fn schema(&self) -> SchemaRef {
         Arc::new(self.shared.layout.schema().project(&self.columns).expect("projected columns exist"))
+    }
+
+    fn has_changes(&self) -> bool {
+        self.shared.settings.changes != Changes::Append
     }
 
     fn is_bounded(&self) -> bool {

@@ -1,5 +1,6 @@
 //! Sources and sinks against a real broker, which all tests share: each has topics of its own.
 
+mod changes;
 mod faults;
 mod security;
 mod sink;

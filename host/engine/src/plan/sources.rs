@@ -181,7 +181,7 @@ impl PlannedSource {
         SourceNode {
             source: if is_whole { self.source.clone() } else { self.source.project(&columns) },
             event_time: self.event_time.as_ref().map(|event_time| event_time.plan(&produced)),
-            output: StreamType { schema, event_times: self.event_time.is_some(), changes: false },
+            output: StreamType { schema, event_times: self.event_time.is_some(), changes: self.source.has_changes() },
             columns_out,
         }
     }

@@ -1,16 +1,19 @@
 //! Confluent Schema Registry: values that say by a number which schema they were written in.
 //!
-//! *Wire format*: a byte 0, the id of the schema in 4 bytes (most significant first), then the value. [`Client`] asks a registry (or another one that
+//! *Wire format*: a byte 0, the id of the schema in 4 bytes (most significant first), then the value; between id and a message of Protocol Buffers
+//! stands which message of the file it is. [`Client`] asks a registry (or another one that
 //! speaks its protocol) and remembers what it said; [`RegisteredSchemas`] reads values, each in the schema that it names; a sink registers what it
 //! writes, before its first row. The registry is asked once per id and never per row.
 
 mod client;
+mod schema;
 mod source;
 #[cfg(test)]
 mod tests;
 
 pub use client::{Client, Failed, Kind, Registered};
-pub use source::{RegisteredSchemas, avro_schema, latest};
+pub use schema::{ValueSchema, latest};
+pub use source::RegisteredSchemas;
 
 use millstream_engine::connector::SettingsProblem;
 use schemars::JsonSchema;
@@ -98,4 +101,56 @@ pub fn unframed(value: &[u8]) -> Result<(u32, &[u8]), String> {
 pub fn frame(id: u32, out: &mut Vec<u8>) {
     out.push(0);
     out.extend_from_slice(&id.to_be_bytes());
+}
+
+/// Numbers of messages within messages.
+const INDEXES_MAX: usize = 16;
+
+/// Which message of the file a value is, and the value behind that.
+///
+/// # Errors
+/// The value was not written so; a clause.
+pub fn unindexed(value: &[u8]) -> Result<(Vec<usize>, &[u8]), String> {
+    let (mut left, mut indexes) = (value, Vec::new());
+    let mut next = || {
+        let mut number = 0_u64;
+        for shift in [0, 7, 14, 21, 28] {
+            let (&byte, rest) = left.split_first().ok_or("the value ends before it says which message it is")?;
+            left = rest;
+            number |= u64::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                // Zigzag, though none is negative.
+                return Ok((number >> 1) as usize);
+            }
+        }
+        Err("the value says no sensible number of a message".to_owned())
+    };
+    let count = next()?;
+    if count > INDEXES_MAX {
+        return Err(format!("the value is a message {count} deep, more than {INDEXES_MAX}"));
+    }
+    for _ in 0..count {
+        indexes.push(next()?);
+    }
+    // The first message of the file is the usual one.
+    Ok((if indexes.is_empty() { vec![0] } else { indexes }, left))
+}
+
+/// Appends which message of the file a value is.
+pub fn index(indexes: &[usize], out: &mut Vec<u8>) {
+    let mut number = |number: usize| {
+        let mut left = (number as u64) << 1;
+        while left >= 0x80 {
+            out.push(left as u8 | 0x80);
+            left >>= 7;
+        }
+        out.push(left as u8);
+    };
+    match indexes {
+        [0] => number(0),
+        indexes => {
+            number(indexes.len());
+            indexes.iter().for_each(|&index| number(index));
+        }
+    }
 }

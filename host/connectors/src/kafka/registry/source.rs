@@ -5,10 +5,11 @@ use std::{collections::HashMap, sync::Arc};
 use arrow_schema::SchemaRef;
 use async_trait::async_trait;
 
-use super::{Client, Failed, Kind, Registered, unframed};
+use super::{Client, Failed, Kind, Registered, ValueSchema, unframed, unindexed};
 use crate::formats::{
     avro,
     columns::Rows,
+    protobuf,
     records::{BadValue, Unprepared, ValueDecoder, ValueFormat, Values},
     text::quoted,
 };
@@ -21,9 +22,11 @@ pub struct RegisteredSchemas {
     /// The columns.
     pub columns: SchemaRef,
     /// What says the defaults of fields that a value does not have.
-    pub reader: Option<avro::Schema>,
+    pub reader: Option<ValueSchema>,
     /// What the settings promise.
     pub kind: Kind,
+    /// The message that values must be; none: each is what it says.
+    pub message: Option<String>,
 }
 
 impl ValueFormat for RegisteredSchemas {
@@ -39,6 +42,7 @@ impl ValueFormat for RegisteredSchemas {
             columns,
             reader: self.reader.clone(),
             kind: self.kind,
+            message: self.message.clone(),
             plans: HashMap::new(),
             bytes: Vec::new(),
             ends: Vec::new(),
@@ -49,12 +53,49 @@ impl ValueFormat for RegisteredSchemas {
 /// How values of one schema are read.
 enum Plan {
     Avro(avro::Plan),
+    Protobuf(Messages),
+}
+
+/// The messages of one file; which of them a value is stands in front of it.
+struct Messages {
+    file: protobuf::Schema,
+    columns: SchemaRef,
+    wanted: Option<String>,
+    plans: HashMap<Vec<usize>, Result<protobuf::Plan, String>>,
+}
+
+/// Messages of one file that are remembered: those that cannot be read may be many.
+const MESSAGES_MAX: usize = 1_000;
+
+impl Messages {
+    fn push(&mut self, rows: &mut Rows, value: &[u8]) -> Result<(), String> {
+        let (indexes, value) = unindexed(value)?;
+        if !self.plans.contains_key(&indexes) {
+            if self.plans.len() >= MESSAGES_MAX {
+                self.plans.clear();
+            }
+            let plan = self.plan(&indexes);
+            self.plans.insert(indexes.clone(), plan);
+        }
+        self.plans[&indexes].as_ref().map_err(Clone::clone)?.push(rows, value)
+    }
+
+    fn plan(&self, indexes: &[usize]) -> Result<protobuf::Plan, String> {
+        let schema = self.file.at(indexes)?;
+        if let Some(wanted) =
+            self.wanted.as_ref().filter(|wanted| **wanted != schema.name() && !schema.name().ends_with(&format!(".{wanted}")))
+        {
+            return Err(format!("it is a message {} and not {wanted}", schema.name()));
+        }
+        protobuf::Plan::new(&schema, &self.columns)
+    }
 }
 
 impl Plan {
-    fn push(&self, rows: &mut Rows, value: &[u8]) -> Result<(), String> {
+    fn push(&mut self, rows: &mut Rows, value: &[u8]) -> Result<(), String> {
         match self {
             Self::Avro(plan) => plan.push(rows, value),
+            Self::Protobuf(messages) => messages.push(rows, value),
         }
     }
 }
@@ -62,8 +103,9 @@ impl Plan {
 struct Decoder {
     client: Arc<Client>,
     columns: SchemaRef,
-    reader: Option<avro::Schema>,
+    reader: Option<ValueSchema>,
     kind: Kind,
+    message: Option<String>,
     rows: Rows,
     /// By id; a schema that cannot be read says why.
     plans: HashMap<u32, Result<Plan, String>>,
@@ -74,15 +116,18 @@ struct Decoder {
 impl Decoder {
     fn plan(&self, id: u32, schema: &Registered) -> Result<Plan, String> {
         let within = |reason: String| format!("it was written in schema {id}: {reason}");
-        if schema.kind != self.kind {
-            return Err(within(format!("that is {:?} and not {:?}", schema.kind, self.kind)));
-        }
-        match self.kind {
-            Kind::Avro => {
-                let writer = avro_schema(schema).map_err(within)?;
-                avro::Plan::new(&writer, &self.columns, self.reader.as_ref()).map(Plan::Avro).map_err(within)
+        match schema.parse(self.kind, None).map_err(within)? {
+            ValueSchema::Avro(writer) => {
+                let reader = match &self.reader {
+                    Some(ValueSchema::Avro(reader)) => Some(reader),
+                    _ => None,
+                };
+                avro::Plan::new(&writer, &self.columns, reader).map(Plan::Avro).map_err(within)
             }
-            Kind::Protobuf | Kind::Json => Err(within("it is not read here".into())),
+            ValueSchema::Protobuf(file) => {
+                let (columns, wanted) = (self.columns.clone(), self.message.clone());
+                Ok(Plan::Protobuf(Messages { file, columns, wanted, plans: HashMap::new() }))
+            }
         }
     }
 
@@ -91,13 +136,6 @@ impl Decoder {
         let starts = std::iter::once(0).chain(self.ends.iter().copied());
         starts.zip(&self.ends).map(|(start, &end)| &self.bytes[start..end])
     }
-}
-
-/// # Errors
-/// It is no schema of Avro; a clause.
-pub fn avro_schema(schema: &Registered) -> Result<avro::Schema, String> {
-    let references: Vec<&str> = schema.references.iter().map(|(_, text)| text.as_str()).collect();
-    avro::Schema::parse_with(&references, &schema.text)
 }
 
 #[async_trait]
@@ -140,7 +178,7 @@ impl ValueDecoder for Decoder {
         for (number, &end) in (0..).zip(&ends) {
             let value = &bytes[start..end];
             start = end;
-            let pushed = unframed(value).and_then(|(id, value)| match self.plans.get(&id) {
+            let pushed = unframed(value).and_then(|(id, value)| match self.plans.get_mut(&id) {
                 Some(Ok(plan)) => plan.push(&mut self.rows, value).map_err(|reason| format!("{reason} (schema {id})")),
                 Some(Err(reason)) => Err(reason.clone()),
                 None => unreachable!("`prepare` asked for every id"),
@@ -152,22 +190,6 @@ impl ValueDecoder for Decoder {
         }
         // What the registry did not have may be there by now; it remembers that for a while itself.
         self.plans.retain(|_, plan| plan.is_ok());
-        Values { columns: self.rows.finish(), row_values: (!bad.is_empty()).then_some(row_values), bad }
+        Values { columns: self.rows.finish(), row_values: (!bad.is_empty()).then_some(row_values), changes: None, bad }
     }
-}
-
-/// The latest schema of a subject, asked for while a job is planned.
-///
-/// # Errors
-/// There is none; a clause.
-pub fn latest(client: &Client, subject: &str) -> Result<Registered, String> {
-    // Plans are made by threads that may belong to a runtime, where nothing else could be waited for.
-    let asked = std::thread::scope(|scope| {
-        let asking = scope.spawn(|| {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
-            runtime.block_on(client.latest(subject)).map_err(|failed| failed.to_string())
-        });
-        asking.join().expect("asking does not panic")
-    });
-    asked.map_err(|reason| format!("the columns are those of subject {subject}, whose latest schema is not known ({reason}): declare them under `schema:`, or name the subject"))
 }

@@ -221,6 +221,72 @@ async fn a_schema_that_is_not_compatible_is_refused_in_the_words_of_the_registry
     assert_eq!(place.cluster.read_topic(&topic, "read_committed").len(), 0);
 }
 
+const PROTO: &str = "syntax = \"proto3\"; package shop; message Other { string x = 1; } message Order { int64 id = 1; message Line { int32 n = 1; } repeated Line lines = 2; }";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_of_protocol_buffers_go_there_and_back_and_each_says_which_it_is() {
+    let place = Place::get();
+    let topic = place.cluster.create("proto", 1, &[]).await;
+    let columns = schema(&[("id", "Int64")]);
+    let registry = json!({ "url": place.registry.url() });
+    let settings = json!({ "format": "protobuf", "value-schema": PROTO, "message": "Order", "schema-registry": registry });
+    written(&place, &topic, &columns, ids(&columns), settings.clone()).await.expect("written");
+    let records = place.cluster.read_topic(&topic, "read_committed");
+    // Behind the id: one number follows, which is 1, the second message of the file.
+    assert_eq!(records[0].payload().expect("a value")[5..], [2, 2, 8, 7]);
+    let id = u32::from_be_bytes(records[0].payload().expect("a value")[1..5].try_into().expect("four bytes"));
+    place.produce(
+        &topic,
+        &[framed(id, &[0, 10, 1, b'x']), framed(id, &[4, 2, 0, 8, 9]), framed(id, &[2, 18, 8, 1]), framed(id, &[2, 2, 8])],
+    );
+    let source = place.source(&topic, None, json!({ "format": "protobuf", "message": "Order" })).expect("settings");
+    let everything = read_all(&*source, 1_000).await.expect("read");
+    assert_eq!(rows(&everything), [json!({ "id": 7, "lines": [] }), json!({ "id": 10, "lines": [] })]);
+    let reasons: Vec<&str> = everything.rejected.iter().map(|rejected| rejected.reason.as_str()).collect();
+    assert!(reasons[0].contains("it is a message shop.Other and not Order"), "{reasons:?}");
+    assert!(reasons[1].contains("it is a message shop.Order.Line and not Order"), "{reasons:?}");
+    assert!(reasons[2].contains("there is no message [9] in the file of its schema"), "{reasons:?}");
+    assert!(reasons[3].contains("the message ends too early"), "{reasons:?}");
+    let line = place.source(&topic, Some(schema(&[("n", "Int32")])), json!({ "format": "protobuf", "message": "Line" })).expect("settings");
+    assert_eq!(rows(&read_all(&*line, 1_000).await.expect("read")), [json!({ "n": 9 })]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn avro_and_protobuf_need_no_registry_where_both_sides_know_the_schema() {
+    let place = Place::get();
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    std::fs::write(directory.path().join("order.proto"), PROTO).expect("writable");
+    let columns = schema(&[("id", "Int64")]);
+    for (format, more) in [
+        ("avro", json!({ "value-schema": flight(&json!([{ "name": "id", "type": "long" }])) })),
+        ("protobuf", json!({ "value-schema": directory.path().join("order.proto"), "message": "shop.Order" })),
+    ] {
+        let topic = place.cluster.create(format, 1, &[]).await;
+        let mut settings = json!({ "format": format });
+        merge(&mut settings, more);
+        written(&place, &topic, &columns, ids(&columns), settings.clone()).await.expect("written");
+        merge(&mut settings, json!({ "servers": place.cluster.address, "topics": topic, "end": "now" }));
+        let plan = |machine| plan_source(&KafkaSource(machine), &settings, Path::new("."), Some(columns.clone()), clock());
+        let everything = read_all(&*plan(Machine::Own).expect("settings"), 1_000).await.expect("read");
+        assert_eq!(rows(&everything), [json!({ "id": 7 }), json!({ "id": 10 })]);
+        assert_eq!(plan(Machine::Shared).is_err(), format == "protobuf", "a job of the service reads no files");
+    }
+}
+
+#[test]
+fn which_message_it_is_stands_in_front_of_it() {
+    for (indexes, bytes) in [(vec![0], vec![0]), (vec![1], vec![2, 2]), (vec![0, 100, 2], vec![6, 0, 200, 1, 4])] {
+        let mut out = Vec::new();
+        index(&indexes, &mut out);
+        assert_eq!(out, bytes);
+        out.push(42);
+        assert_eq!(unindexed(&out), Ok((indexes, &[42][..])));
+    }
+    for bytes in [&[][..], &[4, 2], &[0x80; 9], &[200]] {
+        unindexed(bytes).expect_err("it ends too early, or is absurd");
+    }
+}
+
 #[test]
 fn what_a_registry_must_not_be_told_is_refused() {
     let problems = |settings: Value, machine| {

@@ -9,11 +9,12 @@ use millstream_model::Batch;
 use rdkafka::message::{Header, OwnedHeaders};
 
 use crate::{
-    formats::{avro, csv, ndjson},
+    formats::{avro, csv, ndjson, protobuf},
     kafka::{
         producer::Outgoing,
-        registry,
-        settings::{SinkSettings, ValueFormat},
+        registry::{self, ValueSchema},
+        settings::{Changes, SinkSettings, ValueFormat},
+        sink::changes::upserts,
     },
     settings::problem,
 };
@@ -23,6 +24,7 @@ enum Values {
     Json(ndjson::Writer),
     Csv(csv::Writer),
     Avro(avro::Writer),
+    Protobuf(protobuf::Writer),
     /// The only column as it is.
     Whole,
 }
@@ -37,12 +39,13 @@ pub(super) struct Layout {
     topic: Option<usize>,
     headers: Vec<(String, usize)>,
     topics: Vec<String>,
+    is_upsert: bool,
 }
 
 impl Layout {
     /// # Errors
     /// A column does not exist, or has no type for what it is to be.
-    pub(super) fn new(settings: &SinkSettings, given: Option<&avro::Schema>, schema: &Schema) -> Result<Self, Vec<SettingsProblem>> {
+    pub(super) fn new(settings: &SinkSettings, given: Option<&ValueSchema>, schema: &Schema) -> Result<Self, Vec<SettingsProblem>> {
         let mut problems = Vec::new();
         let mut column = |place: &str, name: &str, fits: fn(&DataType) -> bool, wanted: &str| match schema.index_of(name) {
             Err(_) => {
@@ -75,7 +78,8 @@ impl Layout {
         match values {
             Ok(values) if problems.is_empty() => {
                 let topics = settings.topic.as_slice().to_vec();
-                Ok(Self { values, value_columns, key, timestamp, partition, topic, headers, topics })
+                let is_upsert = settings.changes == Changes::Upsert;
+                Ok(Self { values, value_columns, key, timestamp, partition, topic, headers, topics, is_upsert })
             }
             Ok(_) => Err(problems),
             Err(found) => {
@@ -89,6 +93,7 @@ impl Layout {
     pub(super) fn value_schema(&self) -> Option<(registry::Kind, &str)> {
         match &self.values {
             Values::Avro(writer) => Some((registry::Kind::Avro, writer.schema().text())),
+            Values::Protobuf(writer) => Some((registry::Kind::Protobuf, writer.schema().text())),
             Values::Json(_) | Values::Csv(_) | Values::Whole => None,
         }
     }
@@ -98,13 +103,18 @@ impl Layout {
     /// # Errors
     /// A row cannot be written, or names a topic that is not allowed; a clause.
     pub(super) fn encode(&self, batch: &Batch, ids: Option<&[u32]>) -> Result<Encoded<'_>, String> {
+        let upserts = match self.key.filter(|_| self.is_upsert) {
+            Some(key) => Some(upserts(batch, cast(batch.column(key), &DataType::Binary)?.as_binary())?),
+            None => None,
+        };
+        let batch = upserts.as_ref().map_or(batch, |upserts| &upserts.batch);
         let rows = batch.columns();
         let cast = |column: Option<usize>, to: &DataType| column.map(|column| cast(rows.column(column), to)).transpose();
         let bytes_of =
             |column: Option<usize>| Ok::<_, String>(cast(column, &DataType::Binary)?.map(|array| array.as_binary::<i32>().clone()));
         let whole = match self.values {
             Values::Whole => bytes_of(Some(self.value_columns[0]))?,
-            Values::Json(_) | Values::Csv(_) | Values::Avro(_) => None,
+            Values::Json(_) | Values::Csv(_) | Values::Avro(_) | Values::Protobuf(_) => None,
         };
         let headers = self.headers.iter().map(|(name, column)| Ok((name.as_str(), bytes_of(Some(*column))?.expect("it was asked for"))));
         let timestamps = cast(self.timestamp, &DataType::Timestamp(TimeUnit::Millisecond, None))?;
@@ -121,9 +131,18 @@ impl Layout {
             topics: bytes_of(self.topic)?,
             headers: headers.collect::<Result<_, String>>()?,
             allowed: &self.topics,
+            gone: upserts.as_ref().map(|upserts| upserts.gone.clone()),
         };
         let topics = (0..encoded.rows).map(|row| encoded.topic(row)).collect::<Result<Vec<_>, _>>()?;
-        let head = |row: usize, out: &mut Vec<u8>| ids.into_iter().for_each(|ids| registry::frame(ids[topics[row]], out));
+        let indexes = match &self.values {
+            Values::Protobuf(writer) => Some(writer.schema().indexes()),
+            _ => None,
+        };
+        let head = |row: usize, out: &mut Vec<u8>| {
+            let Some(ids) = ids else { return };
+            registry::frame(ids[topics[row]], out);
+            indexes.iter().for_each(|indexes| registry::index(indexes, out));
+        };
         (encoded.bytes, encoded.spans) = self.values(rows, &head)?;
         Ok(encoded)
     }
@@ -135,12 +154,18 @@ impl Layout {
         }
         let columns = rows.project(&self.value_columns).map_err(|error| error.to_string())?;
         let mut bytes = Vec::new();
-        if let Values::Avro(writer) = &self.values {
-            let mut ends = Vec::with_capacity(columns.num_rows());
-            writer.rows(&columns, head, &mut bytes, &mut ends)?;
-            return Ok((bytes, ends));
+        let mut ends = Vec::new();
+        match &self.values {
+            Values::Avro(writer) => writer.rows(&columns, head, &mut bytes, &mut ends)?,
+            Values::Protobuf(writer) => writer.rows(&columns, head, &mut bytes, &mut ends)?,
+            Values::Json(_) | Values::Csv(_) | Values::Whole => return self.lines(&columns),
         }
-        self.write(&columns, &mut bytes)?;
+        Ok((bytes, ends))
+    }
+
+    fn lines(&self, columns: &RecordBatch) -> Result<(Vec<u8>, Vec<usize>), String> {
+        let mut bytes = Vec::new();
+        self.write(columns, &mut bytes)?;
         let ends: Vec<usize> = memchr::memchr_iter(b'\n', &bytes).map(|end| end + 1).collect();
         if ends.len() == columns.num_rows() {
             return Ok((bytes, ends));
@@ -159,7 +184,7 @@ impl Layout {
         match &self.values {
             Values::Json(writer) => writer.rows(columns, bytes),
             Values::Csv(writer) => writer.rows(columns, bytes),
-            Values::Avro(_) | Values::Whole => unreachable!("these have no lines"),
+            Values::Avro(_) | Values::Protobuf(_) | Values::Whole => unreachable!("these have no lines"),
         }
     }
 }
@@ -179,11 +204,19 @@ fn whole_columns(
     columns.into_iter().filter(|&column| Some(column) != key && Some(column) != timestamp).collect()
 }
 
-fn values(settings: &SinkSettings, given: Option<&avro::Schema>, schema: &Schema) -> Result<Values, SettingsProblem> {
+fn values(settings: &SinkSettings, given: Option<&ValueSchema>, schema: &Schema) -> Result<Values, SettingsProblem> {
     let wrong = |message: String| problem("format", message);
     match settings.format {
-        ValueFormat::Avro => match given {
-            Some(given) => avro::Writer::new(given, schema).map(Values::Avro).map_err(|message| problem("value-schema", message)),
+        ValueFormat::Avro | ValueFormat::Protobuf => match given {
+            Some(ValueSchema::Avro(given)) => {
+                avro::Writer::new(given, schema).map(Values::Avro).map_err(|message| problem("value-schema", message))
+            }
+            Some(ValueSchema::Protobuf(given)) => {
+                protobuf::Writer::new(given, schema).map(Values::Protobuf).map_err(|message| problem("value-schema", message))
+            }
+            None if settings.format == ValueFormat::Protobuf => {
+                Err(problem("value-schema", "say which message is written: the text of a `.proto` file, or its path"))
+            }
             None => {
                 let made = avro::derived(schema, &record_name(settings)).and_then(|made| avro::Writer::new(&made, schema));
                 made.map(Values::Avro).map_err(wrong)
@@ -246,6 +279,8 @@ pub(super) struct Encoded<'a> {
     topics: Option<BinaryArray>,
     headers: Vec<(&'a str, BinaryArray)>,
     allowed: &'a [String],
+    /// Whether each row is gone; none: none is.
+    gone: Option<Vec<bool>>,
 }
 
 impl Encoded<'_> {
@@ -278,6 +313,9 @@ impl Encoded<'_> {
     }
 
     fn value(&self, row: usize) -> Option<&[u8]> {
+        if self.gone.as_ref().is_some_and(|gone| gone[row]) {
+            return None;
+        }
         if let Some(whole) = &self.whole {
             return bytes_at(Some(whole), row);
         }

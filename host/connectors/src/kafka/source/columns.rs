@@ -8,9 +8,10 @@ use arrow_array::{
         ArrayBuilder, BinaryBuilder, Int32Builder, Int64Builder, ListBuilder, StringBuilder, StructBuilder, TimestampMillisecondBuilder,
     },
 };
+use arrow_buffer::ScalarBuffer;
 use arrow_schema::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
 use millstream_engine::{connector::SettingsProblem, rejected::Rejection};
-use millstream_model::{Batch, Origin, Positions};
+use millstream_model::{Batch, ChangeKind, Origin, Positions};
 use rdkafka::{
     Message as _,
     message::{BorrowedMessage, Headers as _},
@@ -18,7 +19,7 @@ use rdkafka::{
 
 use crate::{
     formats::records::{BadValue, ValueDecoder, ValueLayout, Values},
-    kafka::settings::{KeyFormat, SourceSettings, Tombstones},
+    kafka::settings::{Changes, KeyFormat, SourceSettings, Tombstones},
     settings::problem,
 };
 
@@ -59,7 +60,7 @@ pub(super) struct Layout {
     values: ValueLayout,
     kinds: Vec<Kind>,
     schema: SchemaRef,
-    tombstones: Tombstones,
+    tombstones: OnTombstone,
 }
 
 impl Layout {
@@ -84,8 +85,18 @@ impl Layout {
             fields.push(Arc::new(Field::new(name, kind.data_type(), kind.is_nullable())));
             kinds.push(kind);
         }
+        let tombstones = match (settings.changes, settings.tombstones()) {
+            (Changes::Upsert, _) => OnTombstone::Delete,
+            (_, Tombstones::Skip) => OnTombstone::Skip,
+            (_, Tombstones::Reject) => OnTombstone::Reject,
+        };
+        let never_null = values.schema().fields().iter().filter(|field| tombstones == OnTombstone::Delete && !field.is_nullable());
+        problems.extend(never_null.map(|field| {
+            let text = format!("a record without value deletes a row, and column {} is null then: declare it with `?`", field.name());
+            problem("changes", text)
+        }));
         let schema = Arc::new(Schema::new(fields));
-        if problems.is_empty() { Ok(Self { values, kinds, schema, tombstones: settings.tombstones }) } else { Err(problems) }
+        if problems.is_empty() { Ok(Self { values, kinds, schema, tombstones }) } else { Err(problems) }
     }
 
     pub(super) fn schema(&self) -> &SchemaRef {
@@ -119,10 +130,20 @@ impl Layout {
             schema,
             tombstones: self.tombstones,
             offsets: Vec::new(),
+            deletions: Vec::new(),
             bad: Vec::new(),
             of_values: Vec::new(),
         })
     }
+}
+
+/// What a record without value is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OnTombstone {
+    Reject,
+    Skip,
+    /// The row with its key is gone; other records are the present content of theirs.
+    Delete,
 }
 
 enum Place {
@@ -136,11 +157,13 @@ pub(super) struct Decoder {
     beside: Vec<Beside>,
     places: Vec<Place>,
     schema: SchemaRef,
-    tombstones: Tombstones,
+    tombstones: OnTombstone,
     /// Of each record that was taken.
     offsets: Vec<u64>,
     /// The record (its number since the last batch) of each value that was handed to the decoder.
     of_values: Vec<u32>,
+    /// Records without value that delete a row.
+    deletions: Vec<u32>,
     /// Records that can be no row, whatever their value.
     bad: Vec<BadValue>,
 }
@@ -151,13 +174,25 @@ impl Decoder {
         self.offsets.len()
     }
 
+    /// The most rows that one record makes.
+    pub(super) fn rows_per_record(&self) -> usize {
+        self.values.rows_per_value()
+    }
+
     /// Takes a record.
     pub(super) fn push(&mut self, record: &BorrowedMessage<'_>) {
         let number = self.offsets.len() as u32;
         self.offsets.push(record.offset().unsigned_abs());
         let mut reason = self.beside.iter_mut().filter_map(|column| column.push(record).err()).next();
         match record.payload() {
-            None if self.tombstones == Tombstones::Skip => {}
+            None if self.tombstones == OnTombstone::Skip => {}
+            None if self.tombstones == OnTombstone::Delete => {
+                if record.key().is_none() {
+                    reason = Some(reason.unwrap_or_else(|| "it deletes a row, and has no key that says which".into()));
+                } else if reason.is_none() {
+                    self.deletions.push(number);
+                }
+            }
             None => reason = Some(reason.unwrap_or_else(|| "it has no value (a tombstone)".into())),
             Some(value) if reason.is_none() => {
                 self.values.push(value);
@@ -181,11 +216,15 @@ impl Decoder {
 
     /// The rows of all records since the last call, and those that can be none.
     pub(super) fn finish(&mut self, split: &Arc<str>) -> (Batch, Vec<Rejection>) {
-        let Values { columns, row_values, bad } = self.values.finish();
+        let Values { columns, row_values, changes, bad } = self.values.finish();
         let record_of = |value: u32| self.of_values[value as usize];
         let rows: Vec<u32> = match row_values {
             Some(values) => values.into_iter().map(record_of).collect(),
             None => self.of_values.clone(),
+        };
+        let (columns, rows, changes) = match self.tombstones {
+            OnTombstone::Delete => with_deletions(&columns, rows, std::mem::take(&mut self.deletions)),
+            OnTombstone::Reject | OnTombstone::Skip => (columns, rows, changes),
         };
         let mut rejected = std::mem::take(&mut self.bad);
         rejected.extend(bad.into_iter().map(|bad| BadValue { value: record_of(bad.value), ..bad }));
@@ -203,11 +242,12 @@ impl Decoder {
         self.offsets.clear();
         self.of_values.clear();
         let origin = Origin { split: split.clone(), positions: Positions::Each(positions) };
-        (Batch::new(columns).with_origin(Some(origin)), rejected)
+        let changes = changes.map(ScalarBuffer::from);
+        (Batch::new(columns).with_changes(changes).with_origin(Some(origin)), rejected)
     }
 
     fn columns(&mut self, values: &RecordBatch, rows: &[u32]) -> RecordBatch {
-        let all = rows.len() == self.offsets.len();
+        let all = rows.len() == self.offsets.len() && rows.iter().zip(0..).all(|(&row, record)| row == record);
         let rows_taken = UInt32Array::from(rows.to_vec());
         let beside: Vec<ArrayRef> = self.beside.iter_mut().map(Beside::finish).collect();
         let column = |place: &Place| match place {
@@ -219,6 +259,20 @@ impl Decoder {
         let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
         RecordBatch::try_new_with_options(self.schema.clone(), columns, &options).expect("columns of this schema")
     }
+}
+
+/// Rows of values and deletions, in the order of their records (`rows`, `deletions`), and what each does.
+fn with_deletions(columns: &RecordBatch, rows: Vec<u32>, deletions: Vec<u32>) -> (RecordBatch, Vec<u32>, Option<Vec<u8>>) {
+    let values = rows.iter().zip(0..).map(|(&record, row)| (record, Some(row)));
+    let mut all: Vec<(u32, Option<u32>)> = values.chain(deletions.into_iter().map(|record| (record, None))).collect();
+    all.sort_unstable_by_key(|(record, _)| *record);
+    let taken: UInt32Array = all.iter().map(|(_, row)| *row).collect();
+    let take = |column: &ArrayRef| arrow_select::take::take(column, &taken, None).expect("rows are in range");
+    let options = RecordBatchOptions::new().with_row_count(Some(all.len()));
+    let taken = RecordBatch::try_new_with_options(columns.schema(), columns.columns().iter().map(take).collect(), &options);
+    let change = |row: &Option<u32>| if row.is_some() { ChangeKind::UpdateAfter } else { ChangeKind::Delete } as u8;
+    let changes = all.iter().map(|(_, row)| change(row)).collect();
+    (taken.expect("every column may be null"), all.into_iter().map(|(record, _)| record).collect(), Some(changes))
 }
 
 fn shown(value: Option<&[u8]>) -> String {

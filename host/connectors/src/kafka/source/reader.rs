@@ -80,7 +80,8 @@ impl Reader {
     /// Takes records out of the queue until there are enough or none.
     fn take(&mut self, rows_max: usize) -> Result<Taken, OperatorError> {
         let mut bytes = 0;
-        while self.decoder.records() < rows_max && bytes < BATCH_BYTES && !self.ended {
+        let records_max = rows_max.div_ceil(self.decoder.rows_per_record());
+        while self.decoder.records() < records_max && bytes < BATCH_BYTES && !self.ended {
             let Some(polled) = self.queue.poll(std::time::Duration::ZERO) else { return Ok(Taken::Records) };
             match polled {
                 Ok(record) => {
