@@ -257,3 +257,92 @@ fn copied(from: &std::path::Path, to: &std::path::Path) {
         }
     }
 }
+
+/// A record that cannot be read is counted where its neighbours are: its rejection is in the transaction of their rows.
+#[test]
+fn rejected_records_are_in_their_topic_once_however_often_the_process_is_killed() {
+    let (rows, rate, kills) = (10_000, 1_000, 6);
+    let mut random = Random::seeded("rejected", 6);
+    let topics = Topics::new("rejected");
+    let bad = format!("{}-bad", topics.output);
+    create_topic(topics.broker.address(), &bad, 1);
+    let fill = Place::with(&format!(
+        "job: fill
+parallelism: 1
+sources:
+  numbers: {{ sequence: {{ to: {}, rate: {rate} }} }}
+operators:
+  keyed: {{ input: numbers, compute: {{ key: \"case when value % 10 = 3 then null else cast(value % {KEYS} as varchar) end\" }} }}
+sinks:
+  out: {{ input: keyed, kafka: {{ servers: \"{}\", topic: {}, format: json, key: key, delivery: at-least-once }} }}
+",
+        rows - 1,
+        topics.broker.address(),
+        topics.input,
+    ));
+    let copy = Place::with(&format!(
+        "job: copy
+parallelism: 2
+checkpoints: {{ interval: 200ms }}
+restart: {{ first: 10ms }}
+sources:
+  numbers:
+    kafka: {{ servers: \"{0}\", topics: {1}, format: json }}
+    schema: {{ value: Int64, key: Utf8 }}
+    rejected: bad
+sinks:
+  out: {{ input: numbers, kafka: {{ servers: \"{0}\", topic: {2}, format: json, key: key, commit-topic: {2}-commits, transaction-timeout: 10s }} }}
+  bad: {{ kafka: {{ servers: \"{0}\", topic: {bad}, format: json, commit-topic: {2}-commits, transaction-timeout: 10s }} }}
+",
+        topics.broker.address(),
+        topics.input,
+        topics.output,
+    ));
+    let filling = Running::start(&mut fill.run(&["--quiet"]));
+    for kill in 0..kills {
+        let wait = random.time_up_to(Duration::from_secs(3));
+        let ended = killed_after(&mut copy.run(&["--state", "state", "--quiet"]), wait);
+        assert!(ended.is_none(), "run {kill} ended by itself: {ended:?}");
+    }
+    filling.ended().with_code(0);
+    let last = Running::start(&mut copy.run(&["--state", "state"]));
+    topics.check(rows);
+    let mut rejected = rejections(&topics, &bad);
+    for _ in 0..LOOKS_MAX {
+        if rejected.len() as u64 >= rows / 10 {
+            break;
+        }
+        rejected = rejections(&topics, &bad);
+    }
+    last.kill();
+    let mut places: Vec<(&str, u64)> =
+        rejected.iter().map(|row| (row["source"].as_str().unwrap(), row["position"].as_u64().unwrap())).collect();
+    places.sort_unstable();
+    let count = places.len();
+    places.dedup();
+    assert_eq!((places.len(), count), (rows as usize / 10, rows as usize / 10), "each once");
+    assert!(rejected.iter().all(|row| row["reason"].as_str().unwrap().contains("column key: null")), "{:?}", rejected.first());
+    assert!(places.iter().all(|(source, _)| source.starts_with(&format!("{}/", topics.input))), "{:?}", places.first());
+}
+
+/// The rejections in a topic, as far as they are committed.
+fn rejections(topics: &Topics, topic: &str) -> Vec<Value> {
+    let place = Place::with(&format!(
+        "job: look
+parallelism: 1
+sources:
+  rows:
+    kafka: {{ servers: \"{}\", topics: {topic}, format: json, end: now }}
+    schema: {{ reason: Utf8, source: Utf8, position: UInt64 }}
+sinks:
+  out: {{ input: rows, files: {{ path: out, format: ndjson }} }}
+",
+        topics.broker.address(),
+    ));
+    ended(&mut place.run(&["--quiet"])).with_code(0);
+    let mut rows = Vec::new();
+    for part in fs::read_dir(place.join("out")).unwrap() {
+        rows.extend(fs::read_to_string(part.unwrap().path()).unwrap().lines().map(|line| serde_json::from_str::<Value>(line).unwrap()));
+    }
+    rows
+}
