@@ -265,7 +265,7 @@ fn rejected_records_are_in_their_topic_once_however_often_the_process_is_killed(
     let mut random = Random::seeded("rejected", 6);
     let topics = Topics::new("rejected");
     let bad = format!("{}-bad", topics.output);
-    create_topic(topics.broker.address(), &bad, 1);
+    create_topic(topics.address, &bad, 1);
     let fill = Place::with(&format!(
         "job: fill
 parallelism: 1
@@ -277,7 +277,7 @@ sinks:
   out: {{ input: keyed, kafka: {{ servers: \"{}\", topic: {}, format: json, key: key, delivery: at-least-once }} }}
 ",
         rows - 1,
-        topics.broker.address(),
+        topics.address,
         topics.input,
     ));
     let copy = Place::with(&format!(
@@ -294,7 +294,7 @@ sinks:
   out: {{ input: numbers, kafka: {{ servers: \"{0}\", topic: {2}, format: json, key: key, commit-topic: {2}-commits, transaction-timeout: 10s }} }}
   bad: {{ kafka: {{ servers: \"{0}\", topic: {bad}, format: json, commit-topic: {2}-commits, transaction-timeout: 10s }} }}
 ",
-        topics.broker.address(),
+        topics.address,
         topics.input,
         topics.output,
     ));
@@ -307,11 +307,9 @@ sinks:
     filling.ended().with_code(0);
     let last = Running::start(&mut copy.run(&["--state", "state"]));
     topics.check(rows);
+    let since = now();
     let mut rejected = rejections(&topics, &bad);
-    for _ in 0..LOOKS_MAX {
-        if rejected.len() as u64 >= rows / 10 {
-            break;
-        }
+    while (rejected.len() as u64) < rows / 10 && since.elapsed() < PATIENCE {
         rejected = rejections(&topics, &bad);
     }
     last.kill();
@@ -337,7 +335,7 @@ sources:
 sinks:
   out: {{ input: rows, files: {{ path: out, format: ndjson }} }}
 ",
-        topics.broker.address(),
+        topics.address,
     ));
     ended(&mut place.run(&["--quiet"])).with_code(0);
     let mut rows = Vec::new();
