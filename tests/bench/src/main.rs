@@ -12,6 +12,7 @@ mod disk;
 mod figures;
 mod guests;
 mod jobs;
+mod kafka;
 mod keyed;
 mod native;
 mod nexmark;
@@ -34,8 +35,21 @@ use figures::{Figure, Report};
 use guests::Guests;
 
 /// The groups of figures, in the order in which they are measured.
-const GROUPS: [&str; 12] =
-    ["boundary", "keyed", "process", "disk", "parallel", "checkpoints", "pause", "switch", "size", "recovery", "service", "nexmark"];
+const GROUPS: [&str; 13] = [
+    "boundary",
+    "keyed",
+    "process",
+    "disk",
+    "parallel",
+    "checkpoints",
+    "pause",
+    "switch",
+    "size",
+    "recovery",
+    "service",
+    "kafka",
+    "nexmark",
+];
 
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -56,7 +70,12 @@ fn repository() -> PathBuf {
 
 fn known() -> String {
     let queries: Vec<&str> = nexmark::QUERIES.iter().map(|(query, _)| *query).collect();
-    format!("names are {}, of parts of service {}, and of queries {}", GROUPS.join(", "), service::PARTS.join(", "), queries.join(", "))
+    let (parts, topics) = (service::PARTS.join(", "), kafka::PARTS.join(", "));
+    format!(
+        "names are {}, of parts of service {parts}, of parts of kafka {topics}, and of queries {}",
+        GROUPS.join(", "),
+        queries.join(", ")
+    )
 }
 
 async fn measure(names: &[&str]) -> anyhow::Result<()> {
@@ -93,7 +112,8 @@ fn steps(names: &[&str]) -> anyhow::Result<Vec<Step>> {
     for name in names {
         let queries = nexmark::QUERIES.iter().filter(|(query, _)| name == query || *name == "nexmark");
         let parts = service::PARTS.iter().filter(|part| name == *part || *name == "service");
-        let found: Vec<Step> = match GROUPS.iter().find(|group| *group == name && !matches!(**group, "nexmark" | "service")) {
+        let parts = parts.chain(kafka::PARTS.iter().filter(|part| name == *part || *name == "kafka"));
+        let found: Vec<Step> = match GROUPS.iter().find(|group| *group == name && !matches!(**group, "nexmark" | "service" | "kafka")) {
             Some(group) => vec![Step::Group(group)],
             None => parts.map(|part| Step::Group(part)).chain(queries.map(|&(query, bound)| Step::Query(query, bound))).collect(),
         };
@@ -124,6 +144,7 @@ impl Step {
             Self::Group("size") => size::measure(guests),
             Self::Group("recovery") => recovery::measure(guests),
             Self::Group("switch") => switch::measure(guests).await,
+            Self::Group(part) if kafka::PARTS.contains(&part) => kafka::measure(part, guests).await,
             Self::Group(part) => service::measure(part, guests),
             Self::Query(query, bound) => nexmark::measure(guests, query, bound, events).await,
         }
