@@ -265,7 +265,7 @@ fn rejected_records_are_in_their_topic_once_however_often_the_process_is_killed(
     let mut random = Random::seeded("rejected", 6);
     let topics = Topics::new("rejected");
     let bad = format!("{}-bad", topics.output);
-    create_topic(topics.address, &bad, 1);
+    create_topic(&topics.address, &bad, 1);
     let fill = Place::with(&format!(
         "job: fill
 parallelism: 1
