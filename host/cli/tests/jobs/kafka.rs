@@ -116,6 +116,11 @@ sinks:
 
     /// What a reader of what is committed sees of the output now: its numbers, by partition and in order.
     fn seen(&self) -> Seen {
+        self.seen_in(&self.output)
+    }
+
+    /// The same, of any topic.
+    fn seen_in(&self, topic: &str) -> Seen {
         let place = Place::with(&format!(
             "job: look
 parallelism: 1
@@ -126,7 +131,7 @@ sources:
 sinks:
   out: {{ input: rows, files: {{ path: out, format: ndjson }} }}
 ",
-            self.address, self.output,
+            self.address, topic,
         ));
         ended(&mut place.run(&["--quiet"])).with_code(0);
         let mut rows: Vec<(i64, i64, u64)> = Vec::new();
@@ -184,20 +189,27 @@ fn now() -> Instant {
     Instant::now()
 }
 
+/// Numbers that are there more than once.
+fn doubled(seen: &Seen) -> Vec<u64> {
+    let mut all: Vec<u64> = seen.values().flatten().copied().collect();
+    all.sort_unstable();
+    all.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]).collect()
+}
+
 /// Every number once, and those of each key in order.
 #[track_caller]
 fn compare(seen: &Seen, rows: u64, who: &str) {
+    let twice = doubled(seen);
+    let mut all: Vec<u64> = seen.values().flatten().copied().collect();
+    all.sort_unstable();
+    let lost: Vec<u64> = expected(rows).filter(|value| all.binary_search(value).is_err()).collect();
+    assert!(lost.is_empty() && twice.is_empty() && all.len() == expected(rows).count(), "{who}: lost: {lost:?}, twice: {twice:?}");
     for key in 0..KEYS {
         for (partition, values) in seen {
             let of_key: Vec<u64> = values.iter().copied().filter(|value| value % KEYS == key).collect();
             assert!(of_key.is_sorted(), "{who}: key {key} in partition {partition} is out of order: {of_key:?}");
         }
     }
-    let mut all: Vec<u64> = seen.values().flatten().copied().collect();
-    all.sort_unstable();
-    let lost: Vec<u64> = expected(rows).filter(|value| all.binary_search(value).is_err()).collect();
-    let twice: Vec<&[u64]> = all.windows(2).filter(|pair| pair[0] == pair[1]).collect();
-    assert!(lost.is_empty() && twice.is_empty() && all.len() == expected(rows).count(), "{who}: lost: {lost:?}, twice: {twice:?}");
 }
 
 #[test]

@@ -17,7 +17,7 @@ use std::{
 use millstream_broker::{Broker, reader};
 use serde_json::Value;
 
-use super::{PATIENCE, Seen, Topics, compare, copied, now, until_all};
+use super::{PATIENCE, Seen, Topics, compare, copied, doubled, now, until_all};
 use crate::{
     binary::{Place, Random, is_soak},
     running::Silent,
@@ -251,6 +251,7 @@ fn brokers_that_go_hosts_that_die_and_zombies_lose_and_repeat_nothing() {
     println!("kafka brokers: {} faults, {rows} ids", faults.len());
     let filled = filling.process.ends_within(Duration::from_secs(rows / rate) + PATIENCE);
     assert_eq!(filled, Some(Some(0)), "{}", filling.said());
+    assert_eq!(doubled(&topics.seen_in(&topics.input)), [0; 0], "the job that fills has doubled rows");
     compare(&until_all(rows, || topics.seen()), rows, "a reader from the start");
     compare(&until_all(rows, || live.seen()), rows, "a reader that was there all the time");
     live.end();

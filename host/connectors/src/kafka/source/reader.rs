@@ -3,7 +3,7 @@
 //! The consumer fetches ahead into a queue of the partition, up to `prefetch-bytes`; when it is full it fetches no more, so a stream that stands
 //! still stops the fetching. An empty queue wakes the reader when it has something again.
 //!
-//! A position that the partition does not hold any more is an error that names what is lost, never a jump to where there is something.
+//! Offsets only grow: a record before the next one was read already, and is passed over. A position that the partition does not hold any more is an error that names what is lost, never a jump to where there is something.
 
 use std::sync::Arc;
 
@@ -84,6 +84,10 @@ impl Reader {
         while self.decoder.records() < records_max && bytes < BATCH_BYTES && !self.ended {
             let Some(polled) = self.queue.poll(std::time::Duration::ZERO) else { return Ok(Taken::Records) };
             match polled {
+                // When a broker comes back the library checks where it stands, and may fetch again what it had under way.
+                Ok(record) if record.offset() < self.next => {
+                    tracing::debug!(split = %self.id, offset = record.offset(), next = self.next, "a record came once more");
+                }
                 Ok(record) => {
                     if self.place.end.is_some_and(|end| record.offset() >= end) {
                         self.ended = true;
