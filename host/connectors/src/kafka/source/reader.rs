@@ -84,7 +84,7 @@ impl Reader {
         while self.decoder.records() < records_max && bytes < BATCH_BYTES && !self.ended {
             let Some(polled) = self.queue.poll(std::time::Duration::ZERO) else { return Ok(Taken::Records) };
             match polled {
-                // When a broker comes back the library checks where it stands, and may fetch again what it had under way.
+                // Whatever the library fetches again when a broker comes back, it is not read again.
                 Ok(record) if record.offset() < self.next => {
                     tracing::debug!(split = %self.id, offset = record.offset(), next = self.next, "a record came once more");
                 }
