@@ -10,5 +10,5 @@ struct Converted {
 /// Values that end in 3 are left out.
 #[millstream::map]
 fn converted(value: i64) -> Option<Converted> {
-    (value % 10 != 3).then(|| Converted { value: value as f64 * 0.908 })
+    (value % 10 != 3).then_some(Converted { value: value as f64 * 0.908 })
 }
