@@ -200,6 +200,12 @@ pub trait Source: Send + Sync {
         Ok(())
     }
 
+    /// Whether a split that is being read can be opened again in the same run, at the position of its reader, which is gone by then: so that other
+    /// columns are read from there on.
+    fn reopens(&self) -> bool {
+        self.guarantee() == Guarantee::ExactlyOnce
+    }
+
     /// Total size for progress, in the unit of [`SplitReader::progress`]; none: unknown.
     fn size_hint(&self) -> Option<u64> {
         None

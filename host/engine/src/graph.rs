@@ -91,6 +91,8 @@ pub enum NodeKind {
 pub struct SourceNode {
     /// The source, producing only the columns that the job reads (and those that event time needs).
     pub source: Arc<dyn Source>,
+    /// The same with all its columns.
+    pub whole: Arc<dyn Source>,
     /// Where event times come from; none: the stream has none.
     pub event_time: Option<EventTimePlan>,
     /// The stream that leaves the node.

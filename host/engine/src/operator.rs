@@ -293,6 +293,12 @@ pub trait OperatorPlan: Send + Sync {
         false
     }
 
+    /// Whether an instance holds rows, or what it has made of them, from one call to the next, besides keyed values of a guest's own and what
+    /// [`Operator::on_barrier`] says. Where nothing is held an instance of the same version, planned for rows with more columns, can take its place.
+    fn holds_rows(&self) -> bool {
+        true
+    }
+
     /// Which input's columns output `output` passes on (besides what the operator adds), for pruning; none: it makes all its columns.
     fn keeps(&self, _output: usize) -> Option<usize> {
         None
@@ -313,6 +319,11 @@ pub trait OperatorPlan: Send + Sync {
     /// are, and state can be read.
     fn compare(&self, _new: &dyn OperatorPlan) -> Comparison {
         Comparison { refusals: vec!["a built-in operator is part of the host and cannot be replaced".into()], ..Comparison::default() }
+    }
+
+    /// This version, for [`Self::plan_version`].
+    fn as_version(&self) -> Version {
+        Version::default()
     }
 
     /// Another version, planned for the same inputs.

@@ -384,7 +384,8 @@ impl JobBuilder {
     pub fn source(&mut self, id: &str, source: impl Source + 'static, event_time: Option<EventTimePlan>, parallelism: u32) -> NodeIndex {
         let output = StreamType { schema: source.schema(), event_times: event_time.is_some(), changes: false };
         let columns_out = output.schema.fields().len();
-        let node = SourceNode { source: Arc::new(source), event_time, output, columns_out };
+        let source: Arc<dyn Source> = Arc::new(source);
+        let node = SourceNode { whole: source.clone(), source, event_time, output, columns_out };
         self.node(id, NodeKind::Source(node), parallelism, Vec::new())
     }
 

@@ -105,6 +105,10 @@ fn text(job: &str, done: &str, report: &SwapReport) -> String {
     let mut text = format!("{STRONG}{job}{STRONG:#} {GOOD}{done}{GOOD:#}: version {}{longest}\n", report.version);
     let is_undone =
         report.swap.as_ref().is_some_and(|swap| matches!(swap.phase, SwapPhase::RollingBack { .. } | SwapPhase::RolledBack { .. }));
+    let wider: Vec<&str> = report.swap.iter().flat_map(|swap| &swap.widens).map(|id| id.as_str()).collect();
+    if !wider.is_empty() && !is_undone {
+        text += &format!("  {FAINT}more columns{FAINT:#} through {}, from a barrier on\n", wider.join(", "));
+    }
     for operator in report.swap.iter().flat_map(|swap| &swap.operators) {
         if is_undone {
             let OperatorSwap { operator, from, .. } = operator;

@@ -175,6 +175,11 @@ impl Service {
         answer.expect(201)["digest"].as_str().expect("a digest").to_owned()
     }
 
+    /// Pushes an operator of the tests of whole jobs, as another version of the same component.
+    pub fn push_of_tests(&self, tag: &str, name: &str) {
+        self.ask("POST", &format!("/v1/components/count?tag={tag}"), &self.token, &[], &operator(name)).expect(201);
+    }
+
     /// Submits a job that counts numbers, as `name`.
     pub fn submit(&self, name: &str) -> Value {
         self.ask("POST", "/v1/jobs", &self.token, &[], job(name, "{ rate: 2000 }", "blackhole: {}").as_bytes()).expect(201)

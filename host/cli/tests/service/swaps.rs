@@ -68,6 +68,61 @@ fn a_swap_and_its_way_back_lose_and_double_no_row() {
     assert!(results(&service, "counts").iter().any(|(_, _, by)| by == "v2"));
 }
 
+/// A version that reads a column more has it from a barrier on, of whatever was swapped in, undone and killed; it traps where the column is not what it
+/// shall be.
+#[test]
+fn a_version_that_reads_more_columns_has_them_from_a_barrier_on() {
+    let directory = directory();
+    let service = Service::start(directory.path());
+    service.push("v1", "count");
+    service.push_of_tests("v2", "count-checked");
+    submit_bounded(&service, "counts", 12_000, 2_000);
+    assert!(!service.tail("counts", "counts", 5).is_empty());
+    let wanted = |dry_run: bool| json!({ "operators": { "counts": { "component": "count:v2" } }, "probation-s": 0, "dry-run": dry_run });
+    let trial = service.post("/v1/jobs/counts/swap", &wanted(true)).expect(200);
+    assert_eq!(trial["swap"]["widens"], json!(["counts"]));
+    let changes = trial["swap"]["operators"][0]["changes"].as_array().expect("changes").clone();
+    assert!(changes.iter().any(|change| change["what"] == "input `in`: it reads `value` too"), "{changes:?}");
+    let by = |service: &Service, version: &str| {
+        let rows = service.tail("counts", "counts", 5);
+        assert!(rows.iter().all(|row| row["by"] == version), "{rows:?}");
+    };
+    let done = service.post("/v1/jobs/counts/swap", &wanted(false)).expect(200);
+    assert_eq!((done["widening-pauses-us"].as_array().map(Vec::len), done["pauses-us"].as_array().map(Vec::len)), (Some(1), Some(1)));
+    println!("held up for {} and {} us", done["widening-pauses-us"], done["pauses-us"]);
+    by(&service, "checked");
+    service.post("/v1/jobs/counts/rollback", &json!({})).expect(200);
+    by(&service, "v1");
+    let again = service.post("/v1/jobs/counts/swap", &wanted(false)).expect(200);
+    assert!(again.get("widening-pauses-us").is_none(), "wide rows are wide already: {again}");
+    by(&service, "checked");
+    let service = service.kill_and_start();
+    service.wait_for_phase("counts", "finished");
+    assert_exactly_once(&service, "counts", 12_000);
+}
+
+/// What came before a barrier and is still held lacks the column: the answer says where, and the job runs on.
+#[test]
+fn a_version_that_reads_more_columns_is_refused_where_rows_are_held_without() {
+    let directory = directory();
+    let service = Service::start(directory.path());
+    service.push("v1", "count");
+    service.push_of_tests("v2", "count-checked");
+    let held = job("counts", "{ rate: 2000 }", "blackhole: {}")
+        .replace(
+            "    sequence: { rate: 2000 }",
+            "    sequence: { rate: 2000 }\n    event-time: { expression: value, max-out-of-orderness: 0s }",
+        )
+        .replace("    key-by: [bucket]", "    key-by: [bucket]\n    order: event-time");
+    service.ask("POST", "/v1/jobs", &service.token, &[], held.as_bytes()).expect(201);
+    assert!(!service.tail("counts", "counts", 5).is_empty());
+    let refused = service.post("/v1/jobs/counts/swap", &json!({ "operators": { "counts": { "component": "count:v2" } } }));
+    let document = refused.problem(409, "it holds rows in event-time order that came without `value`");
+    assert_eq!(document["problems"][0]["path"], "operators.counts", "{document}");
+    assert_eq!(service.get("/v1/jobs/counts").expect(200)["version"], 1);
+    assert!(service.tail("counts", "counts", 5).iter().all(|row| row["by"] == "v1"));
+}
+
 /// A version that traps is put back by itself; nothing is lost, and the job says what happened.
 #[test]
 fn a_version_that_traps_is_rolled_back_by_itself() {

@@ -163,6 +163,11 @@ impl Source for Posted {
         if self.log_directory.is_some() { Guarantee::ExactlyOnce } else { Guarantee::AtMostOnce }
     }
 
+    fn reopens(&self) -> bool {
+        // Who posts in between would be turned away, and the port may be another one afterwards.
+        false
+    }
+
     async fn splits(&self, _parallelism: u32) -> Result<Vec<Split>, OperatorError> {
         Ok(vec![Split { id: NAME.into(), detail: Value::Null }])
     }

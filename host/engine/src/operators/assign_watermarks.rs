@@ -113,6 +113,10 @@ impl OperatorPlan for AssignWatermarksPlan {
         false
     }
 
+    fn holds_rows(&self) -> bool {
+        false
+    }
+
     async fn create(&self, context: OperatorContext) -> Result<Box<dyn Operator>, OperatorError> {
         let seen = context.restored.as_ref().map_or(Ok(Seen::default()), |restored| Seen::restore(&restored.values, &context))?;
         Ok(Box::new(AssignWatermarksRun { from: self.from.clone(), bound_ms: self.bound_ms, shown: self.columns(), seen }))

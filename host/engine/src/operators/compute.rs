@@ -125,6 +125,10 @@ impl OperatorPlan for ComputePlan {
         false
     }
 
+    fn holds_rows(&self) -> bool {
+        false
+    }
+
     async fn create(&self, _context: OperatorContext) -> Result<Box<dyn Operator>, OperatorError> {
         Ok(Box::new(ComputeRun { schema: self.outputs[0].1.schema.clone(), computed: self.computed.clone() }))
     }

@@ -63,6 +63,10 @@ impl OperatorPlan for FilterPlan {
         false
     }
 
+    fn holds_rows(&self) -> bool {
+        false
+    }
+
     async fn create(&self, _context: OperatorContext) -> Result<Box<dyn Operator>, OperatorError> {
         Ok(Box::new(FilterRun { condition: self.condition.clone() }))
     }

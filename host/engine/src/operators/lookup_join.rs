@@ -283,6 +283,10 @@ impl OperatorPlan for LookupJoinPlan {
         false
     }
 
+    fn holds_rows(&self) -> bool {
+        false
+    }
+
     async fn create(&self, _context: OperatorContext) -> Result<Box<dyn Operator>, OperatorError> {
         let schema = Arc::clone(&self.outputs[0].1.schema);
         Ok(Box::new(LookupJoinRun { schema, keys: self.keys.clone(), kind: self.kind, lookup: Arc::clone(&self.lookup) }))

@@ -137,6 +137,10 @@ impl OperatorPlan for ProjectPlan {
         false
     }
 
+    fn holds_rows(&self) -> bool {
+        false
+    }
+
     async fn create(&self, _context: OperatorContext) -> Result<Box<dyn Operator>, OperatorError> {
         Ok(Box::new(ProjectRun { schema: self.outputs[0].1.schema.clone(), columns: self.columns.clone() }))
     }

@@ -55,6 +55,10 @@ impl OperatorPlan for UnionPlan {
         false
     }
 
+    fn holds_rows(&self) -> bool {
+        false
+    }
+
     async fn create(&self, _context: OperatorContext) -> Result<Box<dyn Operator>, OperatorError> {
         Ok(Box::new(UnionRun { schema: self.outputs[0].1.schema.clone() }))
     }

@@ -16,14 +16,14 @@ mod sources;
 mod typed;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, BTreeSet, HashMap},
     num::NonZeroU32,
     path::{Path, PathBuf},
     sync::Mutex,
 };
 
 use async_trait::async_trait;
-use millstream_model::ids::TenantId;
+use millstream_model::ids::{OperatorId, TenantId};
 use millstream_wasm::Component;
 
 pub use explain::explain;
@@ -47,6 +47,10 @@ pub struct PlanOptions {
     pub state_directory: Option<PathBuf>,
 }
 
+/// Columns by name that reach an operator although its version does not read them: another one will, which is to take its place while the job runs.
+/// By operator, per input port.
+pub type AlsoRead = BTreeMap<OperatorId, Vec<BTreeSet<String>>>;
+
 /// Plans a job.
 ///
 /// # Errors
@@ -56,6 +60,20 @@ pub async fn plan(
     connectors: &Connectors,
     environment: &Environment<'_>,
     options: &PlanOptions,
+) -> Result<JobPlan, Problems> {
+    plan_with(spec, connectors, environment, options, &AlsoRead::new()).await
+}
+
+/// Plans a job whose streams carry more columns than its operators read; those that no stream has are left out.
+///
+/// # Errors
+/// All mistakes at once.
+pub async fn plan_with(
+    spec: &JobSpec,
+    connectors: &Connectors,
+    environment: &Environment<'_>,
+    options: &PlanOptions,
+    also_read: &AlsoRead,
 ) -> Result<JobPlan, Problems> {
     let loader = LoadedOnce { loader: environment.components, loaded: Mutex::default() };
     let environment = Environment { components: &loader, ..environment.clone() };
@@ -72,7 +90,7 @@ pub async fn plan(
     report.problems.clone().into_result()?;
 
     let mut planner = typed::Planner { connectors, environment: &environment, state_directory, report: &mut report };
-    match pruned(&mut planner, &mut draft, &whole).await {
+    match pruned(&mut planner, &mut draft, &whole, also_read).await {
         Some(nodes) => Ok(placed::place(spec, &draft, nodes, parallelism, options.tenant.clone())),
         None => {
             report.value("", "an operator that could be planned once could not be planned again", None);
@@ -86,10 +104,12 @@ async fn pruned(
     planner: &mut typed::Planner<'_, '_>,
     draft: &mut draft::Draft<'_>,
     whole: &[Option<typed::Typed>],
+    also_read: &AlsoRead,
 ) -> Option<Vec<typed::Typed>> {
     let mut wants_everything = vec![false; draft.nodes.len()];
+    let also: Vec<_> = draft.nodes.iter().map(|node| also_read.get(&OperatorId::from(node.id)).map(Vec::as_slice)).collect();
     loop {
-        let needs = needs::needs(whole, &wants_everything);
+        let needs = needs::needs(whole, &wants_everything, &also);
         let pruned = planner.plan_all(draft, Some(typed::FirstPass { needs: &needs, nodes: whole })).await;
         let Some(failed) = pruned.iter().position(|node| node.is_none()) else { return pruned.into_iter().collect() };
         planner.report.problems.problems.clear();

@@ -26,13 +26,17 @@ impl Needs {
     }
 }
 
-/// What is needed by nodes that were planned with all columns. `wants_everything`: nodes that get every column whatever they say.
-pub(super) fn needs(nodes: &[Option<Typed>], wants_everything: &[bool]) -> Needs {
+/// What is needed by nodes that were planned with all columns. `wants_everything`: nodes that get every column whatever they say; `also`: what nodes get
+/// besides, per input port.
+pub(super) fn needs(nodes: &[Option<Typed>], wants_everything: &[bool], also: &[Option<&[BTreeSet<String>]>]) -> Needs {
     let mut needs = Needs::default();
     for (number, node) in nodes.iter().enumerate().rev() {
         let Some(node) = node else { continue };
         for edge in &node.inputs {
-            let names = if wants_everything[number] { None } else { needed_of_port(node, number, edge.port, &needs) };
+            let mut names = if wants_everything[number] { None } else { needed_of_port(node, number, edge.port, &needs) };
+            if let (Some(names), Some(more)) = (&mut names, also[number].and_then(|ports| ports.get(edge.port))) {
+                names.extend(more.iter().cloned());
+            }
             let ordered = in_schema_order(&edge.stream.schema, names.as_ref());
             let together: BTreeSet<String> = needs.of_output(edge.from, edge.output).iter().chain(&ordered).cloned().collect();
             needs.outputs.insert((edge.from, edge.output), in_schema_order(&edge.stream.schema, Some(&together)));

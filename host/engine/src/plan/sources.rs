@@ -180,6 +180,7 @@ impl PlannedSource {
         let is_whole = columns.len() == self.schema.fields().len() && columns.is_sorted();
         SourceNode {
             source: if is_whole { self.source.clone() } else { self.source.project(&columns) },
+            whole: self.source.clone(),
             event_time: self.event_time.as_ref().map(|event_time| event_time.plan(&produced)),
             output: StreamType { schema, event_times: self.event_time.is_some(), changes: self.source.has_changes() },
             columns_out,

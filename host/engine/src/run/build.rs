@@ -37,7 +37,7 @@ use super::{
 use crate::{
     checkpoint::manifest::SplitManifest,
     connector::{SinkContext, Split},
-    graph::{self, Edge, Exchange, JobPlan, Node, NodeIndex, NodeKind, NullKeys, OperatorNode, RowOrder, chains, stays_in_subtask},
+    graph::{self, Edge, Exchange, JobPlan, Node, NodeIndex, NodeKind, OperatorNode, RowOrder, chains, stays_in_subtask},
     metrics::OperatorMetrics,
     operator::{Operator, OperatorContext, OperatorError, StateContext},
 };
@@ -220,7 +220,7 @@ impl Builder<'_> {
             id: planned.id.clone(),
             role,
             aligner: Aligner::new(inputs.len()).with_floor(floor),
-            entries: inputs.into_iter().map(|input| entry(&planned.inputs[input])).collect(),
+            entries: inputs.into_iter().map(|input| Entry::of(input, &planned.inputs[input])).collect(),
             outlets: self.outlets(chain, node, index),
             rejected: planned.rejected.clone(),
             metrics: self.board[node][index.0 as usize].clone(),
@@ -429,13 +429,6 @@ fn check_takes_state(created: &mut dyn Operator, context: &OperatorContext) -> R
         )));
     }
     Ok(())
-}
-
-fn entry(edge: &Edge) -> Entry {
-    match &edge.exchange {
-        Exchange::Hash { keys, null_keys } => Entry::new(edge.port, keys, *null_keys),
-        Exchange::Forward | Exchange::Broadcast | Exchange::Rebalance => Entry::new(edge.port, &[], NullKeys::Keep),
-    }
 }
 
 /// Whether something downstream of `node` depends on where watermarks stand between its rows.

@@ -24,7 +24,7 @@ use super::{
     outlet::{Outlet, Sending, Target},
     sink::SinkLink,
     snapshot::{self, SnapshotFailed, SnapshotSettings, SubtaskSnapshot, Taking, Wake},
-    subtask::Switch,
+    subtask::AtBarrier,
     tap::Tap,
     wake::WakeTimes,
 };
@@ -32,7 +32,7 @@ use crate::{
     checkpoint::manifest::SplitManifest,
     clock::Clock,
     element::{Barrier, Element},
-    graph::NodeIndex,
+    graph::{JobPlan, NodeIndex},
     metrics::OperatorMetrics,
     operator::{Control, Emitted, Mark, Moment, Operator, OperatorError, Output, OutputPort},
     rejected::{self, RejectedPolicy, Rejection},
@@ -65,8 +65,10 @@ pub(super) struct Chain {
     ended: bool,
     /// The link that the last step was for.
     current: usize,
-    /// What is replaced at the first barrier of this checkpoint or a later one.
-    armed: Option<(CheckpointId, Switch)>,
+    /// What is done at the first barrier of this checkpoint or a later one.
+    armed: Option<(CheckpointId, AtBarrier)>,
+    /// The plan by which rows have become wider, until the driver of a source asks.
+    widened: Option<Arc<JobPlan>>,
     /// The nodes whose old instances are kept.
     on_probation: Vec<NodeIndex>,
 }
@@ -162,6 +164,7 @@ impl Chain {
             ended: false,
             current: 0,
             armed: None,
+            widened: None,
             on_probation: Vec::new(),
         }
     }
@@ -564,9 +567,12 @@ impl Chain {
         let began = Instant::now();
         if link == 0 {
             // Before the cut: what is written down of this checkpoint is of the version that comes behind it.
-            if let Some((_, switch)) = self.armed.take_if(|(checkpoint, _)| *checkpoint <= barrier.checkpoint) {
+            if let Some((_, armed)) = self.armed.take_if(|(checkpoint, _)| *checkpoint <= barrier.checkpoint) {
                 self.abandon_snapshot();
-                switch.perform(self).await;
+                match armed {
+                    AtBarrier::Switch(switch) => switch.perform(self).await,
+                    AtBarrier::Widen(widen) => self.widen(widen, barrier).await?,
+                }
             }
             self.begin_snapshot(barrier);
         }
@@ -729,3 +735,4 @@ impl Chain {
 mod swap;
 #[cfg(test)]
 mod tests;
+mod widen;

@@ -420,15 +420,16 @@ impl Run {
     ) -> Result<(Arc<JobPlan>, Versions), OperatorError> {
         let storage = &self.durable.storage;
         let written = if is_fresh { None } else { versions::read(storage.as_ref(), &self.plan.job).await? };
+        let base = self.running.widened().unwrap_or_else(|| self.plan.clone());
         let swapped = match &written {
-            Some(written) => versions::choose(&self.plan, &self.running, storage.as_ref(), written, known).await?,
+            Some(written) => versions::choose(&self.plan, &base, &self.running, storage.as_ref(), written, known).await?,
             None => Plans::new(),
         };
         let versions = Versions::new(storage.clone(), self.plan.clone(), record.incarnation, written);
         let recorded = versions.begin(&swapped).await;
         recorded.map_err(|reason| OperatorError::outside("writing down which versions run failed").because(reason))?;
-        self.running.start(&self.plan, swapped.clone(), self.settings.clock.now_ms());
-        let plan = self.plan.with_versions(&swapped);
+        self.running.start(&base, swapped.clone(), self.settings.clock.now_ms());
+        let plan = base.with_versions(&swapped);
         self.running.resume(&plan);
         Ok((Arc::new(plan), versions))
     }

@@ -3,11 +3,17 @@
 use arrow_array::Array;
 use millstream_model::Batch;
 
-use crate::{graph::NullKeys, metrics::OperatorMetrics, rejected::Rejection};
+use crate::{
+    graph::{Edge, Exchange, NullKeys},
+    metrics::OperatorMetrics,
+    rejected::Rejection,
+};
 
 /// One input slot of a link.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
+    /// The input of the node, of which a port may have several.
+    pub(super) input: usize,
     /// The port of the operator that it feeds.
     pub(super) port: usize,
     /// Key columns of rows that may not be null in all of them; none: rows without a key are kept.
@@ -22,9 +28,15 @@ pub(super) struct KeyedEntry {
 }
 
 impl Entry {
-    pub(super) fn new(port: usize, keys: &[usize], null_keys: NullKeys) -> Self {
-        let keyed = || KeyedEntry { columns: keys.to_vec(), rejects: null_keys == NullKeys::Reject };
-        Self { port, keyed: (null_keys != NullKeys::Keep && !keys.is_empty()).then(keyed) }
+    /// Before input `input` of a node, which `edge` feeds.
+    pub(super) fn of(input: usize, edge: &Edge) -> Self {
+        let keyed = match &edge.exchange {
+            Exchange::Hash { keys, null_keys } if *null_keys != NullKeys::Keep && !keys.is_empty() => {
+                Some(KeyedEntry { columns: keys.clone(), rejects: *null_keys == NullKeys::Reject })
+            }
+            Exchange::Hash { .. } | Exchange::Forward | Exchange::Broadcast | Exchange::Rebalance => None,
+        };
+        Self { input, port: edge.port, keyed }
     }
 
     /// The port and the rows that go on, and those that are rejected.

@@ -104,6 +104,11 @@ pub(super) async fn run(attempt: Attempt<'_>, durable: Option<DurableAttempt>, c
     supervisor.run(reports, commands).await
 }
 
+/// The attempt ends, and the next one goes on from the last checkpoint.
+fn recovering(reason: String) -> JobError {
+    JobError { operator: None, subtask: None, fault: Fault::Outside, stage: JobStage::Running, causes: vec![reason] }
+}
+
 /// None: the job was cancelled before it ran.
 async fn built_unless_cancelled(
     building: impl Future<Output = Result<Built, BuildError>>,
@@ -418,13 +423,7 @@ impl Supervisor {
                 }
                 Order::Committed(checkpoint) => self.tell_all(|| subtask::Command::Committed(checkpoint)),
                 Order::GiveUp(checkpoint) => self.tell_all(|| subtask::Command::GiveUp(checkpoint)),
-                Order::Recover { reason } => self.fail(JobError {
-                    operator: None,
-                    subtask: None,
-                    fault: Fault::Outside,
-                    stage: JobStage::Running,
-                    causes: vec![reason],
-                }),
+                Order::Recover { reason } => self.fail(recovering(reason)),
                 Order::Finish => self.publish.cancel(),
                 Order::Stop(report) => self.end(JobOutcome::Stopped(report)),
                 Order::Crash => self.end(JobOutcome::Cancelled),
@@ -439,6 +438,7 @@ impl Supervisor {
                 swapping::Order::Tell(number, command) => self.tell(&self.subtasks[number], command),
                 swapping::Order::HoldBarriers => drop(self.held_barrier.get_or_insert(None)),
                 swapping::Order::SendBarrier => self.send_held_barrier(),
+                swapping::Order::Recover(reason) => self.fail(recovering(reason)),
             }
         }
     }

@@ -40,6 +40,7 @@ mod upload;
 mod versions;
 mod wake;
 mod why;
+mod widening;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -64,6 +65,7 @@ pub use swap::{
 };
 pub use versions::has_swapped;
 pub use why::why;
+pub use widening::{Replan, Widening};
 
 pub use tap::{Tapped, Taps};
 

@@ -91,6 +91,7 @@ impl SourceDriver {
                 Woken::Commanded(Some(Command::Barrier(barrier))) => {
                     chain.accept(0, Element::Barrier(barrier)).await?;
                     self.cut(chain, barrier.checkpoint);
+                    self.widen(chain);
                 }
                 Woken::Commanded(Some(Command::Committed(checkpoint))) => {
                     self.on_committed(checkpoint).await?;
@@ -121,6 +122,15 @@ impl SourceDriver {
     pub(super) fn cut(&mut self, chain: &mut Chain, checkpoint: CheckpointId) {
         let watermark = self.splits.watermark();
         chain.set_splits(self.splits.cut(checkpoint), watermark);
+    }
+
+    /// Reads more columns from here on, if `chain` passes them on behind the barrier that it has just accepted.
+    fn widen(&mut self, chain: &mut Chain) {
+        let Some(plan) = chain.take_widened() else { return };
+        if !Arc::ptr_eq(&self.source().source, &source_node(&plan, self.node).source) {
+            self.splits.reopen();
+        }
+        self.plan = plan;
     }
 
     /// `checkpoint` is committed: the readers may forget what lies before it.

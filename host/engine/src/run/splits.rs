@@ -195,6 +195,15 @@ impl Splits {
         readers.flat_map(|(number, reader)| reader.stop().into_iter().map(move |rows| (number, rows))).collect()
     }
 
+    /// Every split is opened again, where it is, before it is read further: by a source that reads other columns.
+    pub(super) fn reopen(&mut self) {
+        for split in &mut self.splits {
+            if let Some(reader) = split.reader.take() {
+                split.position = Some(reader.position());
+            }
+        }
+    }
+
     /// Rows that split `number` has, up to its next watermark.
     pub(super) fn rows_until_mark(&self, number: usize) -> usize {
         (ROWS_PER_MARK - self.splits[number].rows % ROWS_PER_MARK) as usize

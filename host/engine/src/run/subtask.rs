@@ -32,9 +32,9 @@ use crate::{
     clock::Clock,
     connector::Split,
     element::{Barrier, Element},
-    graph::NodeIndex,
+    graph::{JobPlan, NodeIndex},
     metrics::{OperatorMetrics, Shown, Waiting},
-    operator::OperatorError,
+    operator::{OperatorContext, OperatorError, OperatorPlan},
 };
 
 /// Number of a subtask in its job, over all chains.
@@ -60,12 +60,38 @@ pub(super) enum Command {
 pub(super) enum Swap {
     /// Put prepared instances into the place of the running ones.
     Switch(Switch),
-    /// The same, at the first barrier of this checkpoint or a later one; it answers when that is noted.
-    SwitchAt(CheckpointId, Switch, oneshot::Sender<()>),
+    /// Do this at the first barrier of this checkpoint or a later one; it answers when that is noted.
+    At(CheckpointId, AtBarrier, oneshot::Sender<()>),
     /// The instances that were replaced are not needed any more.
     Settle(Vec<NodeIndex>),
     /// Put the instances back that were replaced; it answers how long that took.
     RollBack(Vec<NodeIndex>, oneshot::Sender<Result<Duration, OperatorError>>),
+}
+
+/// What a subtask does when its head has a barrier, before it is cut.
+pub(super) enum AtBarrier {
+    /// Put prepared instances into the place of the running ones.
+    Switch(Switch),
+    /// Take and pass on wider rows.
+    Widen(Widen),
+}
+
+/// Wider rows in one subtask.
+pub(super) struct Widen {
+    /// The job as it is from then on.
+    pub(super) plan: Arc<JobPlan>,
+    /// The operators of the subtask whose inputs are wider.
+    pub(super) operators: Vec<(NodeIndex, WiderOperator)>,
+    /// How long the subtask was held up.
+    pub(super) answer: oneshot::Sender<Result<Duration, OperatorError>>,
+}
+
+/// What goes on with wider rows in the place of an operator.
+pub(super) enum WiderOperator {
+    /// What [`OperatorPlan::create_replacement`] made of the version that runs.
+    Replacement(Box<dyn Any + Send>),
+    /// An instance that is made then, of this plan.
+    Anew(Arc<dyn OperatorPlan>, Box<OperatorContext>),
 }
 
 /// Prepared instances for operators of one subtask.
@@ -149,9 +175,14 @@ impl Commanded {
                 self.report_given_up(given_up).await;
                 switch.perform(chain).await;
             }
-            Swap::SwitchAt(checkpoint, switch, armed) => {
-                if let Some(late) = chain.arm(checkpoint, switch) {
-                    late.perform(chain).await;
+            Swap::At(checkpoint, at_barrier, armed) => {
+                match chain.arm(checkpoint, at_barrier) {
+                    Some(AtBarrier::Switch(late)) => late.perform(chain).await,
+                    Some(AtBarrier::Widen(late)) => {
+                        let late_by = "the barrier has passed at which rows were to become wider";
+                        drop(late.answer.send(Err(OperatorError::internal(late_by))));
+                    }
+                    None => {}
                 }
                 // Whoever asked may have gone.
                 let _ = armed.send(());

@@ -13,6 +13,8 @@ use millstream_wasm::Component;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::widening::Widening;
+
 /// The number of a swap; grows over the life of the run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SwapId(pub u64);
@@ -28,12 +30,14 @@ pub struct SwapRequest {
     pub probation: Duration,
     /// Swap although the old version cannot read what the new one writes, so that only a savepoint leads back.
     pub one_way: bool,
+    /// How more columns come to versions that read more; none: they have what is carried already.
+    pub widening: Option<Widening>,
 }
 
 impl SwapRequest {
     /// A swap of one operator, with the defaults.
     pub fn of(operator: NewVersion) -> Self {
-        Self { operators: vec![operator], switch_at: SwitchAt::Batch, probation: Duration::from_secs(30), one_way: false }
+        Self { operators: vec![operator], switch_at: SwitchAt::Batch, probation: Duration::from_secs(30), one_way: false, widening: None }
     }
 }
 
@@ -126,6 +130,9 @@ pub struct SwapStatus {
     pub switch_at: SwitchAt,
     /// What it replaces.
     pub operators: Vec<OperatorSwap>,
+    /// The sources and operators that carry more columns from the switch on, which then begins at a barrier.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub widens: Vec<OperatorId>,
     /// When it was asked for, ms since epoch.
     pub prepared_ms: i64,
     /// When all subtasks had switched, ms since epoch; none: they have not.
@@ -230,6 +237,9 @@ pub struct SwitchReport {
     pub swap: SwapId,
     /// How long each subtask that switched was held up by it.
     pub pauses: Vec<Duration>,
+    /// How long each subtask was held up before that, at the barrier from which rows carry more columns.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub widening_pauses: Vec<Duration>,
     /// Subtasks that had already ended.
     pub ended: usize,
 }
@@ -292,6 +302,12 @@ pub enum SwapError {
         /// What is the case.
         reason: String,
     },
+    /// The job cannot be planned with the columns that new versions read.
+    #[error("more columns cannot be carried: {reason}")]
+    NotWidened {
+        /// Why.
+        reason: String,
+    },
     /// A durable run could not write down which version runs.
     #[error("the swap could not be written down: {reason}")]
     NotRecorded {
@@ -308,7 +324,7 @@ impl SwapError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::UnknownOperator { .. } | Self::UnknownSwap { .. } => ErrorKind::NotFound,
-            Self::Invalid { .. } => ErrorKind::Invalid,
+            Self::Invalid { .. } | Self::NotWidened { .. } => ErrorKind::Invalid,
             Self::Incompatible { .. } | Self::OneWay { .. } | Self::UnderWay { .. } | Self::Ended => ErrorKind::Conflict,
             Self::Failed { .. } => ErrorKind::Guest,
             Self::NotRecorded { .. } => ErrorKind::Unavailable,

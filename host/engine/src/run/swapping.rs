@@ -3,8 +3,11 @@
 //! Facts come in as `on_…` and by the methods that handles use; what concerns subtasks goes out as [`Order`]s. It never waits: what takes time (planning,
 //! opening instances, writing down which version runs) is spawned, and comes back as [`Done`].
 //!
-//! Order of a switch: written down (a durable run) → every subtask of the operators switches → probation → written down as settled → old instances go.
+//! Order of a switch: written down (a durable run) → rows become wider at a barrier, if new versions read more ([`widen`]) → every subtask of the operators switches → probation → written down as settled → old instances go.
 //! A swap is undone at any time until it is settled; while subtasks still change over, that waits until all have.
+
+mod prepare;
+mod widen;
 
 use std::{
     any::Any,
@@ -20,14 +23,18 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     RunSettings,
     job::causes,
-    subtask::{self, SubtaskNumber, Swap, Switch},
-    swap::{OperatorSwap, SwapError, SwapId, SwapPhase, SwapRefusal, SwapRequest, SwapStatus, SwitchAt, SwitchReport, VersionCause},
+    subtask::{self, AtBarrier, SubtaskNumber, Swap, Switch},
+    swap::{SwapError, SwapId, SwapPhase, SwapRequest, SwapStatus, SwitchAt, SwitchReport, VersionCause},
     versions::{Applied, Plans, Running, Versions},
 };
 use crate::{
     graph::{JobPlan, NodeIndex, NodeKind},
-    operator::{OperatorContext, OperatorError, OperatorPlan, Version},
+    operator::{OperatorContext, OperatorError, OperatorPlan},
 };
+
+use prepare::Preparation;
+pub(super) use prepare::{Prepared, PreparedAnswer};
+use widen::PreparedWidening;
 
 /// Results of work in the background that wait.
 const DONE_WAITING: usize = 16;
@@ -45,6 +52,8 @@ pub(super) enum Order {
     HoldBarriers,
     /// All subtasks concerned know: send one.
     SendBarrier,
+    /// The attempt cannot go on: one clause.
+    Recover(String),
 }
 
 /// Work that was done in the background.
@@ -53,30 +62,16 @@ pub(super) enum Done {
     Prepared { result: Result<Prepared, SwapError>, answer: PreparedAnswer },
     /// It is written down what is about to run.
     Recorded { result: Result<(), SwapError> },
-    /// Every subtask knows at which barrier it switches, or has ended.
+    /// Every subtask knows at which barrier it switches, or takes wider rows, or has ended.
     Armed,
+    /// Every subtask takes wider rows, failed to, or ended.
+    Widened { answers: Vec<Answered> },
     /// Every subtask has switched, failed to, or ended.
     Switched { answers: Vec<Answered> },
     /// Every subtask has put its old instances back, or ended.
     RolledBack { answers: Vec<Answered> },
     /// It is written down that the swap is settled, or why not.
     SettlementRecorded { result: Result<(), SwapError> },
-}
-
-/// New versions, compared with those that run, and an instance of each for every subtask.
-pub(super) struct Prepared {
-    new: Plans,
-    operators: Vec<OperatorSwap>,
-    instances: BTreeMap<SubtaskNumber, Instances>,
-    components: BTreeMap<String, bytes::Bytes>,
-}
-
-/// Who waits for a preparation.
-pub(super) enum PreparedAnswer {
-    /// It is shown, and waits for the switch.
-    Status(Answer<SwapStatus>),
-    /// It switches at once: a swap that leads back.
-    Switch(Answer<SwitchReport>),
 }
 
 /// The swap under way.
@@ -87,6 +82,10 @@ struct Current {
     old: Plans,
     instances: BTreeMap<SubtaskNumber, Instances>,
     components: BTreeMap<String, bytes::Bytes>,
+    /// What has to carry more columns first.
+    widening: Option<PreparedWidening>,
+    /// How long that held subtasks up.
+    widening_pauses: Vec<Duration>,
     /// Who waits for the switch.
     switch: Option<Answer<SwitchReport>>,
     /// Who waits for the way back.
@@ -220,6 +219,7 @@ impl Swapping {
             phase: SwapPhase::Preparing,
             switch_at: request.switch_at,
             operators: Vec::new(),
+            widens: Vec::new(),
             prepared_ms: self.settings.clock.now_ms(),
             switched_ms: None,
             probation_until_ms: None,
@@ -236,6 +236,8 @@ impl Swapping {
             old,
             instances: BTreeMap::new(),
             components: BTreeMap::new(),
+            widening: None,
+            widening_pauses: Vec::new(),
             switch: None,
             back: Vec::new(),
             undo: None,
@@ -243,14 +245,16 @@ impl Swapping {
             is_settling: false,
             undoes,
         });
-        let places = running
-            .iter()
-            .map(|(node, _)| {
-                let subtasks = (0..self.members.len()).filter(|&number| self.members[number].contains(node));
-                (*node, subtasks.zip(self.contexts.get(node).into_iter().flatten().cloned()).collect())
-            })
-            .collect();
-        let preparation = Preparation { request, running, plans, places };
+        let members = self.members.clone();
+        let preparation = Preparation {
+            request,
+            running,
+            plans,
+            replans: self.running.widened().is_some(),
+            job: self.plan.with_versions(&self.running.all_swapped()),
+            contexts: self.contexts.clone(),
+            members,
+        };
         let done = self.done.clone();
         self.settings.runtime.spawn(async move {
             let result = preparation.run().await;
@@ -327,7 +331,8 @@ impl Swapping {
             return drop(answer.send(Err(SwapError::UnknownSwap { reason })));
         };
         let running = plans.keys().filter_map(|&node| Some((node, self.plan_of(node)?))).collect();
-        let request = SwapRequest { operators: Vec::new(), switch_at: SwitchAt::Batch, probation: Duration::ZERO, one_way: true };
+        let request =
+            SwapRequest { operators: Vec::new(), switch_at: SwitchAt::Batch, probation: Duration::ZERO, one_way: true, widening: None };
         self.begin(request, running, Some((plans, swap, reason)), PreparedAnswer::Switch(answer));
     }
 
@@ -350,7 +355,11 @@ impl Swapping {
     pub(super) fn on_done(&mut self, done: Done, next_barrier: CheckpointId) -> Vec<Order> {
         match done {
             Done::Prepared { result, answer } => self.on_prepared(result, answer),
-            Done::Recorded { result: Ok(()) } => self.tell_to_switch(next_barrier),
+            Done::Recorded { result: Ok(()) } => match self.tell_to_widen(next_barrier) {
+                Some(orders) => orders,
+                None => self.tell_to_switch(next_barrier),
+            },
+            Done::Widened { answers } => self.on_widened(answers, next_barrier),
             Done::Recorded { result: Err(error) } => {
                 self.refuse_switch(error);
                 Vec::new()
@@ -375,7 +384,10 @@ impl Swapping {
         current.status.phase = SwapPhase::Prepared;
         current.settings.one_way = prepared.operators.iter().any(|operator| !operator.one_way.is_empty());
         current.status.operators = prepared.operators;
+        current.status.widens = prepared.widening.as_ref().map_or_else(Vec::new, PreparedWidening::widens);
+        current.widening = prepared.widening;
         current.new = prepared.new;
+        current.old = prepared.old;
         current.instances = prepared.instances;
         current.components = prepared.components;
         match answer {
@@ -423,7 +435,7 @@ impl Swapping {
             let swap = if at_barrier {
                 let (armed, known) = oneshot::channel();
                 all_armed.push(known);
-                Swap::SwitchAt(next_barrier, switch, armed)
+                Swap::At(next_barrier, AtBarrier::Switch(switch), armed)
             } else {
                 Swap::Switch(switch)
             };
@@ -444,7 +456,8 @@ impl Swapping {
     fn on_switched(&mut self, answers: Vec<Answered>) -> Vec<Order> {
         let Some(current) = &mut self.current else { return Vec::new() };
         let now_ms = self.settings.clock.now_ms();
-        let (report, failure) = gather(current.status.swap, answers);
+        let (mut report, failure) = gather(current.status.swap, answers);
+        report.widening_pauses = std::mem::take(&mut current.widening_pauses);
         if let Some(reason) = failure {
             // Some may have switched: they switch back.
             current.undo.get_or_insert(reason);
@@ -617,19 +630,9 @@ impl Swapping {
     }
 }
 
-impl PreparedAnswer {
-    fn refuse(self, error: SwapError) {
-        // Whoever asked may have gone.
-        match self {
-            Self::Status(answer) => drop(answer.send(Err(error))),
-            Self::Switch(answer) => drop(answer.send(Err(error))),
-        }
-    }
-}
-
 /// The pauses of those that switched; why one did not.
 fn gather(swap: SwapId, answers: Vec<Answered>) -> (SwitchReport, Option<String>) {
-    let mut report = SwitchReport { swap, pauses: Vec::new(), ended: 0 };
+    let mut report = SwitchReport { swap, pauses: Vec::new(), widening_pauses: Vec::new(), ended: 0 };
     let mut failure = None;
     for answer in answers {
         match answer {
@@ -639,82 +642,4 @@ fn gather(swap: SwapId, answers: Vec<Answered>) -> (SwitchReport, Option<String>
         }
     }
     (report, failure)
-}
-
-/// What is needed to prepare a swap, away from the supervisor.
-struct Preparation {
-    request: SwapRequest,
-    running: Vec<(NodeIndex, Arc<dyn OperatorPlan>)>,
-    /// What to put in their place; none: what the request says.
-    plans: Option<Plans>,
-    /// Per node, the subtasks that run it, with the contexts of their instances.
-    places: BTreeMap<NodeIndex, Vec<(SubtaskNumber, OperatorContext)>>,
-}
-
-impl Preparation {
-    async fn run(self) -> Result<Prepared, SwapError> {
-        let new = self.plan().await?;
-        let operators = self.compare(&new)?;
-        let mut instances: BTreeMap<SubtaskNumber, Instances> = BTreeMap::new();
-        for (node, contexts) in &self.places {
-            for (number, context) in contexts {
-                let made = new[node].clone().create_replacement(context.clone()).await;
-                let made = made.map_err(|error| self.failed(*node, &error))?;
-                instances.entry(*number).or_default().push((*node, made));
-            }
-        }
-        let components = self.request.operators.iter().filter_map(|version| version.component.as_ref());
-        let components = components.map(|component| (component.component.digest().to_string(), component.bytes.clone())).collect();
-        Ok(Prepared { new, operators, instances, components })
-    }
-
-    fn id(&self, node: NodeIndex) -> OperatorId {
-        let context = self.places.get(&node).and_then(|places| places.first());
-        context.map_or_else(|| "".into(), |(_, context)| context.operator.clone())
-    }
-
-    fn failed(&self, node: NodeIndex, error: &OperatorError) -> SwapError {
-        SwapError::Failed { operator: self.id(node), reason: causes(error).join(": ") }
-    }
-
-    async fn plan(&self) -> Result<Plans, SwapError> {
-        if let Some(plans) = &self.plans {
-            return Ok(plans.clone());
-        }
-        let (mut plans, mut refusals) = (Plans::new(), Vec::new());
-        for ((node, running), wanted) in self.running.iter().zip(&self.request.operators) {
-            let component = wanted.component.as_ref().map(|component| component.component.clone());
-            let version = Version { component, settings: wanted.settings.clone() };
-            match running.plan_version(&wanted.operator, version).await {
-                Ok(plan) => drop(plans.insert(*node, plan)),
-                Err(differences) => refusals.push(SwapRefusal { operator: wanted.operator.clone(), differences }),
-            }
-        }
-        if refusals.is_empty() { Ok(plans) } else { Err(SwapError::Incompatible { refusals }) }
-    }
-
-    fn compare(&self, new: &Plans) -> Result<Vec<OperatorSwap>, SwapError> {
-        let (mut swaps, mut refusals, mut one_way) = (Vec::new(), Vec::new(), Vec::new());
-        for (node, running) in &self.running {
-            let operator = self.id(*node);
-            let found = running.compare(new[node].as_ref());
-            if !found.refusals.is_empty() {
-                refusals.push(SwapRefusal { operator: operator.clone(), differences: found.refusals });
-                continue;
-            }
-            if !found.one_way.is_empty() {
-                one_way.push(SwapRefusal { operator: operator.clone(), differences: found.one_way.clone() });
-            }
-            if let (Some(from), Some(to)) = (running.version(), new[node].version()) {
-                swaps.push(OperatorSwap { operator, from, to, changes: found.changes, one_way: found.one_way });
-            }
-        }
-        if !refusals.is_empty() {
-            return Err(SwapError::Incompatible { refusals });
-        }
-        if !one_way.is_empty() && !self.request.one_way {
-            return Err(SwapError::OneWay { refusals: one_way });
-        }
-        Ok(swaps)
-    }
 }

@@ -57,6 +57,8 @@ struct State {
     is_interrupted: bool,
     /// Every version that ran, so that it need not be loaded again.
     known: Vec<(NodeIndex, Arc<dyn OperatorPlan>)>,
+    /// The job with the wider streams that a swap has asked for.
+    widened: Option<Arc<JobPlan>>,
 }
 
 impl Running {
@@ -83,6 +85,23 @@ impl Running {
             state.known.push((node, plan.clone()));
         }
         state.swapped.insert(node, plan);
+    }
+
+    /// Streams are those of `plan` from now on, and inputs of `operators` are wider: what was planned for narrow ones does not fit any more.
+    pub(super) fn widen(&self, plan: Arc<JobPlan>, operators: &[NodeIndex]) {
+        let mut state = lock(&self.0);
+        state.known.retain(|(node, _)| !operators.contains(node));
+        for node in operators {
+            if let (Some(swapped), NodeKind::Operator(wider)) = (state.swapped.get_mut(node), &plan.nodes[*node].kind) {
+                *swapped = wider.plan.clone();
+            }
+        }
+        state.widened = Some(plan);
+    }
+
+    /// What [`Self::widen`] was told last; none: streams are as the job was planned.
+    pub(super) fn widened(&self) -> Option<Arc<JobPlan>> {
+        lock(&self.0).widened.clone()
     }
 
     /// An attempt begins with these in the place of what `base` says.
@@ -365,11 +384,13 @@ pub async fn has_swapped(storage: &dyn CheckpointStorage, job: &JobId) -> Result
     Ok(read(storage, job).await?.is_some_and(|record| !record.operators.is_empty()))
 }
 
-/// What to go on with where something was swapped in, and whether that is as it was written down. `manifest`: what the attempt goes on from.
+/// What to go on with in the place of what `base` says, where something was swapped in. `base`: what the job file says, `file`, or that with wider streams.
+/// `manifest`: what the attempt goes on from.
 ///
 /// # Errors
 /// A version cannot be loaded.
 pub(super) async fn choose(
+    file: &JobPlan,
     base: &JobPlan,
     running: &Running,
     storage: &dyn CheckpointStorage,
@@ -379,19 +400,19 @@ pub(super) async fn choose(
     let mut plans = Plans::new();
     for (id, recorded) in &record.operators {
         let Some(node) = base.nodes.iter().position(|node| node.id == *id) else { continue };
-        let NodeKind::Operator(planned) = &base.nodes[node].kind else { continue };
-        if !planned.plan.version().is_some_and(|version| recorded.planned.is(&version)) {
+        let (NodeKind::Operator(said), NodeKind::Operator(planned)) = (&file.nodes[node].kind, &base.nodes[node].kind) else { continue };
+        if !said.plan.version().is_some_and(|version| recorded.planned.is(&version)) {
             // The job file says something else than when the swap was made, so that is wanted now.
             continue;
         }
-        let place = Place { base, running, storage, node, id, planned: &planned.plan };
+        let place = Place { base, running, storage, node, id, said: &said.plan, planned: &planned.plan };
         let old = place.plan_of(&recorded.old).await?;
         let chosen = if recorded.old == recorded.new || place.reads_state(old.as_ref(), manifest) {
             old
         } else {
             place.plan_of(&recorded.new).await?
         };
-        if chosen.version() != planned.plan.version() {
+        if chosen.version() != said.plan.version() || chosen.version() != planned.plan.version() {
             plans.insert(node, chosen);
         }
     }
@@ -405,6 +426,8 @@ struct Place<'a> {
     storage: &'a dyn CheckpointStorage,
     node: NodeIndex,
     id: &'a OperatorId,
+    /// What the job file says.
+    said: &'a Arc<dyn OperatorPlan>,
     planned: &'a Arc<dyn OperatorPlan>,
 }
 
@@ -417,8 +440,14 @@ impl Place<'_> {
         if let Some(known) = self.running.known(self.node, wanted) {
             return Ok(known);
         }
-        let component =
-            if planned.is_some_and(|version| version.component == wanted.component) { None } else { Some(self.load(wanted).await?) };
+        let is_component = |version: Option<OperatorVersion>| version.is_some_and(|version| version.component == wanted.component);
+        let component = if is_component(planned) {
+            None
+        } else if is_component(self.said.version()) {
+            self.said.as_version().component
+        } else {
+            Some(self.load(wanted).await?)
+        };
         let version = Version { component, settings: Some(wanted.settings.clone()) };
         let plan = self.planned.plan_version(self.id, version).await;
         plan.map_err(|reasons| {
@@ -513,6 +542,7 @@ mod tests {
             phase: SwapPhase::Probation,
             switch_at: SwitchAt::Batch,
             operators: vec![swap],
+            widens: Vec::new(),
             prepared_ms: 0,
             switched_ms: Some(1),
             probation_until_ms: Some(2),

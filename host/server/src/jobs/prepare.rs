@@ -7,7 +7,7 @@ use millstream_engine::{
     connector::Connectors,
     graph::JobPlan,
     operators::Environment,
-    plan::{self, PlanOptions},
+    plan::{self, AlsoRead, PlanOptions},
     spec::JobSpec,
 };
 use millstream_model::ids::TenantId;
@@ -91,6 +91,20 @@ impl Preparing {
     /// # Errors
     /// All mistakes at once.
     pub async fn prepare(&self, tenant: &TenantId, asked: &Asked, state_directory: Option<PathBuf>) -> Result<Prepared, Failure> {
+        self.prepare_with(tenant, asked, state_directory, &AlsoRead::new()).await
+    }
+
+    /// The same, for streams that carry more columns than its operators read.
+    ///
+    /// # Errors
+    /// All mistakes at once.
+    pub async fn prepare_with(
+        &self,
+        tenant: &TenantId,
+        asked: &Asked,
+        state_directory: Option<PathBuf>,
+        also_read: &AlsoRead,
+    ) -> Result<Prepared, Failure> {
         let document = self.document(asked)?;
         let references = secrets::of(&document, &self.store, tenant).await?;
         let mut spec = self.read(asked, &references.replacements(&document)).map_err(|failure| references.redacted(failure))?;
@@ -98,7 +112,7 @@ impl Preparing {
         let loader = Loader::new(self.components.clone(), tenant.clone(), asked.components.clone());
         let environment = Environment { base_directory: &self.files, components: &loader, clock: self.clock.clone() };
         let options = PlanOptions { tenant: tenant.clone(), parallelism: self.parallelism, state_directory };
-        let planned = plan::plan(&spec, &self.connectors, &environment, &options).await;
+        let planned = plan::plan_with(&spec, &self.connectors, &environment, &options, also_read).await;
         let plan = planned.map_err(|problems| references.redacted(Failure::of_spec(&problems, None, &asked.spec)))?;
         Ok(Prepared { plan, components: loader.into_digests(), references })
     }

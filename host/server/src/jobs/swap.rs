@@ -6,9 +6,14 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use millstream_engine::run::{NewComponent, NewVersion, SwapError, SwapId, SwapPhase, SwapRequest, SwapStatus, SwitchAt, SwitchReport};
+use async_trait::async_trait;
+use millstream_engine::{
+    graph::{JobPlan, Node, NodeKind, OperatorNode},
+    plan::AlsoRead,
+    run::{NewComponent, NewVersion, Replan, SwapError, SwapId, SwapPhase, SwapRequest, SwapStatus, SwitchAt, SwitchReport, Widening},
+};
 use millstream_model::{
-    ErrorKind,
+    ErrorKind, StreamType,
     ids::{OperatorId, TenantId},
 };
 use schemars::JsonSchema;
@@ -74,6 +79,10 @@ pub struct SwapReport {
     pub swap: Option<SwapStatus>,
     /// For how long each subtask was held up, in microseconds.
     pub pauses_us: Vec<u64>,
+    /// For how long each subtask was held up before that, at the barrier from which rows carry more columns, in microseconds; empty: they carry what they
+    /// did.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub widening_pauses_us: Vec<u64>,
     /// Subtasks that had ended already.
     pub ended: usize,
 }
@@ -300,7 +309,9 @@ impl Jobs {
             self.events.emit(&change.tenant, Some(&name), What::Version { version });
             return Ok((report(version, None, None), revision));
         };
-        let request = self.request(&change.tenant, &asked, &operators, &wanted).await?;
+        let planner = Arc::new(AsItRuns { jobs: self.clone(), tenant: change.tenant.clone(), asked: Asked::of(found.object.current()) });
+        let widening = Widening { reads: reads(&prepared.plan, &operators), planner };
+        let request = SwapRequest { widening: Some(widening), ..self.request(&change.tenant, &asked, &operators, &wanted).await? };
         let status = running.handle.prepare_swap(request).await.map_err(|error| refused(&error))?;
         if wanted.dry_run {
             let abandoned = running.handle.abandon_swap(status.swap).await.map_err(|error| refused(&error))?;
@@ -346,8 +357,40 @@ impl Jobs {
             versions.push(NewVersion { operator: OperatorId::from(operator.as_str()), component, settings: Some(settings) });
         }
         let probation = Duration::from_secs(wanted.probation_s.unwrap_or(PROBATION_S));
-        Ok(SwapRequest { operators: versions, switch_at: wanted.switch_at, probation, one_way: wanted.one_way })
+        Ok(SwapRequest { operators: versions, switch_at: wanted.switch_at, probation, one_way: wanted.one_way, widening: None })
     }
+}
+
+/// Plans a job again as it runs.
+struct AsItRuns {
+    jobs: Arc<Jobs>,
+    tenant: TenantId,
+    asked: Asked,
+}
+
+#[async_trait]
+impl Replan for AsItRuns {
+    async fn replan(&self, also_read: &AlsoRead) -> Result<JobPlan, String> {
+        let planned = self.jobs.preparing.prepare_with(&self.tenant, &self.asked, None, also_read).await;
+        planned.map(|prepared| prepared.plan).map_err(|failure| failure.to_string())
+    }
+}
+
+/// The columns that operators read, as planned.
+fn reads(plan: &JobPlan, operators: &[String]) -> AlsoRead {
+    let of_operator = |operator: &OperatorNode| {
+        let of_port = |(port, input): (usize, &StreamType)| {
+            let all = || (0..input.schema.fields().len()).collect();
+            let columns = operator.plan.reads(port).unwrap_or_else(all);
+            columns.into_iter().map(|column| input.schema.field(column).name().clone()).collect()
+        };
+        operator.inputs.iter().enumerate().map(of_port).collect()
+    };
+    let of = |node: &Node| match &node.kind {
+        NodeKind::Operator(operator) if operators.iter().any(|id| id == node.id.as_str()) => Some((node.id.clone(), of_operator(operator))),
+        NodeKind::Source(_) | NodeKind::Operator(_) | NodeKind::Sink(_) => None,
+    };
+    plan.nodes.iter().filter_map(of).collect()
 }
 
 /// Another version of a job, and how to come to it.
@@ -371,9 +414,14 @@ pub(super) fn probation_checked(probation_s: Option<u64>) -> Result<(), Failure>
 }
 
 fn report(version: u64, swap: Option<SwapStatus>, switched: Option<&SwitchReport>) -> SwapReport {
-    let pauses = switched.into_iter().flat_map(|switched| &switched.pauses);
-    let pauses_us = pauses.map(|pause| u64::try_from(pause.as_micros()).unwrap_or(u64::MAX)).collect();
-    SwapReport { version, swap, pauses_us, ended: switched.map_or(0, |switched| switched.ended) }
+    let us = |pauses: &[Duration]| pauses.iter().map(|pause| u64::try_from(pause.as_micros()).unwrap_or(u64::MAX)).collect();
+    SwapReport {
+        version,
+        swap,
+        pauses_us: switched.map_or_else(Vec::new, |switched| us(&switched.pauses)),
+        widening_pauses_us: switched.map_or_else(Vec::new, |switched| us(&switched.widening_pauses)),
+        ended: switched.map_or(0, |switched| switched.ended),
+    }
 }
 
 /// Every difference as a problem of its own.

@@ -6,6 +6,7 @@
 mod gate;
 mod run;
 mod swaps;
+mod widening;
 
 use millstream_job_tests::{components, rows::Expected};
 use run::{Job, Run};

@@ -115,7 +115,7 @@ async fn swap_all(handle: &JobHandle, plan: &JobPlan) {
         // The job is all built-in operators.
         return;
     }
-    let request = SwapRequest { operators, switch_at: SwitchAt::Batch, probation: Duration::ZERO, one_way: false };
+    let request = SwapRequest { operators, switch_at: SwitchAt::Batch, probation: Duration::ZERO, one_way: false, widening: None };
     let prepared = handle.prepare_swap(request).await.unwrap_or_else(|error| panic!("they can be swapped: {error}"));
     let report = handle.switch(prepared.swap).await.unwrap_or_else(|error| panic!("they can be switched: {error}"));
     assert!(!report.pauses.is_empty(), "a subtask switched in the middle (those without a split have ended)");

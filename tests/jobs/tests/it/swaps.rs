@@ -55,12 +55,12 @@ struct Place {
 }
 
 /// A process that runs the job.
-struct Process {
-    runtime: tokio::runtime::Runtime,
-    handle: JobHandle,
+pub struct Process {
+    pub runtime: tokio::runtime::Runtime,
+    pub handle: JobHandle,
 }
 
-fn component(name: &str) -> String {
+pub fn component(name: &str) -> String {
     repository().join(format!("tests/jobs/operators/{name}/jobs-{name}.wasm")).display().to_string()
 }
 
@@ -109,24 +109,7 @@ sinks:
     }
 
     fn start_at(&self, version: &str, rate: u64) -> Process {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads");
-        let plan = runtime.block_on(self.plan(version, rate));
-        let at = |name: &str| self.path().join(name);
-        let durable = Durable {
-            storage: Arc::new(LocalCheckpointStorage::open(&at("checkpoints")).expect("a directory")),
-            log: Arc::new(LocalCommitLog::open(&at("commit.log")).expect("a log")),
-            work: at("work"),
-            random: Arc::new(Counted(AtomicU64::new(u64::from(std::process::id())))),
-            start: StartFrom::Latest,
-            file_work: FileWork::OnThreads,
-            crash: None,
-        };
-        let state = StateDirectory { path: at("work"), shared: Arc::new(RocksShared::new(RocksSharedSettings::default())) };
-        let entered = runtime.enter();
-        let settings = RunSettings { state: Some(state), durable: Some(durable), ..RunSettings::new() };
-        drop(entered);
-        let handle = run::start(plan, settings);
-        Process { runtime, handle }
+        Process::start(self.path(), self.plan(version, rate))
     }
 
     /// Runs the job to its end from where it is, and counts what it wrote; the version that it goes on with.
@@ -160,8 +143,30 @@ sinks:
 }
 
 impl Process {
+    /// Runs a job durably in `directory`.
+    pub fn start(directory: &Path, plan: impl Future<Output = Arc<JobPlan>>) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads");
+        let plan = runtime.block_on(plan);
+        let at = |name: &str| directory.join(name);
+        let durable = Durable {
+            storage: Arc::new(LocalCheckpointStorage::open(&at("checkpoints")).expect("a directory")),
+            log: Arc::new(LocalCommitLog::open(&at("commit.log")).expect("a log")),
+            work: at("work"),
+            random: Arc::new(Counted(AtomicU64::new(u64::from(std::process::id())))),
+            start: StartFrom::Latest,
+            file_work: FileWork::OnThreads,
+            crash: None,
+        };
+        let state = StateDirectory { path: at("work"), shared: Arc::new(RocksShared::new(RocksSharedSettings::default())) };
+        let entered = runtime.enter();
+        let settings = RunSettings { state: Some(state), durable: Some(durable), ..RunSettings::new() };
+        drop(entered);
+        let handle = run::start(plan, settings);
+        Self { runtime, handle }
+    }
+
     /// What counts now, as its author calls it.
-    fn version(&self) -> String {
+    pub fn version(&self) -> String {
         loop {
             let status = self.runtime.block_on(self.handle.status()).expect("it answers");
             let counts = status.operators.iter().find(|operator| operator.id.as_str() == "counts").expect("it has that operator");
@@ -172,11 +177,11 @@ impl Process {
         }
     }
 
-    fn checkpoint(&self) {
+    pub fn checkpoint(&self) {
         self.runtime.block_on(self.handle.checkpoint()).expect("a checkpoint");
     }
 
-    fn new_version(&self, name: &str) -> NewVersion {
+    pub fn new_version(&self, name: &str) -> NewVersion {
         let bytes = fs::read(component(name)).expect("it was built");
         let loaded: Result<Component, _> = self.runtime.block_on(async {
             let components = Runtime::new(RuntimeSettings { pooled_instances: 16, ..RuntimeSettings::default() }).expect("an engine");
@@ -186,17 +191,17 @@ impl Process {
         NewVersion { operator: "counts".into(), component: Some(component), settings: None }
     }
 
-    fn prepared(&self, request: SwapRequest) -> run::SwapId {
+    pub fn prepared(&self, request: SwapRequest) -> run::SwapId {
         self.runtime.block_on(self.handle.prepare_swap(request)).expect("it fits").swap
     }
 
-    fn switch_to(&self, request: SwapRequest) -> run::SwapId {
+    pub fn switch_to(&self, request: SwapRequest) -> run::SwapId {
         let swap = self.prepared(request);
         self.runtime.block_on(self.handle.switch(swap)).expect("it switches");
         swap
     }
 
-    fn until(&self, phase: &SwapPhase) {
+    pub fn until(&self, phase: &SwapPhase) {
         loop {
             let status = self.runtime.block_on(self.handle.status()).expect("it answers");
             if status.swap.as_ref().is_some_and(|swap| swap.phase == *phase) {
@@ -208,7 +213,7 @@ impl Process {
     }
 
     /// Dies in the middle of whatever it does.
-    fn kill(self) {
+    pub fn kill(self) {
         self.runtime.shutdown_background();
     }
 }

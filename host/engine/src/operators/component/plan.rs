@@ -336,6 +336,11 @@ impl OperatorPlan for ComponentOperatorPlan {
         expires || self.has_timers(Clock::EventTime) || self.guest.inputs.iter().any(|input| input.event_times)
     }
 
+    fn holds_rows(&self) -> bool {
+        // State is made of a guest's own values.
+        false
+    }
+
     fn version(&self) -> Option<OperatorVersion> {
         Some(OperatorVersion {
             name: self.descriptor.name.clone(),
@@ -350,6 +355,10 @@ impl OperatorPlan for ComponentOperatorPlan {
             Some(new) => compare(self, new),
             None => Comparison { refusals: vec!["only a component can take the place of a component".into()], ..Comparison::default() },
         }
+    }
+
+    fn as_version(&self) -> Version {
+        Version { component: Some(self.component.clone()), settings: Some(self.settings.clone()) }
     }
 
     async fn plan_version(&self, operator: &OperatorId, version: Version) -> Result<Arc<dyn OperatorPlan>, Vec<String>> {

@@ -7,7 +7,7 @@ use std::{
 
 use millstream_model::ids::{CheckpointId, OperatorId};
 
-use super::{Chain, Control, NodeIndex, OperatorError, Switch};
+use super::{AtBarrier, Chain, Control, NodeIndex, OperatorError};
 
 impl Chain {
     /// Puts these instances into the place of those that run. After an error all run as before.
@@ -35,12 +35,12 @@ impl Chain {
         Ok(())
     }
 
-    /// Notes what to replace at the first barrier of `checkpoint` or a later one; given back if that has passed already.
-    pub(in crate::run) fn arm(&mut self, checkpoint: CheckpointId, switch: Switch) -> Option<Switch> {
+    /// Notes what to do at the first barrier of `checkpoint` or a later one; given back if that has passed already.
+    pub(in crate::run) fn arm(&mut self, checkpoint: CheckpointId, at_barrier: AtBarrier) -> Option<AtBarrier> {
         if self.newest_barrier >= Some(checkpoint) {
-            return Some(switch);
+            return Some(at_barrier);
         }
-        self.armed = Some((checkpoint, switch));
+        self.armed = Some((checkpoint, at_barrier));
         None
     }
 
