@@ -292,7 +292,10 @@ impl Jobs {
         let Switch { asked, operators, origin, wanted } = switch;
         let name = found.name.clone();
         if self.runner(&change.tenant, &name).running().is_some() {
-            refuse_secrets(&self.preparing.document(&asked)?, &operators)?;
+            // Both are written down: the new settings, and those to come back to.
+            for of in [&asked, &Asked::of(found.object.current())] {
+                refuse_secrets(&self.preparing.document(of)?, &operators)?;
+            }
         }
         // The whole job with the new components: what stands downstream must take what they emit, and a restart must find a job.
         let prepared = self.preparing.prepare(&change.tenant, &asked, None).await?;
@@ -461,7 +464,7 @@ fn no_version(found: &Found<Job>, to: Option<u64>) -> Failure {
     Failure::new(ErrorKind::NotFound, message).fix(format!("GET /v1/jobs/{}/versions lists them", found.name))
 }
 
-/// A running job writes down what it swaps in, and no secret may stand there.
+/// A running job writes down what it swaps in and what ran before, and no secret may stand there.
 fn refuse_secrets(document: &Value, operators: &[String]) -> Result<(), Failure> {
     for operator in operators {
         if !references::named(&component_of(document, operator)?.1).is_empty() {
