@@ -185,7 +185,7 @@ sinks:
     let said = until_it_says(&place, "status", |said| {
         let source = status(said);
         let behind: i64 = rows_behind(&source);
-        behind > 0 && behind + source["rows-out"].as_i64().unwrap_or(0) <= ROWS && behind >= ROWS / 2
+        behind > 0 && behind + source["rows-out"].as_i64().unwrap_or(0) <= ROWS
     });
     let source = status(&said);
     let splits: Vec<&str> = source["lags"].as_array().unwrap().iter().map(|lag| lag["split"].as_str().unwrap()).collect();

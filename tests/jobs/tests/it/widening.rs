@@ -1,7 +1,7 @@
 //! Swaps to a version that reads more columns than are carried: from a barrier on the source reads more and every operator on the way passes it on. The
 //! version traps unless the column holds what it shall, so that no row can come to it without, and the counts are those of a job without any swap.
 
-use std::{collections::BTreeMap, fs, io::Write as _, num::NonZeroU32, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fs, io::Write as _, num::NonZeroU32, path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use millstream_engine::{
@@ -161,7 +161,7 @@ impl Process {
                 return;
             }
             assert!(status.durable.as_ref().is_none_or(|durable| durable.restarts == 0), "{:?}", status.durable);
-            std::thread::sleep(Duration::from_millis(1));
+            self.runtime.block_on(millstream_engine::clock::Clock::sleep(&SystemClock, 1));
         }
         panic!("{rows} rows have not come to `counts`");
     }
@@ -172,7 +172,6 @@ impl Process {
         let widens: Vec<&str> = prepared.widens.iter().map(|id| id.as_str()).collect();
         assert_eq!(widens, ["rows", "kept", "timed", "both", "words", "counts"]);
         let report = self.runtime.block_on(self.handle.switch(prepared.swap)).expect("it switches");
-        println!("held up for {:?}, and before that for {:?}", report.pauses, report.widening_pauses);
         assert!(!report.widening_pauses.is_empty());
         self.until_rows(2 * place.before());
         assert_eq!(self.version(), "jobs-tally-checked");
