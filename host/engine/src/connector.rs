@@ -293,6 +293,9 @@ pub trait Transactional: Send + Sync {
     /// What one transaction spans, such as a cluster, for people. Sinks of a job whose spans differ cannot be committed as one.
     fn span(&self) -> String;
 
+    /// Where its rows may go, such as topics.
+    fn writes(&self) -> Vec<String>;
+
     /// The transaction of a job, which all its sinks of this span take part in. The outside is asked for nothing before it is claimed.
     ///
     /// # Errors
@@ -309,6 +312,8 @@ pub struct TransactionRequest {
     pub checkpoint_interval: Duration,
     /// The clock of the job.
     pub clock: Arc<dyn Clock>,
+    /// Where the rows of all sinks that take part may go, as [`Transactional::writes`] says.
+    pub writes: Vec<String>,
 }
 
 /// Commits the rows of all sinks that take part together with the commit record: its commit is the decision. It lives as long as the run, over

@@ -24,7 +24,7 @@ const FORMAT: u64 = 1;
 pub const PARTITION: i32 = 0;
 /// How long one look at the topic lasts.
 const LOOK: Duration = Duration::from_millis(100);
-/// Looks at the topic before it is given up: transactions of others in the same topic may hold it up as long as their timeout.
+/// Looks for the next record before the topic is given up.
 const LOOKS_MAX: u32 = 3_000;
 
 /// Looks at the settings of the topic before they are given up, and the wait between two.
@@ -100,25 +100,25 @@ impl CommitTopic {
     /// # Errors
     /// The topic cannot be read, or holds what is no record.
     pub fn visible(&self) -> Result<Option<CommitRecord>, Error> {
-        self.read(0)
+        self.read(0, LOOK)
     }
 
     /// The newest record, when every transaction that has written before this call has ended. Blocks until then. Those of this job are ended when
     /// they have been fenced.
     ///
     /// # Errors
-    /// As [`Self::visible`].
-    pub fn settled(&self) -> Result<Option<CommitRecord>, Error> {
+    /// As [`Self::visible`]; a transaction has not ended for so long.
+    pub fn settled(&self, patience: Duration) -> Result<Option<CommitRecord>, Error> {
         let all = self.consumer("read_uncommitted")?;
         let (_, written) = self.asked(all.fetch_watermarks(&self.name, PARTITION, ANSWER))?;
-        self.read(written)
+        self.read(written, patience)
     }
 
     /// Reads up to what is committed, at least to `until`.
-    fn read(&self, until: i64) -> Result<Option<CommitRecord>, Error> {
+    fn read(&self, until: i64, patience: Duration) -> Result<Option<CommitRecord>, Error> {
         let consumer = self.consumer("read_committed")?;
         let mut end = 0;
-        for _ in 0..LOOKS_MAX {
+        for _ in 0..patience.as_millis().div_ceil(LOOK.as_millis()) {
             (_, end) = self.asked(consumer.fetch_watermarks(&self.name, PARTITION, ANSWER))?;
             if end >= until {
                 break;
@@ -127,7 +127,7 @@ impl CommitTopic {
             drop(consumer.poll(LOOK));
         }
         if end < until {
-            let source = format!("a transaction of another job holds it up at offset {end}").into();
+            let source = format!("a transaction holds it up at offset {end}").into();
             return Err(Error::Unreachable { what: "reading the commit record", path: self.place(), source });
         }
         self.newest(&consumer)

@@ -2,7 +2,7 @@
 //!
 //! [`connection`] says how a cluster is reached, [`settings`] what a user may write; [`source`] reads topics, [`sink`] writes them, [`topics`] asks
 //! about topics and makes them; [`registry`] knows schemas of values. The sinks of a job that write exactly once share one `transaction`, which holds
-//! the commit record as well; the record lies in the `commit_topic`. What the client library complains about goes through [`client`]. [`inspect`] and
+//! the commit record as well; the record lies in the `commit_topic`, and `lost_ends` writes what brokers forget. What the client library complains about goes through [`client`]. [`inspect`] and
 //! [`produce`] are for people who look at topics, and fill them, without a job.
 //!
 //! No property of librdkafka can be passed through, and nothing on the way of a row waits for the library: what blocks runs on threads that may.
@@ -12,6 +12,7 @@ mod commit_topic;
 pub mod connection;
 pub mod inspect;
 mod lag;
+mod lost_ends;
 pub mod produce;
 mod producer;
 pub mod registry;

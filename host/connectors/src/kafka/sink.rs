@@ -230,6 +230,10 @@ impl Transactional for Records {
         }
     }
 
+    fn writes(&self) -> Vec<String> {
+        self.shared.settings.topic.as_slice().to_vec()
+    }
+
     fn open(&self, request: TransactionRequest) -> Result<Arc<dyn EngineTransaction>, OperatorError> {
         Ok(Arc::new(Transaction::new(&self.shared.settings, &self.shared.base, request)?))
     }

@@ -7,7 +7,7 @@
 //!
 //! # Rules (design, "Checkpoints and the commit")
 //! - R3: a claim makes new producers and initialises both ids, which fences and aborts whatever older producers had open; then it reads the
-//!   record; then it commits its own.
+//!   record; then it commits its own. Brokers may lose the end of what was open: [`lost_ends`](super::lost_ends).
 //! - R4: the library sends a request again without telling, and the second one may hit the *next* transaction of the same producer. So a commit
 //!   counts as clean only if it was answered before a second request can have been sent: `retry.backoff.ms` is 500 and jitters by a fifth, so
 //!   no second one goes before 400 ms, and clean is an answer within 350. After any other commit the producer is dropped, a new one is
@@ -42,6 +42,7 @@ use rdkafka::{
 use super::{
     client::{blocking, failed},
     commit_topic::{CommitTopic, PARTITION, default_name},
+    lost_ends::{Partition, Places},
     producer::{Deliveries, Outgoing, Producer, Refused},
     settings::SinkSettings,
 };
@@ -54,13 +55,21 @@ const CLEAN_MS: i64 = 350;
 const TIMEOUT_MIN: Duration = Duration::from_secs(15);
 /// How long initialising waits for the coordinator, and for what was open to end.
 const INITIALISING: Duration = Duration::from_secs(60);
+/// How long a claim waits for transactions of others in the commit topic, which may hold it up as long as their timeout.
+const SETTLING: Duration = Duration::from_secs(300);
 /// How long the end of a run waits until what was not committed is given up.
 const ABORTING: Duration = Duration::from_secs(5);
+/// How often a claim writes ends that are missing before it takes what is open for transactions of others: brokers may go again meanwhile.
+const ENDINGS_MAX: u32 = 3;
+/// The key of the records that carry a missing end. They are never committed; compacted topics take none without a key.
+const ENDING: &[u8] = b"millstream";
 
 /// The transaction of a job's sinks.
 pub struct Transaction {
     job: JobId,
     config: ClientConfig,
+    /// The topics of all sinks.
+    writes: Vec<String>,
     topic: String,
     replication: Option<i32>,
     timeout: Duration,
@@ -77,7 +86,7 @@ impl Transaction {
     /// # Errors
     /// A secret is missing.
     pub(super) fn new(settings: &SinkSettings, base: &Path, request: TransactionRequest) -> Result<Self, OperatorError> {
-        let TransactionRequest { job, checkpoint_interval, clock } = request;
+        let TransactionRequest { job, checkpoint_interval, clock, writes } = request;
         let mut config = settings.connection().client(base).map_err(OperatorError::user)?;
         let timeout = timeout(settings, checkpoint_interval);
         settings.tune(&mut config);
@@ -92,6 +101,7 @@ impl Transaction {
         Ok(Self {
             job,
             config,
+            writes,
             topic,
             replication,
             timeout,
@@ -110,6 +120,11 @@ impl Transaction {
     }
 
     fn commit_topic(&self, lineage: &str) -> CommitTopic {
+        CommitTopic::new(self.topic.clone(), &self.job, lineage, self.reading())
+    }
+
+    /// The settings, for consumers.
+    fn reading(&self) -> ClientConfig {
         let mut config = self.config.clone();
         // What a producer alone is told; a consumer would refuse it or complain.
         let of_producers = [
@@ -126,7 +141,27 @@ impl Transaction {
         for name in of_producers {
             config.remove(name);
         }
-        CommitTopic::new(self.topic.clone(), &self.job, lineage, config)
+        config
+    }
+
+    /// Everything that the sides had open has ended, also where the brokers have lost the end.
+    async fn write_lost_ends(&self, sides: &[Arc<Side>; 2], topic: &CommitTopic) -> Result<(), Error> {
+        let names = self.writes.iter().chain([&self.topic]).cloned().collect();
+        let places = Places { names, config: self.reading() };
+        let failed = |error| topic.failed("claiming", &error);
+        for _ in 0..ENDINGS_MAX {
+            let open = places.held_up(self.clock.as_ref()).await.map_err(failed)?;
+            if open.is_empty() {
+                return Ok(());
+            }
+            tracing::warn!(partitions = ?open, "transactions are open where none of this job should be: what it may have left there is ended");
+            for side in sides {
+                side.end_at(&open, self.clock.as_ref()).await.map_err(failed)?;
+                // R4: a second request to abort would hit the next transaction.
+                side.initialise(topic).await?;
+            }
+        }
+        Ok(())
     }
 
     /// A process that was replaced does not take the job back, which would then go back and forth for ever.
@@ -172,8 +207,9 @@ impl EngineTransaction for Transaction {
         for side in &sides {
             side.initialise(&topic).await?;
         }
+        self.write_lost_ends(&sides, &topic).await?;
         let read = topic.clone();
-        let found = blocking(move || read.settled()).await?;
+        let found = blocking(move || read.settled(SETTLING)).await?;
         let record = commit::claimed(&self.job, found.or(before).unwrap_or_default(), claim)?;
         let attempt =
             Attempt { job: self.job.clone(), topic, sides, clock: self.clock.clone(), clean_ms: self.clean_ms, state: Mutex::default() };
@@ -286,18 +322,11 @@ impl Attempt {
     /// Adds the record to what `side` holds.
     async fn send(&self, side: &Side, record: &CommitRecord) -> Result<Arc<Producer>, OperatorError> {
         let producer = side.open()?;
-        let deliveries = Arc::new(Deliveries::default());
         let value = CommitTopic::encode(record);
         let (key, topic, partition) = (Some(self.topic.key.as_bytes()), self.topic.name.as_str(), Some(PARTITION));
         let outgoing = Outgoing { topic, partition, key, value: Some(&value), timestamp_ms: None };
-        while let Err(refused) = producer.send(&outgoing, None, &deliveries) {
-            match refused {
-                Refused::Full => self.clock.sleep(1).await,
-                Refused::Failed(error) => return Err(error),
-            }
-        }
         // R4: only the end of the transaction is on its way then.
-        deliveries.all().await?;
+        deliver(&producer, &[outgoing], self.clock.as_ref()).await?;
         Ok(producer)
     }
 
@@ -325,8 +354,9 @@ impl Attempt {
             return Err(self.topic.failed("committing", &failed("another process has fenced this one", error, None)));
         }
         side.initialise(&self.topic).await?;
-        let read = self.topic.clone();
-        let settled = blocking(move || read.settled()).await?.unwrap_or_default();
+        // What is not settled then may be an end that brokers have lost, which a claim writes.
+        let (read, timeout) = (self.topic.clone(), side.timeout);
+        let settled = blocking(move || read.settled(timeout)).await?.unwrap_or_default();
         if settled == *record {
             return Ok(());
         }
@@ -337,6 +367,20 @@ impl Attempt {
             committed.err().map_or_else(|| "the answer was late, and the record is not there".to_owned(), |error| error.to_string());
         Err(Error::Io { what: "committing", path: self.topic.place(), source: source.into() })
     }
+}
+
+/// Sends these records, and waits until they are acknowledged.
+async fn deliver(producer: &Producer, records: &[Outgoing<'_>], clock: &dyn Clock) -> Result<(), OperatorError> {
+    let deliveries = Arc::new(Deliveries::default());
+    for record in records {
+        while let Err(refused) = producer.send(record, None, &deliveries) {
+            match refused {
+                Refused::Full => clock.sleep(1).await,
+                Refused::Failed(error) => return Err(error),
+            }
+        }
+    }
+    deliveries.all().await
 }
 
 fn is_fenced(error: &KafkaError) -> bool {
@@ -443,6 +487,24 @@ impl Side {
             held.has_begun = true;
         }
         Ok(producer)
+    }
+
+    /// Writes the end of whatever this id left open in these partitions: an end covers all that stands before it.
+    async fn end_at<'a>(self: &Arc<Self>, partitions: &'a [Partition], clock: &dyn Clock) -> Result<(), OperatorError> {
+        let producer = self.open()?;
+        let ending = |(topic, partition): &'a Partition| Outgoing {
+            topic,
+            partition: Some(*partition),
+            key: Some(ENDING),
+            value: None,
+            timestamp_ms: None,
+        };
+        let records: Vec<Outgoing<'a>> = partitions.iter().map(ending).collect();
+        deliver(&producer, &records, clock).await?;
+        let timeout = self.timeout;
+        let aborted = blocking(move || producer.transactions().abort_transaction(timeout)).await;
+        self.ended();
+        aborted.map_err(|error| failed(&format!("transactional id {} cannot end what is open", self.id), &error, None))
     }
 
     /// Ends what is open, if the cluster answers soon. No producer of this process writes any more.

@@ -3,7 +3,7 @@
 //! In the second case the run's own log repeats what was decided ([`Elsewhere`]), so that tools find it. It also remembers that there must be a
 //! record over there, and by what name: the lineage, which is made once per job directory, so that a fork meets nothing of the original.
 
-use std::{any::Any, sync::Arc};
+use std::{any::Any, collections::BTreeSet, sync::Arc};
 
 use async_trait::async_trait;
 use millstream_model::ids::{JobId, OperatorId};
@@ -35,9 +35,11 @@ impl Decision {
             NodeKind::Sink(sink) => Some((&node.id, sink.transactional()?)),
             NodeKind::Source(_) | NodeKind::Operator(_) => None,
         });
+        let writes: BTreeSet<String> = sinks.clone().flat_map(|(_, sink)| sink.writes()).collect();
         let open = |(id, sink): (&OperatorId, &dyn crate::connector::Transactional)| {
             let checkpoint_interval = plan.durability.checkpoints.interval;
-            let request = TransactionRequest { job: plan.job.clone(), checkpoint_interval, clock: settings.clock.clone() };
+            let (job, clock, writes) = (plan.job.clone(), settings.clock.clone(), writes.iter().cloned().collect());
+            let request = TransactionRequest { job, checkpoint_interval, clock, writes };
             sink.open(request).map_err(|error| (id.clone(), error))
         };
         let transaction = sinks.next().map(open).transpose()?;

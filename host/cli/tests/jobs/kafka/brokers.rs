@@ -230,7 +230,6 @@ impl Battery<'_> {
 }
 
 #[test]
-#[ignore = "it fails: a job that only writes doubles the rows of a checkpoint when its broker comes back"]
 fn brokers_that_go_hosts_that_die_and_zombies_lose_and_repeat_nothing() {
     let (rounds, rate) = if is_soak() { (25, 2_500) } else { (1, 500) };
     let default = if is_soak() { 10_000_000 } else { 40_000 };

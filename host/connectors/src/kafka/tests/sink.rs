@@ -169,7 +169,8 @@ impl<'a> Job<'a> {
         let mut settings = cluster.sink_settings(&json!(topic), more);
         settings.as_object_mut().expect("an object").entry("commit-topic").or_insert(json!(cluster.topic("commits")));
         let settings: SinkSettings = serde_json::from_value(settings).expect("settings");
-        let transaction = transaction::Transaction::new(&settings, Path::new("."), request()).expect("no secrets");
+        let request = TransactionRequest { writes: vec![topic.to_owned()], ..request() };
+        let transaction = transaction::Transaction::new(&settings, Path::new("."), request).expect("no secrets");
         Self {
             cluster,
             topic: topic.to_owned(),
@@ -212,7 +213,8 @@ impl<'a> Job<'a> {
 }
 
 pub(super) fn request() -> TransactionRequest {
-    TransactionRequest { job: JobId::from(JOB), checkpoint_interval: std::time::Duration::from_secs(1), clock: Arc::new(SystemClock) }
+    let checkpoint_interval = std::time::Duration::from_secs(1);
+    TransactionRequest { job: JobId::from(JOB), checkpoint_interval, clock: Arc::new(SystemClock), writes: Vec::new() }
 }
 
 pub(super) async fn checkpoint(writer: &mut dyn SinkWriter, checkpoint: u64) -> Result<(), OperatorError> {
@@ -279,6 +281,25 @@ async fn a_claim_fences_a_zombie_and_finds_what_it_committed() {
     checkpoint(&mut *writer, 2).await.expect("sealed");
     heir.commit(2).await.expect("committed");
     assert_eq!(cluster.ids(&topic), (0..20).collect::<Vec<_>>());
+}
+
+/// A claim writes the ends that brokers have lost, and cannot tell them from transactions of others: those stay as they are.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_of_somebody_else_in_the_same_topic_is_left_alone_by_a_claim() {
+    let cluster = Cluster::get();
+    let topic = cluster.create("out", 2, &[]).await;
+    let other = cluster.producer(Some(&cluster.topic("other")));
+    other.init_transactions(LONG).expect("initialised");
+    other.begin_transaction().expect("begun");
+    send(&other, &topic, 0, r#"{"id":100}"#);
+    other.flush(LONG).expect("delivered");
+    let mut job = Job::new(&cluster, &topic).await;
+    let mut writer = job.writer(0).await;
+    writer.write(&rows(0..10, &topic)).await.expect("written");
+    checkpoint(&mut *writer, 1).await.expect("sealed");
+    job.commit(1).await.expect("committed");
+    other.commit_transaction(LONG).expect("committed");
+    assert_eq!(cluster.ids(&topic), (0..10).chain([100]).collect::<Vec<_>>());
 }
 
 /// R5: two checkpoints on two sides can be committed by no single transaction.

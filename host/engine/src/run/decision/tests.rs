@@ -294,6 +294,10 @@ impl Transactional for TakingPart {
         "here".into()
     }
 
+    fn writes(&self) -> Vec<String> {
+        vec!["here".into()]
+    }
+
     fn open(&self, request: TransactionRequest) -> Result<Arc<dyn Transaction>, OperatorError> {
         self.0.map_err(OperatorError::user)?;
         let log_name = format!("topic of {}", request.job);
