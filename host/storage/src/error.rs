@@ -28,6 +28,15 @@ pub enum Error {
         /// What is wrong, and what would be right.
         problem: String,
     },
+    /// The object store has no such bucket or container.
+    #[error("there is no bucket or container for {location}: make it first, or name another one")]
+    NoBucket {
+        /// As written.
+        location: String,
+        /// What the object store said.
+        #[source]
+        source: Source,
+    },
     /// The file system or object store failed.
     #[error("{what} failed at {path}")]
     Io {
@@ -156,7 +165,9 @@ impl Error {
             Self::NotFound(_) => ErrorKind::NotFound,
             Self::Exists(_) | Self::Locked { .. } | Self::Fenced { .. } => ErrorKind::Conflict,
             Self::Path(_) | Self::Location { .. } | Self::NewerFormat { .. } | Self::Refused { .. } => ErrorKind::Invalid,
-            Self::Io { .. } | Self::Credentials { .. } | Self::Denied { .. } | Self::Unreachable { .. } => ErrorKind::Unavailable,
+            Self::NoBucket { .. } | Self::Io { .. } | Self::Credentials { .. } | Self::Denied { .. } | Self::Unreachable { .. } => {
+                ErrorKind::Unavailable
+            }
             Self::Damaged { .. } | Self::RecordMissing { .. } => ErrorKind::Corrupt,
             Self::Backwards { .. } => ErrorKind::Internal,
         }

@@ -11,6 +11,7 @@ pub use memory::MemoryCheckpointStorage;
 pub use object::ObjectCheckpointStorage;
 
 use std::{
+    env,
     path::{Component, Path},
     sync::Arc,
 };
@@ -99,8 +100,8 @@ pub struct Digest {
 }
 
 /// The storage at a location: a directory, which is created, or `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix`. Credentials of
-/// an object store are those of its usual environment variables (`AWS_…`, `GOOGLE_…`, `AZURE_…`) or of the machine. Nothing is asked of an object
-/// store yet.
+/// an object store are those of its usual environment variables (`AWS_…`, `GOOGLE_…`, `AZURE_…`), which are read here, or of the machine. Nothing
+/// is asked of an object store yet.
 ///
 /// # Errors
 /// [`Error::Location`], or the directory cannot be made.
@@ -112,7 +113,8 @@ pub fn open(location: &str) -> Result<Arc<dyn CheckpointStorage>, Error> {
         });
     }
     if location.contains("://") {
-        return Ok(Arc::new(ObjectCheckpointStorage::open(location)?));
+        let variables = env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        return Ok(Arc::new(ObjectCheckpointStorage::open(location, &variables.collect::<Vec<_>>())?));
     }
     Ok(Arc::new(LocalCheckpointStorage::open(Path::new(location))?))
 }

@@ -1,5 +1,7 @@
 //! What every checkpoint storage must do: one suite, run by each.
 
+use millstream_objects::{ObjectStore, Service};
+
 use super::*;
 use crate::durable;
 
@@ -28,6 +30,16 @@ macro_rules! every_storage {
                 super::$law(&super::ObjectCheckpointStorage::in_memory(), directory.path()).await;
             })*
         }
+        /// Each below a prefix of its own.
+        async fn keeps_every_law(store: &ObjectStore) {
+            $({
+                println!("{}", stringify!($law));
+                let directory = tempfile::tempdir().expect("a temporary directory");
+                let location = format!("{}/some/{}", store.location(), stringify!($law));
+                let storage = ObjectCheckpointStorage::open(&location, store.environment()).expect("settings that fit");
+                $law(&storage, directory.path()).await;
+            })*
+        }
     };
 }
 
@@ -46,7 +58,7 @@ every_storage! {
 async fn an_object_is_created_once_and_never_overwritten(storage: &dyn CheckpointStorage, _: &Path) {
     storage.create("job/1/a", Bytes::from_static(b"first")).await.expect("new");
     let again = storage.create("job/1/a", Bytes::from_static(b"second")).await;
-    assert!(matches!(again, Err(Error::Exists(path)) if path == "job/1/a"));
+    assert!(matches!(&again, Err(Error::Exists(path)) if path == "job/1/a"), "{again:?}");
     assert_eq!(storage.read("job/1/a").await.expect("there"), Bytes::from_static(b"first"));
 }
 
@@ -145,6 +157,93 @@ fn a_location_that_is_none_says_what_would_be() {
 
 #[test]
 fn a_bucket_is_opened_without_asking_it() {
-    let storage = open("s3://bucket/some/prefix").expect("plain");
+    let storage = ObjectCheckpointStorage::open("s3://bucket/some/prefix", &[]).expect("plain");
     assert_eq!(storage.location(), "s3://bucket/some/prefix");
+}
+
+#[tokio::test]
+async fn a_server_of_s3_keeps_every_law() {
+    keeps_every_law(&ObjectStore::start(Service::S3)).await;
+}
+
+#[tokio::test]
+async fn a_server_of_google_cloud_storage_keeps_every_law() {
+    keeps_every_law(&ObjectStore::start(Service::Google)).await;
+}
+
+#[tokio::test]
+async fn a_server_of_azure_blob_storage_keeps_every_law() {
+    keeps_every_law(&ObjectStore::start(Service::Azure)).await;
+}
+
+/// What the user of a service would set.
+fn variable_of(service: Service) -> &'static str {
+    match service {
+        Service::S3 => "AWS_ACCESS_KEY_ID",
+        Service::Google => "GOOGLE_SERVICE_ACCOUNT",
+        Service::Azure => "AZURE_STORAGE_ACCOUNT_KEY",
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_knows_nobody_is_told_from_one_that_denies_and_the_variables_are_named() {
+    for service in Service::ALL {
+        let store = ObjectStore::closed(service);
+        let storage = ObjectCheckpointStorage::open(store.location(), store.environment()).expect("settings that fit");
+        let errors = [
+            storage.create("job/a", Bytes::from_static(b"1")).await.expect_err("nobody is let in"),
+            storage.read("job/a").await.expect_err("nobody is let in"),
+            storage.list("").await.expect_err("nobody is let in"),
+        ];
+        for error in errors {
+            assert!(matches!(error, Error::Credentials { .. }), "{service:?}: {error:?}");
+            assert!(error.to_string().contains(variable_of(service)), "{service:?}: {error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_bucket_that_is_not_there_is_not_an_empty_one() {
+    for service in Service::ALL {
+        let store = ObjectStore::start(service);
+        let location = format!("{}-not/some", store.location());
+        let storage = ObjectCheckpointStorage::open(&location, store.environment()).expect("settings that fit");
+        let errors = [
+            storage.create("job/a", Bytes::from_static(b"1")).await.expect_err("no bucket"),
+            storage.read("job/a").await.expect_err("no bucket"),
+            storage.list("").await.expect_err("no bucket"),
+        ];
+        for error in errors {
+            assert!(matches!(error, Error::NoBucket { .. }), "{service:?}: {error:?}");
+            assert!(error.to_string().contains(&location), "{service:?}: {error}");
+        }
+    }
+}
+
+/// A secret that is no key of the service.
+const SECRET: &str = "\"hunter2 is no key\"";
+
+#[test]
+fn settings_that_cannot_be_used_are_named_and_never_said() {
+    let settings = |pairs: &[(&str, &str)]| pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect::<Vec<_>>();
+    let wrong = [
+        ("gs://bucket", settings(&[("GOOGLE_SERVICE_ACCOUNT", "/no/such/key.json")]), "/no/such/key.json"),
+        ("gs://bucket", settings(&[("GOOGLE_SERVICE_ACCOUNT_KEY", SECRET)]), "GOOGLE_SERVICE_ACCOUNT"),
+        ("az://bucket", settings(&[("AZURE_STORAGE_ACCOUNT_KEY", "c2VjcmV0")]), "AZURE_STORAGE_ACCOUNT_NAME"),
+        (
+            "az://bucket",
+            settings(&[("AZURE_STORAGE_ACCOUNT_NAME", "somebody"), ("AZURE_STORAGE_ACCOUNT_KEY", SECRET)]),
+            "AZURE_STORAGE_ACCOUNT_KEY",
+        ),
+    ];
+    for (location, settings, named) in wrong {
+        let error = ObjectCheckpointStorage::open(location, &settings).expect_err("it cannot be used").to_string();
+        assert!(error.contains(named), "{location}: {error}");
+        assert!(!error.contains("hunter2") && !error.contains("c2VjcmV0"), "{location}: {error}");
+    }
+    let held = settings(&[("AZURE_STORAGE_ACCOUNT_NAME", "somebody"), ("AZURE_STORAGE_ACCOUNT_KEY", "c2VjcmV0")]);
+    let shown = format!("{:?}", ObjectCheckpointStorage::open("az://bucket", &held).expect("it can be used"));
+    assert!(shown.contains("az://bucket"), "{shown}");
+    let as_bytes = "115, 101, 99, 114, 101, 116";
+    assert!(["c2VjcmV0", "secret", as_bytes].iter().all(|secret| !shown.contains(secret)), "{shown}");
 }

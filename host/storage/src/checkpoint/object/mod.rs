@@ -1,17 +1,17 @@
 //! Objects in an object store: S3 and what speaks like it, Google Cloud Storage, Azure, or memory.
 
-use std::{error::Error as _, path::Path as FilePath, sync::Arc};
+mod service;
+
+use std::{error::Error as _, fmt, path::Path as FilePath, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
-use object_store::{
-    ObjectStore, ObjectStoreExt, PutMode, WriteMultipart, aws::AmazonS3Builder, azure::MicrosoftAzureBuilder,
-    gcp::GoogleCloudStorageBuilder, memory::InMemory, path::Path,
-};
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, WriteMultipart, memory::InMemory, path::Path};
 use sha2::Digest as _;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use self::service::{Advice, MEMORY, Opened};
 use super::{CheckpointStorage, Digest, Object, check_path, hexadecimal};
 use crate::Error;
 
@@ -23,7 +23,7 @@ const PARTS_MAX: u64 = 9_000;
 const PARTS_AT_ONCE: usize = 4;
 
 /// Objects in an object store, below a prefix.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ObjectCheckpointStorage {
     store: Arc<dyn ObjectStore>,
     prefix: Path,
@@ -31,47 +31,21 @@ pub struct ObjectCheckpointStorage {
     advice: Advice,
 }
 
-/// What somebody can do about an error, which differs from store to store.
-#[derive(Clone, Copy, Debug)]
-struct Advice {
-    credentials: &'static str,
-    access: &'static str,
+/// Where it is, and nothing of how it is asked: the clients of some services show their keys.
+impl fmt::Debug for ObjectCheckpointStorage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ObjectCheckpointStorage").field("location", &self.location).finish_non_exhaustive()
+    }
 }
 
-const S3: Advice = Advice {
-    credentials: "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (AWS_SESSION_TOKEN if they are temporary), or give the machine a role",
-    access: "allow s3:GetObject, s3:PutObject, s3:DeleteObject and s3:ListBucket on this bucket, and check the keys",
-};
-const GOOGLE: Advice = Advice {
-    credentials: "set GOOGLE_SERVICE_ACCOUNT or GOOGLE_APPLICATION_CREDENTIALS to a key file, or give the machine a service account",
-    access: "give the service account the role Storage Object User on this bucket",
-};
-const AZURE: Advice = Advice {
-    credentials: "set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY, or a client id and secret, or give the machine an identity",
-    access: "give the account the role Storage Blob Data Contributor on this container, and check the key",
-};
-const MEMORY: Advice = Advice { credentials: "memory needs none", access: "memory denies nothing" };
-
 impl ObjectCheckpointStorage {
-    /// The storage at `s3://bucket/prefix`, `gs://bucket/prefix` or `az://container/prefix`.
+    /// The storage at `s3://bucket/prefix`, `gs://bucket/prefix` or `az://container/prefix`, with the settings of its service among `variables`.
     ///
     /// # Errors
-    /// [`Error::Location`]: another scheme, no bucket, or settings in the environment that do not fit together.
-    pub fn open(location: &str) -> Result<Self, Error> {
-        let refused = |problem: String| Error::Location { location: location.to_owned(), problem };
-        let (scheme, rest) = location.split_once("://").unwrap_or(("", location));
-        let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-        if bucket.is_empty() {
-            return Err(refused(format!("it names no bucket; write {scheme}://bucket/path")));
-        }
-        let wrong = |error: object_store::Error| refused(error.to_string());
-        let (store, advice): (Arc<dyn ObjectStore>, _) = match scheme {
-            "s3" => (Arc::new(s3(bucket).build().map_err(wrong)?), S3),
-            "gs" => (Arc::new(GoogleCloudStorageBuilder::from_env().with_bucket_name(bucket).build().map_err(wrong)?), GOOGLE),
-            "az" => (Arc::new(MicrosoftAzureBuilder::from_env().with_container_name(bucket).build().map_err(wrong)?), AZURE),
-            _ => return Err(refused(format!("{scheme}:// is not known; use a directory, s3://, gs:// or az://"))),
-        };
-        let prefix = Path::parse(prefix.trim_end_matches('/')).map_err(|error| refused(error.to_string()))?;
+    /// [`Error::Location`]: another scheme, no bucket, or settings that are missing or do not fit together.
+    pub fn open(location: &str, variables: &[(String, String)]) -> Result<Self, Error> {
+        let Opened { store, path, advice } = service::open(location, variables)?;
+        let prefix = Path::parse(path).map_err(|error| Error::Location { location: location.to_owned(), problem: error.to_string() })?;
         Ok(Self { store, prefix, location: location.to_owned(), advice })
     }
 
@@ -93,9 +67,13 @@ impl ObjectCheckpointStorage {
         Some(path.to_string())
     }
 
-    fn failed<'a>(&self, what: &'static str, path: &'a str) -> impl Fn(object_store::Error) -> Error + 'a {
-        let advice = self.advice;
-        move |error| classify(what, path, advice, error)
+    fn failed<'a>(&'a self, what: &'static str, path: &'a str) -> impl Fn(object_store::Error) -> Error + 'a {
+        move |error| {
+            if is_missing_bucket(&error) {
+                return Error::NoBucket { location: self.location.clone(), source: error.into() };
+            }
+            classify(what, path, self.advice, error)
+        }
     }
 
     /// Parts do not know whether the object exists, so that is asked first: two writers at the same moment could both find nothing. Objects this
@@ -130,15 +108,6 @@ impl ObjectCheckpointStorage {
     }
 }
 
-fn s3(bucket: &str) -> AmazonS3Builder {
-    let builder = AmazonS3Builder::from_env().with_bucket_name(bucket);
-    // Who names an endpoint without TLS wants it so.
-    let is_plain = ["AWS_ENDPOINT", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"]
-        .iter()
-        .any(|name| std::env::var(name).is_ok_and(|endpoint| endpoint.starts_with("http://")));
-    if is_plain { builder.with_allow_http(true) } else { builder }
-}
-
 /// Where sending a file failed.
 enum Unsent {
     File(std::io::Error),
@@ -160,22 +129,33 @@ async fn send_parts(parts: &mut WriteMultipart, file: &FilePath, part_bytes: usi
     }
 }
 
-/// What an error of the object store means.
+/// Nothing in it is not the same as no bucket.
+fn is_missing_bucket(error: &object_store::Error) -> bool {
+    use object_store::Error as Store;
+    matches!(error, Store::NotFound { .. } | Store::Generic { .. }) && mentions(error, &["nosuchbucket", "containernotfound"])
+}
+
+/// What S3 and Azure say with 403 when it is not rights that are missing.
+const WRONG_CREDENTIALS: &[&str] =
+    &["expired", "invalidaccesskeyid", "invalidtoken", "signaturedoesnotmatch", "authenticationfailed", "authorizationfailure"];
+/// Credentials that come from the machine or a token service fail while they are fetched.
+const NO_CREDENTIALS: &[&str] = &["credential", "metadata", "token request", "assumerole"];
+
+/// What an error of the object store means. Of a list and of parts it hands on the status as text only, in a generic error.
 fn classify(what: &'static str, path: &str, advice: Advice, error: object_store::Error) -> Error {
     use object_store::Error as Store;
     let path = path.to_owned();
+    let is_generic = matches!(error, Store::Generic { .. });
+    let is_unknown = matches!(error, Store::Unauthenticated { .. })
+        || is_generic && (mentions(&error, NO_CREDENTIALS) || mentions(&error, &["status code: 401"]));
+    let is_denied = matches!(error, Store::PermissionDenied { .. }) || is_generic && mentions(&error, &["status code: 403"]);
     match error {
         Store::NotFound { .. } => Error::NotFound(path),
         Store::AlreadyExists { .. } | Store::Precondition { .. } => Error::Exists(path),
-        Store::Unauthenticated { .. } => Error::Credentials { what, path, advice: advice.credentials, source: error.into() },
-        Store::PermissionDenied { .. } if mentions(&error, &["expired", "invalidaccesskeyid", "invalidtoken", "signaturedoesnotmatch"]) => {
+        error if is_unknown || is_denied && mentions(&error, WRONG_CREDENTIALS) => {
             Error::Credentials { what, path, advice: advice.credentials, source: error.into() }
         }
-        Store::PermissionDenied { .. } => Error::Denied { what, path, advice: advice.access, source: error.into() },
-        // Credentials that come from the machine or a token service fail while they are fetched.
-        Store::Generic { .. } if mentions(&error, &["credential", "metadata", "token request", "assumerole"]) => {
-            Error::Credentials { what, path, advice: advice.credentials, source: error.into() }
-        }
+        error if is_denied => Error::Denied { what, path, advice: advice.access, source: error.into() },
         Store::Generic { .. } => Error::Unreachable { what, path, source: error.into() },
         error => Error::Io { what, path, source: error.into() },
     }
