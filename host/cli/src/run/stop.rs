@@ -17,11 +17,17 @@ pub struct StopRequest {
     pub answer: oneshot::Sender<Stopped>,
 }
 
+/// How a wish to stop ended.
+struct Ending {
+    stopped: Stopped,
+    runs_on: bool,
+}
+
 /// Stops one job.
 pub struct Stops {
     handle: JobHandle,
     requests: mpsc::Receiver<StopRequest>,
-    stopping: Option<JoinHandle<Stopped>>,
+    stopping: Option<JoinHandle<Ending>>,
     waiting: Vec<oneshot::Sender<Stopped>>,
 }
 
@@ -43,10 +49,10 @@ impl Stops {
                 self.stop(false);
                 Heard::Begun
             }
-            stopped = ended(&mut self.stopping), if self.stopping.is_some() => {
+            Ending { stopped, runs_on } = ended(&mut self.stopping), if self.stopping.is_some() => {
                 self.stopping = None;
                 self.answer(&stopped);
-                if stopped.is_ok() { Heard::Stopped } else { Heard::RunsOn }
+                if runs_on { Heard::RunsOn } else { Heard::Stops }
             }
             else => std::future::pending().await,
         }
@@ -63,8 +69,8 @@ impl Stops {
     /// The job has ended: whoever still waits is told how.
     pub async fn finish(&mut self) {
         if let Some(stopping) = self.stopping.take() {
-            let stopped = stopping.await.expect("stopping does not panic and is not cancelled");
-            self.answer(&stopped);
+            let ending = stopping.await.expect("stopping does not panic and is not cancelled");
+            self.answer(&ending.stopped);
         }
     }
 
@@ -80,23 +86,76 @@ impl Stops {
 pub enum Heard {
     /// It is being carried out.
     Begun,
-    /// The job stops behind its last checkpoint.
-    Stopped,
+    /// The job comes to its end, or has: behind its last checkpoint, or without one.
+    Stops,
     /// There is no last checkpoint; the job runs on.
     RunsOn,
 }
 
-async fn stop(handle: JobHandle, or_cancel: bool) -> Stopped {
+async fn stop(handle: JobHandle, or_cancel: bool) -> Ending {
     let stopped = handle.stop().await;
-    if stopped.is_err() && or_cancel {
-        handle.cancel().await;
-    }
-    stopped
+    let runs_on = match &stopped {
+        // A job that waits to try again has nothing to keep, and ends at once.
+        Ok(_) | Err(CheckpointError::Ended) => false,
+        Err(_) if or_cancel => {
+            handle.cancel().await;
+            false
+        }
+        Err(_) => true,
+    };
+    Ending { stopped, runs_on }
 }
 
-async fn ended(stopping: &mut Option<JoinHandle<Stopped>>) -> Stopped {
+async fn ended(stopping: &mut Option<JoinHandle<Ending>>) -> Ending {
     match stopping {
         Some(stopping) => stopping.await.expect("stopping does not panic and is not cancelled"),
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow_schema::Schema;
+    use millstream_engine::{
+        operator::OutputPort,
+        run::{JobOutcome, RunSettings, start},
+        testing::{DiscardSink, FedSource, JobBuilder},
+    };
+
+    use super::*;
+
+    /// A job that waits for rows, and cannot take checkpoints.
+    fn running() -> JobHandle {
+        let mut job = JobBuilder::new();
+        let rows = job.source("rows", FedSource::new(Arc::new(Schema::empty())), None, 1);
+        job.sink("out", DiscardSink, rows, OutputPort::Port(0), 1);
+        start(job.build(), RunSettings::new())
+    }
+
+    #[tokio::test]
+    async fn a_job_that_has_ended_without_a_last_checkpoint_does_not_run_on() {
+        let handle = running();
+        handle.cancel().await;
+        handle.wait().await;
+        let (_send, requests) = mpsc::channel(1);
+        let mut stops = Stops::new(handle, requests);
+        stops.begin();
+        assert_eq!(stops.next_request().await, Heard::Stops);
+    }
+
+    #[tokio::test]
+    async fn a_job_without_a_last_checkpoint_is_cancelled_by_a_signal_and_runs_on_after_a_request() {
+        let handle = running();
+        let (send, requests) = mpsc::channel(1);
+        let mut stops = Stops::new(handle.clone(), requests);
+        let (answer, answered) = oneshot::channel();
+        assert!(send.send(StopRequest { answer }).await.is_ok());
+        assert_eq!((stops.next_request().await, stops.next_request().await), (Heard::Begun, Heard::RunsOn));
+        assert!(matches!(answered.await, Ok(Err(CheckpointError::Ephemeral))));
+        stops.begin();
+        assert_eq!(stops.next_request().await, Heard::Stops);
+        assert!(matches!(handle.wait().await.as_ref(), JobOutcome::Cancelled));
     }
 }

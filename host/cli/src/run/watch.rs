@@ -71,7 +71,7 @@ impl Watch {
     fn on_heard(&mut self, heard: Heard) {
         match heard {
             Heard::Begun => self.asked_to_stop = self.asked_to_stop.or(Some((Exit::Interrupted, self.started.elapsed()))),
-            Heard::Stopped => {}
+            Heard::Stops => {}
             Heard::RunsOn => self.asked_to_stop = None,
         }
     }
