@@ -7,9 +7,9 @@
 
 use std::{ops::Range, path::Path, sync::Arc, time::Instant};
 
-use arrow_array::{ArrayRef, BinaryArray, Int64Array};
+use arrow_array::{ArrayRef, BinaryArray, Int64Array, StructArray};
 use arrow_buffer::BooleanBuffer;
-use arrow_schema::DataType;
+use arrow_schema::{DataType, Field, Fields};
 use millstream_model::{
     ids::SubtaskIndex,
     key::{KEY_GROUPS, KeyGroup, encode_keys},
@@ -26,30 +26,32 @@ const LIMIT: usize = 1024;
 const NOW: Moment = Moment { watermark: None, processing_time: 0 };
 
 fn main() {
-    for (name, has_disk) in [("RocksDB", true), ("memory", false)] {
-        println!("{name}, {KEYS} keys of {VALUE_BYTES} bytes, all of them changed");
-        measure(has_disk);
+    for (name, has_disk, is_fixed) in [("RocksDB", true, true), ("RocksDB", true, false), ("memory", false, false)] {
+        let form = if is_fixed { "fixed width, in their rows" } else { "variable width, boxed" };
+        println!("{name}, {KEYS} keys of {VALUE_BYTES} bytes ({form}), all of them changed");
+        measure(has_disk, is_fixed);
     }
 }
 
-fn measure(has_disk: bool) {
+fn measure(has_disk: bool, is_fixed: bool) {
     let directory = tempfile::tempdir().unwrap();
-    let mut store = KeyedStore::open(&settings(has_disk, &directory.path().join("first")), 0..KEY_GROUPS, states(), vec![]).unwrap();
+    let mut store =
+        KeyedStore::open(&settings(has_disk, &directory.path().join("first")), 0..KEY_GROUPS, states(is_fixed), vec![]).unwrap();
     put_all(&mut store);
     let mut stream = Stream::new();
     let before = stream.run(&mut store, 200);
     let part = snapshot(&mut store, &mut stream, &directory.path().join("snapshots/1"), before);
-    let restored = restore("restore", has_disk, 0..KEY_GROUPS, std::slice::from_ref(&part), &directory.path().join("again"));
+    let restored = restore("restore", has_disk, is_fixed, 0..KEY_GROUPS, std::slice::from_ref(&part), &directory.path().join("again"));
     drop(restored);
     let halves: Vec<SnapshotPart> = [0, 1]
         .map(|subtask| {
             let groups = KeyGroup::owned_by(SubtaskIndex(subtask), 2);
             let at = directory.path().join(format!("half-{subtask}"));
-            let mut half = restore("restore a half", has_disk, groups, std::slice::from_ref(&part), &at);
+            let mut half = restore("restore a half", has_disk, is_fixed, groups, std::slice::from_ref(&part), &at);
             write(&mut half, &directory.path().join(format!("snapshots/half-{subtask}")))
         })
         .into();
-    restore("restore from two halves", has_disk, 0..KEY_GROUPS, &halves, &directory.path().join("whole"));
+    restore("restore from two halves", has_disk, is_fixed, 0..KEY_GROUPS, &halves, &directory.path().join("whole"));
 }
 
 fn settings(has_disk: bool, directory: &Path) -> StoreSettings {
@@ -58,24 +60,36 @@ fn settings(has_disk: bool, directory: &Path) -> StoreSettings {
     StoreSettings { backend, memory_budget_bytes: 1 << 30 }
 }
 
-fn states() -> Vec<StateDescriptor> {
+/// One state: a struct of numbers, or bytes.
+fn states(is_fixed: bool) -> Vec<StateDescriptor> {
     let (kind, scope) = (StateKind::Value, StateScope::Keyed);
-    vec![StateDescriptor { name: "v".into(), kind, scope, map_key_type: None, value_type: DataType::Binary, version: 1, ttl: None }]
+    let value_type = if is_fixed { DataType::Struct(numbers()) } else { DataType::Binary };
+    vec![StateDescriptor { name: "v".into(), kind, scope, map_key_type: None, value_type, version: 1, ttl: None }]
+}
+
+fn numbers() -> Fields {
+    (0..VALUE_BYTES / 8).map(|number| Field::new(format!("n{number}"), DataType::Int64, false)).collect()
 }
 
 fn put(store: &mut KeyedStore, keys: &[u64], fill: u8) {
     let column: ArrayRef = Arc::new(Int64Array::from_iter_values(keys.iter().map(|key| key.cast_signed())));
     let keys = store.resolve(encode_keys(std::slice::from_ref(&column), column.len()).unwrap()).unwrap();
+    // Bytes that do not compress away.
+    let noise = |number: usize, chunk: usize| (keys.hash(number) ^ chunk as u64 ^ u64::from(fill)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let value = |number: usize| {
         let mut value = [fill; VALUE_BYTES];
-        // Bytes that do not compress away.
         for chunk in 0..VALUE_BYTES / 8 {
-            let noise = (keys.hash(number) ^ chunk as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            value[chunk * 8..chunk * 8 + 8].copy_from_slice(&noise.to_le_bytes());
+            value[chunk * 8..chunk * 8 + 8].copy_from_slice(&noise(number, chunk).to_le_bytes());
         }
         value
     };
-    let values: ArrayRef = Arc::new(BinaryArray::from_iter_values((0..keys.len()).map(value)));
+    let numbers_of = |chunk: usize| -> ArrayRef {
+        Arc::new(Int64Array::from_iter_values((0..keys.len()).map(|number| noise(number, chunk).cast_signed())))
+    };
+    let values: ArrayRef = match store.states()[0].value_type {
+        DataType::Struct(_) => Arc::new(StructArray::new(numbers(), (0..VALUE_BYTES / 8).map(numbers_of).collect(), None)),
+        _ => Arc::new(BinaryArray::from_iter_values((0..keys.len()).map(value))),
+    };
     store.update_values(0, &keys, &BooleanBuffer::new_set(keys.len()), &values, NOW).unwrap();
 }
 
@@ -157,9 +171,9 @@ fn write(store: &mut KeyedStore, directory: &Path) -> SnapshotPart {
     SnapshotPart { directory: snapshot.directory, key_groups: store.groups(), description: snapshot.description }
 }
 
-fn restore(what: &str, has_disk: bool, groups: Range<u16>, parts: &[SnapshotPart], to: &Path) -> KeyedStore {
+fn restore(what: &str, has_disk: bool, is_fixed: bool, groups: Range<u16>, parts: &[SnapshotPart], to: &Path) -> KeyedStore {
     let (start, cpu) = (Instant::now(), thread_cpu_ns());
-    let mut store = KeyedStore::restore(&settings(has_disk, to), groups, parts, states(), vec![]).unwrap();
+    let mut store = KeyedStore::restore(&settings(has_disk, to), groups, parts, states(is_fixed), vec![]).unwrap();
     println!("  {what:<34} {:>9.3} ms wall {:>9.3} ms CPU", ms(start), cpu_ms(cpu));
     let (start, cpu) = (Instant::now(), thread_cpu_ns());
     let mine: Vec<u64> = (0..4 * BATCH as u64).filter(|&key| is_mine(key, &store.groups())).take(BATCH).collect();

@@ -4,6 +4,7 @@ mod components;
 mod guests;
 mod lifecycle;
 mod recorder;
+mod restored;
 mod swaps;
 mod time;
 mod why;
