@@ -30,5 +30,8 @@ pub fn block_on<T, E: Into<Failure>>(future: impl Future<Output = Result<T, E>>)
         .enable_all()
         .build()
         .map_err(|error| Failure::new(Exit::Failed, "this process cannot start its tasks").because(&error))?;
-    runtime.block_on(future).map_err(Into::into)
+    let done = runtime.block_on(future).map_err(Into::into);
+    // Calls that nobody waits for any more, such as one to a broker that does not answer, keep nobody waiting.
+    runtime.shutdown_background();
+    done
 }

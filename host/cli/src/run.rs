@@ -104,8 +104,8 @@ async fn watched(arguments: &Arguments, data: &tokio::runtime::Handle) -> Result
     let components = machine::component_runtime(machine::INSTANCES_TO_RUN)?;
     let sources = arguments.state.as_deref().map(durable::sources);
     let Job { plan, prints } = job::plan(&arguments.job, &components, sources).await?;
-    let missing = millstream_engine::plan::check_outside(&plan, arguments.state.is_some()).await;
-    if let Some(failure) = millstream_server::failure::Failure::of_outside(&missing) {
+    let found = millstream_engine::plan::check_outside(&plan, arguments.state.is_some()).await;
+    if let Some(failure) = millstream_server::failure::Failure::of_outside(&found) {
         return Err(failure.into());
     }
     let plan = Arc::new(plan);

@@ -1,6 +1,10 @@
-//! `millstream validate`: is it a job? Everything is checked that can be without running it.
+//! `millstream validate`: is it a job? Everything is checked that can be without running it, and outside systems are asked only when told to.
 
-use millstream_engine::graph::{JobPlan, NodeKind};
+use millstream_engine::{
+    graph::{JobPlan, NodeKind},
+    plan::check_outside,
+};
+use millstream_server::failure;
 
 use crate::{
     job::{self, JobArguments},
@@ -14,10 +18,14 @@ use crate::{
 #[command(after_help = "\
 Examples:
   millstream validate job.yaml
+  millstream validate job.yaml --connect
   millstream validate job.yaml --json")]
 pub struct Arguments {
     #[command(flatten)]
     pub job: JobArguments,
+    /// Also ask brokers whether they have what the job needs: topics, rights, and limits for transactions, as `run --state` does.
+    #[arg(long)]
+    pub connect: bool,
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,
@@ -25,13 +33,20 @@ pub struct Arguments {
 
 pub fn execute(arguments: Arguments) -> Result<Exit, Failure> {
     let components = machine::component_runtime(machine::INSTANCES_TO_PLAN)?;
-    let plan = machine::block_on(job::plan(&arguments.job, &components, None))?.plan;
+    let plan = machine::block_on(planned(&arguments, &components))?;
     terminal::print(&if arguments.json {
         serde_json::json!({ "job": plan.job.as_str(), "valid": true }).to_string()
     } else {
         format!("{}: {GOOD}good{GOOD:#}, {}", arguments.job.file.display(), counts(&plan))
     });
     Ok(Exit::Done)
+}
+
+async fn planned(arguments: &Arguments, components: &millstream_wasm::Runtime) -> Result<JobPlan, Failure> {
+    let plan = job::plan(&arguments.job, components, None).await?.plan;
+    let found = if arguments.connect { check_outside(&plan, true).await } else { Vec::new() };
+    let failure = failure::Failure::of_outside(&found).or_else(|| failure::Failure::of_silence(&found));
+    failure.map_or(Ok(plan), |failure| Err(failure.into()))
 }
 
 /// `1 source, 3 operators, 2 sinks`.

@@ -3,7 +3,10 @@
 
 use std::{error::Error, fmt, path::PathBuf};
 
-use millstream_engine::{operator::OperatorError, spec};
+use millstream_engine::{
+    operator::{Fault, OperatorError},
+    spec,
+};
 use millstream_model::{ErrorKind, ids::OperatorId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -72,16 +75,25 @@ impl Failure {
         Self { kind: problems.kind(), problems: problems.problems.iter().map(shown).collect() }
     }
 
-    /// What the outside does not have that a job needs (`plan::check_outside`), if there is something.
-    pub fn of_outside(missing: &[(OperatorId, OperatorError)]) -> Option<Self> {
+    /// What the outside does not have that a job needs, among what was found ([`millstream_engine::plan::check_outside`]), if there is something.
+    pub fn of_outside(found: &[(OperatorId, OperatorError)]) -> Option<Self> {
+        Self::of_operators(ErrorKind::Invalid, found.iter().filter(|(_, error)| error.fault == Fault::User))
+    }
+
+    /// Who could not be asked for it, if there is somebody.
+    pub fn of_silence(found: &[(OperatorId, OperatorError)]) -> Option<Self> {
+        Self::of_operators(ErrorKind::Unavailable, found.iter().filter(|(_, error)| error.fault != Fault::User))
+    }
+
+    fn of_operators<'a>(kind: ErrorKind, errors: impl Iterator<Item = &'a (OperatorId, OperatorError)>) -> Option<Self> {
         let told = |(id, error): &(OperatorId, OperatorError)| {
             let mut failure = Self::from_error(error.kind(), error);
             let problem = failure.last();
             problem.message = format!("`{id}`: {}", problem.message);
             failure.problems
         };
-        let problems: Vec<Problem> = missing.iter().flat_map(told).collect();
-        (!problems.is_empty()).then_some(Self { kind: ErrorKind::Invalid, problems })
+        let problems: Vec<Problem> = errors.flat_map(told).collect();
+        (!problems.is_empty()).then_some(Self { kind, problems })
     }
 
     /// Adds an error and its causes below the message.

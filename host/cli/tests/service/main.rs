@@ -7,6 +7,7 @@ mod encryption;
 mod full_disk;
 mod harness;
 mod hostile;
+mod kafka;
 mod life;
 mod openapi;
 mod pull;

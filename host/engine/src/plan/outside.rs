@@ -14,7 +14,8 @@ use crate::{
 /// How long is waited for an answer.
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// What the outside does not have, by source and sink. `is_durable`: checkpoints will be taken.
+/// What the outside does not have, by source and sink, of the user's fault; and who could not be asked, of the outside's. `is_durable`: checkpoints
+/// will be taken.
 pub async fn check_outside(plan: &JobPlan, is_durable: bool) -> Vec<(OperatorId, OperatorError)> {
     let interval = is_durable.then_some(plan.durability.checkpoints.interval);
     let looks = plan.nodes.iter().map(async |node| Some((node.id.clone(), look(node, interval).await?)));
@@ -27,12 +28,10 @@ async fn look(node: &Node, interval: Option<Duration>) -> Option<OperatorError> 
         NodeKind::Sink(sink) => tokio::time::timeout(ANSWER, sink.check_outside(interval)).await,
         NodeKind::Operator(_) => return None,
     };
-    match looked {
-        Ok(Err(error)) if error.fault == Fault::User => Some(error),
-        Ok(Err(error)) => {
-            tracing::info!(%error, of = %node.id, "the outside could not be asked whether it has what the job needs");
-            None
-        }
-        Ok(Ok(())) | Err(_) => None,
+    let late = |_| Err(OperatorError::outside(format!("nobody answered within {} s whether it has what the job needs", ANSWER.as_secs())));
+    let error = looked.unwrap_or_else(late).err()?;
+    if error.fault != Fault::User {
+        tracing::info!(%error, of = %node.id, "the outside could not be asked whether it has what the job needs");
     }
+    Some(error)
 }

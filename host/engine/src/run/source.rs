@@ -154,7 +154,7 @@ impl SourceDriver {
         tokio::select! {
             biased;
             command = commands.recv() => Woken::Commanded(command),
-            (number, read) = splits.read(source.source.as_ref(), plan.batching.rows, limit) => Woken::Read(number, read),
+            (number, read) = splits.read(&source.source, plan.batching.rows, limit) => Woken::Read(number, read),
             () = wake.wait(clock.as_ref()) => Woken::TimePassed,
             () = moved(drift.as_mut(), limit) => Woken::OthersMoved,
             () = snapshot.wait() => Woken::Snapshot,

@@ -1,11 +1,14 @@
 //! The splits that one subtask reads: in which order, and what their rows say about time. No I/O but the readers' own.
 //!
+//! Unbounded splits are all opened before rows of any are taken: rows that meet a sink that stands still would leave the others unopened, and nobody
+//! would know how far those are behind. An opening that was begun goes on whatever else happens, so a split is never too slow for its neighbours.
+//!
 //! Watermarks of a bounded split stand at fixed rows: after every [`ROWS_PER_MARK`]th row that its reader has returned, those without a
 //! usable event time included; so the same input gives the same late rows however it is batched. An unbounded split gives one per batch.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use futures::future::{BoxFuture, FutureExt, select_all};
+use futures::future::{BoxFuture, FutureExt, TryFutureExt, select_all, try_join_all};
 use millstream_model::{
     Batch, EventTime, Watermark,
     ids::CheckpointId,
@@ -40,11 +43,15 @@ pub(super) struct Splits {
     cuts: VecDeque<(CheckpointId, Vec<Option<Value>>)>,
 }
 
+type Opening = BoxFuture<'static, Result<Box<dyn SplitReader>, OperatorError>>;
+
 struct OpenSplit {
     split: Split,
     /// Where it is opened; none: at its start.
     position: Option<Value>,
     reader: Option<Box<dyn SplitReader>>,
+    /// On the way to be the reader.
+    opening: Option<Opening>,
     ended: bool,
     /// Rows read so far.
     rows: u64,
@@ -154,7 +161,7 @@ impl Splits {
     /// `limit` is left alone. Cancel-safe, as readers are.
     pub(super) async fn read(
         &mut self,
-        source: &dyn Source,
+        source: &Arc<dyn Source>,
         rows_max: usize,
         limit: Option<Watermark>,
     ) -> (usize, Result<Read, OperatorError>) {
@@ -163,6 +170,9 @@ impl Splits {
                 Some(number) => (number, self.splits[number].read(source, rows_max).await),
                 None => std::future::pending().await,
             };
+        }
+        if let Err((number, error)) = self.open_all(source).await {
+            return (number, Err(error));
         }
         self.cursor = (self.cursor + 1) % self.splits.len().max(1);
         let from = self.cursor.min(self.splits.len());
@@ -175,6 +185,13 @@ impl Splits {
             true => std::future::pending().await,
             false => select_all(reads).await.0,
         }
+    }
+
+    /// Opens what is not open yet; names the split that cannot be.
+    async fn open_all(&mut self, source: &Arc<dyn Source>) -> Result<(), (usize, OperatorError)> {
+        let closed = self.splits.iter_mut().enumerate().filter(|(_, split)| !split.ended && split.reader.is_none());
+        let openings = closed.map(|(number, split)| split.open(source).map_err(move |error| (number, error)));
+        try_join_all(openings).await.map(drop)
     }
 
     /// The bounded split to read next: with event times the one that holds the watermark, so that little is held downstream; else in order.
@@ -198,6 +215,7 @@ impl Splits {
     /// Every split is opened again, where it is, before it is read further: by a source that reads other columns.
     pub(super) fn reopen(&mut self) {
         for split in &mut self.splits {
+            split.opening = None;
             if let Some(reader) = split.reader.take() {
                 split.position = Some(reader.position());
             }
@@ -280,6 +298,7 @@ impl OpenSplit {
             split,
             position: None,
             reader: None,
+            opening: None,
             ended: false,
             rows: 0,
             newest: None,
@@ -321,16 +340,40 @@ impl OpenSplit {
         !self.ended && limit.is_none_or(|limit| self.watermark <= Some(limit))
     }
 
-    async fn read(&mut self, source: &dyn Source, rows_max: usize) -> Result<Read, OperatorError> {
-        if self.reader.is_none() {
-            self.reader = Some(source.open(&self.split, self.position.as_ref()).await?);
-        }
-        self.reader.as_mut().expect("it was just opened").read(rows_max).await
+    /// Opens it, unless it is open. Cancel-safe: the next call goes on with what this one has begun.
+    async fn open(&mut self, source: &Arc<dyn Source>) -> Result<&mut Box<dyn SplitReader>, OperatorError> {
+        let reader = match self.reader.take() {
+            Some(reader) => reader,
+            None => {
+                let opening = self.opening.get_or_insert_with(|| {
+                    let (source, split, position) = (source.clone(), self.split.clone(), self.position.clone());
+                    async move { source.open(&split, position.as_ref()).await }.boxed()
+                });
+                let opened = opening.await;
+                self.opening = None;
+                opened?
+            }
+        };
+        Ok(self.reader.insert(reader))
+    }
+
+    async fn read(&mut self, source: &Arc<dyn Source>, rows_max: usize) -> Result<Read, OperatorError> {
+        self.open(source).await?.read(rows_max).await
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    };
+
+    use arrow_array::RecordBatch;
+    use arrow_schema::{Schema, SchemaRef};
+    use async_trait::async_trait;
+    use tokio::sync::Notify;
+
     use super::*;
 
     const TIMEOUT: Duration = Duration::from_secs(30);
@@ -342,6 +385,73 @@ mod tests {
         }
         splits.merge.on_watermark(0, Watermark(100));
         splits
+    }
+
+    /// Its split `slow` is open when it is told; a reader has rows whenever it is asked.
+    #[derive(Default)]
+    struct SlowToOpen {
+        told: Notify,
+        openings: AtomicUsize,
+        opened: Mutex<Vec<Arc<str>>>,
+    }
+
+    struct Rows;
+
+    #[async_trait]
+    impl SplitReader for Rows {
+        async fn read(&mut self, _rows_max: usize) -> Result<Read, OperatorError> {
+            Ok(Read::Rows { batch: Batch::new(RecordBatch::new_empty(Arc::new(Schema::empty()))), rejected: Vec::new() })
+        }
+
+        fn position(&self) -> Value {
+            Value::Null
+        }
+    }
+
+    #[async_trait]
+    impl Source for SlowToOpen {
+        fn schema(&self) -> SchemaRef {
+            Arc::new(Schema::empty())
+        }
+
+        fn project(&self, _columns: &[usize]) -> Arc<dyn Source> {
+            unreachable!("nothing is planned here")
+        }
+
+        fn is_bounded(&self) -> bool {
+            false
+        }
+
+        async fn splits(&self, _parallelism: u32) -> Result<Vec<Split>, OperatorError> {
+            unreachable!("the test has them")
+        }
+
+        async fn open(&self, split: &Split, _position: Option<&Value>) -> Result<Box<dyn SplitReader>, OperatorError> {
+            self.openings.fetch_add(1, Relaxed);
+            if &*split.id == "slow" {
+                self.told.notified().await;
+            }
+            self.opened.lock().unwrap().push(split.id.clone());
+            Ok(Box::new(Rows))
+        }
+    }
+
+    #[test]
+    fn no_rows_are_taken_before_every_split_is_open_and_an_opening_goes_on_whatever_interrupts_it() {
+        let slow = Arc::new(SlowToOpen::default());
+        let source: Arc<dyn Source> = slow.clone();
+        let mut splits = Splits::new(false, false, 0);
+        for id in ["busy", "slow"] {
+            splits.add(Split { id: id.into(), detail: Value::Null });
+        }
+        for _interruption in 0..3 {
+            assert!(splits.read(&source, 1, None).now_or_never().is_none(), "one is not open yet");
+        }
+        slow.told.notify_one();
+        let (_, read) = splits.read(&source, 1, None).now_or_never().expect("all are open and have rows");
+        assert!(matches!(read, Ok(Read::Rows { .. })));
+        assert_eq!(*slow.opened.lock().unwrap(), ["busy".into(), "slow".into()]);
+        assert_eq!(slow.openings.load(Relaxed), 2, "each was opened once");
     }
 
     #[test]

@@ -48,8 +48,8 @@ impl Prepared {
     /// # Errors
     /// It has not: everything that is missing.
     pub async fn check_outside(&self) -> Result<(), Failure> {
-        let missing = Failure::of_outside(&plan::check_outside(&self.plan, true).await);
-        missing.map_or(Ok(()), |failure| Err(self.references.redacted(failure)))
+        let refused = Failure::of_outside(&plan::check_outside(&self.plan, true).await);
+        refused.map_or(Ok(()), |failure| Err(self.references.redacted(failure)))
     }
 }
 
