@@ -9,6 +9,10 @@
 //!
 //! The envelope is read by any format as the columns that it has, [`envelope`]; JSON may have it within `payload`. What a database leaves out
 //! of `before` (all but the key, unless it is told otherwise) is null, so columns that may be left out are declared with `?`.
+//!
+//! [`changes`] and [`envelopes`] are the way back: envelopes of a changelog, which any format writes.
+
+mod write;
 
 use std::sync::Arc;
 
@@ -17,6 +21,7 @@ use arrow_schema::{DataType, Field, Fields, Schema, SchemaRef};
 use async_trait::async_trait;
 use millstream_model::ChangeKind;
 
+pub use self::write::{Change, changes, envelopes, written};
 use super::records::{BadValue, Unprepared, ValueDecoder, ValueFormat, ValueLayout, Values};
 
 const PAYLOAD: &str = "payload";
@@ -291,6 +296,50 @@ mod tests {
         assert_eq!((rows.as_slice(), bad.as_slice()), (&expected[..], &[][..]));
         let (rows, _) = decode(&[1], &values[..1]);
         assert_eq!(rows, [(0, 0, json!({ "name": "a" }))], "only the columns that are asked for");
+    }
+
+    /// The envelopes of rows of `id` and `name`, as JSON; rows are of one key if their ids are the same.
+    fn envelopes_of(rows: &[(ChangeKind, i64, &str)]) -> Vec<Value> {
+        let ids = arrow_array::Int64Array::from_iter_values(rows.iter().map(|row| row.1));
+        let names = arrow_array::StringArray::from_iter_values(rows.iter().map(|row| row.2));
+        let columns = schema(&[("id", "Int64"), ("name", "Utf8")]);
+        let batch = millstream_model::Batch::try_new(columns, vec![Arc::new(ids), Arc::new(names)], rows.len()).expect("columns");
+        let batch = batch.with_changes(Some(rows.iter().map(|row| row.0 as u8).collect()));
+        let changes = changes(&batch, |one, other| rows[one].1 == rows[other].1);
+        let envelopes = envelopes(batch.columns(), &changes);
+        let mut lines = Vec::new();
+        let writer = ndjson::Writer::new(&envelopes.schema(), Nulls::Write).expect("columns of JSON");
+        writer.rows(&envelopes, &mut lines).expect("written");
+        serde_json::Deserializer::from_slice(&lines).into_iter().map(|line| line.expect("a line of JSON")).collect()
+    }
+
+    #[test]
+    fn changes_are_written_as_envelopes_and_an_update_of_one_key_is_one() {
+        use ChangeKind::{Delete, Insert, UpdateAfter, UpdateBefore};
+        let rows = [
+            (Insert, 1, "a"),
+            (UpdateBefore, 1, "a"),
+            (UpdateAfter, 1, "b"),
+            (Delete, 1, "b"),
+            // Its new content is of another key.
+            (UpdateBefore, 2, "x"),
+            (UpdateAfter, 3, "x"),
+            // Its old content was in an earlier batch, and the last one's new content will be in a later one.
+            (UpdateAfter, 3, "y"),
+            (UpdateBefore, 3, "y"),
+        ];
+        let envelope = |before: Value, after: Value, op: &str| json!({ "before": before, "after": after, "op": op });
+        let expected = [
+            envelope(Value::Null, row(1, "a"), "c"),
+            envelope(row(1, "a"), row(1, "b"), "u"),
+            envelope(row(1, "b"), Value::Null, "d"),
+            envelope(row(2, "x"), Value::Null, "d"),
+            envelope(Value::Null, row(3, "x"), "u"),
+            envelope(Value::Null, row(3, "y"), "u"),
+            envelope(row(3, "y"), Value::Null, "d"),
+        ];
+        assert_eq!(envelopes_of(&rows), expected);
+        assert_eq!(envelopes_of(&[]), [] as [Value; 0]);
     }
 
     #[test]

@@ -2,16 +2,19 @@
 //!
 //! [`values`] says what a text means in each type, [`text`] finds records and turns bad ones into rejections, [`csv`] and [`ndjson`] are the
 //! text formats, [`layout`] chooses between them, [`parquet`] the columnar one. [`avro`] and [`protobuf`] are the binary ones, which fill [`columns`]
-//! without a text in between. [`records`] are values that come one by one, [`encode`] what the written formats share,
+//! without a text in between. [`records`] are values that come one by one, [`one_schema`] those whose schema is known, [`encode`] and
+//! [`cast`] what the written formats share,
 //! [`debezium`] reads changes of a table out of values of any of them.
 
 pub mod avro;
+pub mod cast;
 pub mod columns;
 pub mod csv;
 pub mod debezium;
 pub mod encode;
 pub mod layout;
 pub mod ndjson;
+pub mod one_schema;
 pub mod parquet;
 pub mod protobuf;
 pub mod records;

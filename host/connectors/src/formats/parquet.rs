@@ -9,7 +9,7 @@
 use std::{fs::File, ops::Range, path::Path, sync::Arc};
 
 use arrow_array::{Array, ArrayRef, RecordBatch, RecordBatchOptions};
-use arrow_cast::{CastOptions, can_cast_types, cast_with_options};
+use arrow_cast::can_cast_types;
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use millstream_engine::rejected::Rejection;
 use parquet::{
@@ -22,7 +22,7 @@ use parquet::{
     file::properties::WriterProperties,
 };
 
-use super::ndjson;
+use super::{cast::cast, ndjson};
 use crate::files::sum::Summed;
 
 /// Rows that are decoded together.
@@ -190,8 +190,7 @@ impl Reader {
 
     fn convert_rows(&self, batch: &RecordBatch) -> Result<RecordBatch, String> {
         let convert = |(field, &place): (&Arc<Field>, &usize)| -> Result<ArrayRef, String> {
-            let column =
-                convert_column(batch.column(place), field.data_type()).map_err(|error| format!("column {}: {error}", field.name()))?;
+            let column = cast(batch.column(place), field.data_type()).map_err(|error| format!("column {}: {error}", field.name()))?;
             if !field.is_nullable() && column.null_count() > 0 {
                 return Err(format!("column {}: null in a column declared without `?`", field.name()));
             }
@@ -201,14 +200,6 @@ impl Reader {
         let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
         RecordBatch::try_new_with_options(self.schema.clone(), columns, &options).map_err(|error| error.to_string())
     }
-}
-
-fn convert_column(column: &ArrayRef, data_type: &DataType) -> Result<ArrayRef, String> {
-    if column.data_type() == data_type {
-        return Ok(column.clone());
-    }
-    let options = CastOptions { safe: false, ..CastOptions::default() };
-    cast_with_options(column, data_type, &options).map_err(|error| error.to_string())
 }
 
 fn row_text(batch: &RecordBatch, row: usize) -> String {

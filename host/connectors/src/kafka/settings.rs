@@ -411,9 +411,10 @@ pub struct SinkSettings {
     pub message: Option<String>,
     /// The registry that gets to know the schema; values begin with its id. Default: none.
     pub schema_registry: Option<Registry>,
-    /// The column that is the key: text or bytes. It stays part of the value. Default: no key.
-    pub key: Option<String>,
-    /// What records say about rows. `upsert` takes streams with updates and deletions, and needs `key`. Default: append.
+    /// The column that is the key: text or bytes. A list of columns: the key is a JSON object of them, in this order. They stay part of the value.
+    /// Default: no key.
+    pub key: Option<OneOrMany>,
+    /// What records say about rows. `upsert` and `debezium` take streams with updates and deletions; `upsert` needs `key`. Default: append.
     #[serde(default)]
     pub changes: Changes,
     /// The column that is the timestamp of the record. It stays part of the value. Default: the event time of the row, else the time of sending.
@@ -516,7 +517,11 @@ impl SinkSettings {
             Changes::Append => {}
             Changes::Upsert if self.key.is_some() => {}
             Changes::Upsert => problems.push(problem("changes", "`upsert` needs `key`: the column that says which row a record is about")),
-            Changes::Debezium => problems.push(problem("changes", "a sink writes `append` or `upsert`")),
+            Changes::Debezium if matches!(self.format, ValueFormat::Json | ValueFormat::Avro | ValueFormat::Protobuf) => {}
+            Changes::Debezium => problems.push(problem("changes", "`debezium` writes envelopes in json, avro or protobuf")),
+        }
+        if self.key.as_ref().is_some_and(|key| key.as_slice().is_empty()) {
+            problems.push(problem("key", "the list names no column"));
         }
         if self.delimiter.is_some() && self.format != ValueFormat::Csv {
             problems.push(problem("delimiter", "is a setting of csv only"));

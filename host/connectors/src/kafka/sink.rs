@@ -5,6 +5,7 @@
 
 mod changes;
 mod encode;
+mod keys;
 
 use std::{
     path::{Path, PathBuf},
@@ -190,7 +191,7 @@ impl Records {
 #[async_trait]
 impl Sink for Records {
     fn accepts_changes(&self) -> bool {
-        self.shared.settings.changes == Changes::Upsert
+        self.shared.settings.changes != Changes::Append
     }
 
     fn guarantee(&self) -> Guarantee {

@@ -31,5 +31,4 @@ mod write;
 pub use read::Plan;
 pub use schema::Schema;
 pub use types::{columns, derived};
-pub use values::OneSchema;
 pub use write::Writer;

@@ -10,7 +10,6 @@ use arrow_array::{
     cast::AsArray,
     types::{Decimal128Type, Float32Type, Float64Type, Int64Type},
 };
-use arrow_cast::CastOptions;
 use arrow_schema::{DataType, Field as ArrowField, Fields, TimeUnit};
 use serde_json::Value;
 
@@ -18,14 +17,14 @@ use super::{
     schema::{Field, Logical, Schema, Type, TypeId},
     types::unit,
 };
+use crate::formats::cast::{Casts, Written, write_rows};
 
 /// Writes columns in a schema.
 #[derive(Clone, Debug)]
 pub struct Writer {
     schema: Schema,
     parts: Vec<Part>,
-    /// What each column is brought to: first its unit, then its shape.
-    casts: Vec<[DataType; 2]>,
+    casts: Vec<Casts>,
 }
 
 #[derive(Clone, Debug)]
@@ -85,24 +84,10 @@ impl Writer {
         out: &mut Vec<u8>,
         ends: &mut Vec<usize>,
     ) -> Result<(), String> {
-        let cast = |(column, [unit, shape]): (&ArrayRef, &[DataType; 2])| cast(column, unit).and_then(|column| cast(&column, shape));
-        let columns_cast = columns.columns().iter().zip(&self.casts).map(cast).collect::<Result<Vec<_>, _>>()?;
-        for row in 0..columns.num_rows() {
-            head(row, out);
-            write_parts(&self.parts, &columns_cast, row, out, &|column| columns.schema_ref().field(column).name().clone())
-                .map_err(|error| format!("row {row}: {error}"))?;
-            ends.push(out.len());
-        }
-        Ok(())
+        write_rows(columns, &self.casts, Written { head, out, ends }, |brought, row, out| {
+            write_parts(&self.parts, brought, row, out, &|column| columns.schema_ref().field(column).name().clone())
+        })
     }
-}
-
-fn cast(column: &ArrayRef, to: &DataType) -> Result<ArrayRef, String> {
-    if column.data_type() == to {
-        return Ok(column.clone());
-    }
-    let options = CastOptions { safe: false, ..CastOptions::default() };
-    arrow_cast::cast_with_options(column, to, &options).map_err(|error| error.to_string())
 }
 
 fn record(schema: &Schema, fields: &[Field], columns: &Fields) -> Result<(Vec<Part>, Vec<[DataType; 2]>), String> {

@@ -30,5 +30,4 @@ mod write;
 pub use read::Plan;
 pub use schema::Schema;
 pub use types::columns;
-pub use values::OneSchema;
 pub use write::Writer;

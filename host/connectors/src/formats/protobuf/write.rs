@@ -5,18 +5,19 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{
-    Schema,
-    schema::{Field as Described, Kind, Label, Message as Descriptor},
-    types::{Known, wrapped},
-};
 use arrow_array::{
     Array, ArrayRef, RecordBatch,
     cast::AsArray,
     types::{Float32Type, Float64Type, Int64Type, UInt64Type},
 };
-use arrow_cast::CastOptions;
 use arrow_schema::{DataType, Field as ArrowField, Fields, TimeUnit};
+
+use super::{
+    Schema,
+    schema::{Field as Described, Kind, Label, Message as Descriptor},
+    types::{Known, wrapped},
+};
+use crate::formats::cast::{Casts, Written, write_rows};
 
 /// Writes columns as messages.
 #[derive(Clone, Debug)]
@@ -24,7 +25,7 @@ pub struct Writer {
     schema: Schema,
     fields: Vec<Field>,
     /// What each column is brought to: first its unit, then its shape.
-    casts: Vec<[DataType; 2]>,
+    casts: Vec<Casts>,
 }
 
 #[derive(Clone, Debug)]
@@ -95,23 +96,8 @@ impl Writer {
         out: &mut Vec<u8>,
         ends: &mut Vec<usize>,
     ) -> Result<(), String> {
-        let cast = |(column, [unit, shape]): (&ArrayRef, &[DataType; 2])| cast(column, unit).and_then(|column| cast(&column, shape));
-        let brought = columns.columns().iter().zip(&self.casts).map(cast).collect::<Result<Vec<_>, _>>()?;
-        for row in 0..columns.num_rows() {
-            head(row, out);
-            write_fields(&self.fields, &brought, row, out).map_err(|error| format!("row {row}: {error}"))?;
-            ends.push(out.len());
-        }
-        Ok(())
+        write_rows(columns, &self.casts, Written { head, out, ends }, |brought, row, out| write_fields(&self.fields, brought, row, out))
     }
-}
-
-fn cast(column: &ArrayRef, to: &DataType) -> Result<ArrayRef, String> {
-    if column.data_type() == to {
-        return Ok(column.clone());
-    }
-    let options = CastOptions { safe: false, ..CastOptions::default() };
-    arrow_cast::cast_with_options(column, to, &options).map_err(|error| error.to_string())
 }
 
 type Compiled<T> = Result<(T, [DataType; 2]), String>;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow_schema::SchemaRef;
 
 use super::{Client, Kind, Registered};
-use crate::formats::{avro, protobuf, records::ValueFormat};
+use crate::formats::{avro, one_schema::OneSchema, protobuf, records::ValueFormat};
 
 /// A schema of values.
 #[derive(Clone, Debug)]
@@ -34,8 +34,8 @@ impl ValueSchema {
     /// The columns cannot be read from it; a clause.
     pub fn alone(self, declared: Option<SchemaRef>) -> Result<Arc<dyn ValueFormat>, String> {
         Ok(match self {
-            Self::Avro(schema) => Arc::new(avro::OneSchema::new(schema, declared)?),
-            Self::Protobuf(schema) => Arc::new(protobuf::OneSchema::new(schema, declared)?),
+            Self::Avro(schema) => Arc::new(OneSchema::new(schema, declared)?),
+            Self::Protobuf(schema) => Arc::new(OneSchema::new(schema, declared)?),
         })
     }
 }

@@ -9,12 +9,15 @@ use millstream_model::Batch;
 use rdkafka::message::{Header, OwnedHeaders};
 
 use crate::{
-    formats::{avro, csv, ndjson, protobuf},
+    formats::{avro, csv, debezium, ndjson, protobuf},
     kafka::{
         producer::Outgoing,
         registry::{self, ValueSchema},
         settings::{Changes, SinkSettings, ValueFormat},
-        sink::changes::upserts,
+        sink::{
+            changes::{Upserts, upserts},
+            keys::Key,
+        },
     },
     settings::problem,
 };
@@ -33,13 +36,13 @@ enum Values {
 pub(super) struct Layout {
     values: Values,
     value_columns: Vec<usize>,
-    key: Option<usize>,
+    key: Option<Key>,
     timestamp: Option<usize>,
     partition: Option<usize>,
     topic: Option<usize>,
     headers: Vec<(String, usize)>,
     topics: Vec<String>,
-    is_upsert: bool,
+    changes: Changes,
 }
 
 impl Layout {
@@ -47,39 +50,33 @@ impl Layout {
     /// A column does not exist, or has no type for what it is to be.
     pub(super) fn new(settings: &SinkSettings, given: Option<&ValueSchema>, schema: &Schema) -> Result<Self, Vec<SettingsProblem>> {
         let mut problems = Vec::new();
-        let mut column = |place: &str, name: &str, fits: fn(&DataType) -> bool, wanted: &str| match schema.index_of(name) {
-            Err(_) => {
-                problems.push(problem(place, format!("there is no column {name}")));
-                None
-            }
-            Ok(index) if !fits(schema.field(index).data_type()) => {
-                let data_type = schema.field(index).data_type();
-                problems
-                    .push(problem(place, format!("column {name} has the type {data_type}, not {wanted}: convert it with `select` before")));
-                None
-            }
-            Ok(index) => Some(index),
+        let mut found = |column: Result<usize, SettingsProblem>| column.map_err(|wrong| problems.push(wrong)).ok();
+        let mut optional = |place: &str, name: &Option<String>, fits: fn(&DataType) -> bool, wanted: &str| {
+            name.as_ref().and_then(|name| found(column(schema, place, name, fits, wanted)))
         };
-        let mut optional =
-            |place: &str, name: &Option<String>, fits, wanted| name.as_ref().and_then(|name| column(place, name, fits, wanted));
-        let key = optional("key", &settings.key, is_bytes, "text or bytes");
         let timestamp = optional("timestamp", &settings.timestamp, is_timestamp, "a timestamp");
         let partition = optional("partition", &settings.partition, DataType::is_integer, "an integer");
         let topic = optional("topic-column", &settings.topic_column, is_text, "text");
         let headers: Vec<(String, usize)> = settings
             .headers
             .iter()
-            .filter_map(|(header, name)| Some((header.clone(), column(&format!("headers.{header}"), name, is_bytes, "text or bytes")?)))
+            .filter_map(|(header, name)| {
+                Some((header.clone(), found(column(schema, &format!("headers.{header}"), name, is_bytes, "text or bytes"))?))
+            })
             .collect();
+        let key = settings.key.as_ref().and_then(|key| Key::new(key, schema).map_err(|wrong| problems.push(wrong)).ok());
         let beside: Vec<usize> = partition.into_iter().chain(topic).chain(headers.iter().map(|(_, column)| *column)).collect();
         let value_columns: Vec<usize> = (0..schema.fields().len()).filter(|column| !beside.contains(column)).collect();
-        let value_columns = whole_columns(settings, schema, key, timestamp, value_columns);
-        let values = values(settings, given, &schema.project(&value_columns).expect("value columns exist"));
+        let value_columns = whole_columns(settings, schema, key.as_ref(), timestamp, value_columns);
+        let columns = schema.project(&value_columns).expect("value columns exist");
+        let values = match settings.changes {
+            Changes::Debezium => values(settings, given, &debezium::written(&columns)),
+            Changes::Append | Changes::Upsert => values(settings, given, &columns),
+        };
         match values {
             Ok(values) if problems.is_empty() => {
-                let topics = settings.topic.as_slice().to_vec();
-                let is_upsert = settings.changes == Changes::Upsert;
-                Ok(Self { values, value_columns, key, timestamp, partition, topic, headers, topics, is_upsert })
+                let (topics, changes) = (settings.topic.as_slice().to_vec(), settings.changes);
+                Ok(Self { values, value_columns, key, timestamp, partition, topic, headers, topics, changes })
             }
             Ok(_) => Err(problems),
             Err(found) => {
@@ -103,11 +100,8 @@ impl Layout {
     /// # Errors
     /// A row cannot be written, or names a topic that is not allowed; a clause.
     pub(super) fn encode(&self, batch: &Batch, ids: Option<&[u32]>) -> Result<Encoded<'_>, String> {
-        let upserts = match self.key.filter(|_| self.is_upsert) {
-            Some(key) => Some(upserts(batch, cast(batch.column(key), &DataType::Binary)?.as_binary())?),
-            None => None,
-        };
-        let batch = upserts.as_ref().map_or(batch, |upserts| &upserts.batch);
+        let Changed { batch, gone, envelopes } = self.changed(batch)?;
+        let batch = &batch;
         let rows = batch.columns();
         let cast = |column: Option<usize>, to: &DataType| column.map(|column| cast(rows.column(column), to)).transpose();
         let bytes_of =
@@ -124,14 +118,14 @@ impl Layout {
             spans: Vec::new(),
             has_lines: matches!(self.values, Values::Json(_) | Values::Csv(_)),
             whole,
-            keys: bytes_of(self.key)?,
+            keys: self.keys(rows)?,
             timestamps: timestamps.map(|array| array.as_primitive().clone()),
             event_times: batch.event_times().map(|times| times.to_vec()),
             partitions: cast(self.partition, &DataType::Int32)?.map(|array| array.as_primitive().clone()),
             topics: bytes_of(self.topic)?,
             headers: headers.collect::<Result<_, String>>()?,
             allowed: &self.topics,
-            gone: upserts.as_ref().map(|upserts| upserts.gone.clone()),
+            gone,
         };
         let topics = (0..encoded.rows).map(|row| encoded.topic(row)).collect::<Result<Vec<_>, _>>()?;
         let indexes = match &self.values {
@@ -143,22 +137,48 @@ impl Layout {
             registry::frame(ids[topics[row]], out);
             indexes.iter().for_each(|indexes| registry::index(indexes, out));
         };
-        (encoded.bytes, encoded.spans) = self.values(rows, &head)?;
+        let values = match envelopes {
+            Some(envelopes) => envelopes,
+            None => rows.project(&self.value_columns).map_err(|error| error.to_string())?,
+        };
+        (encoded.bytes, encoded.spans) = self.values(&values, &head)?;
         Ok(encoded)
     }
 
+    /// What the changes of a batch are as records.
+    fn changed(&self, batch: &Batch) -> Result<Changed, String> {
+        let keys = self.keys(batch.columns())?;
+        match self.changes {
+            Changes::Append => Ok(Changed { batch: batch.clone(), gone: None, envelopes: None }),
+            Changes::Upsert => {
+                let Upserts { batch, gone } = upserts(batch, &keys.expect("`upsert` needs `key`"))?;
+                Ok(Changed { batch, gone: Some(gone), envelopes: None })
+            }
+            Changes::Debezium => {
+                let is_same = |one: usize, other: usize| keys.as_ref().is_none_or(|keys| keys.value(one) == keys.value(other));
+                let changes = debezium::changes(batch, is_same);
+                let columns = batch.columns().project(&self.value_columns).map_err(|error| error.to_string())?;
+                let rows: Vec<u32> = changes.iter().map(debezium::Change::row).collect();
+                Ok(Changed { batch: batch.take(&rows), gone: None, envelopes: Some(debezium::envelopes(&columns, &changes)) })
+            }
+        }
+    }
+
+    fn keys(&self, rows: &RecordBatch) -> Result<Option<BinaryArray>, String> {
+        self.key.as_ref().map(|key| key.of(rows)).transpose()
+    }
+
     /// The bytes of all values, and where each ends. `head` writes what stands in front of a value.
-    fn values(&self, rows: &RecordBatch, head: &dyn Fn(usize, &mut Vec<u8>)) -> Result<(Vec<u8>, Vec<usize>), String> {
+    fn values(&self, columns: &RecordBatch, head: &dyn Fn(usize, &mut Vec<u8>)) -> Result<(Vec<u8>, Vec<usize>), String> {
         if matches!(self.values, Values::Whole) {
             return Ok((Vec::new(), Vec::new()));
         }
-        let columns = rows.project(&self.value_columns).map_err(|error| error.to_string())?;
         let mut bytes = Vec::new();
         let mut ends = Vec::new();
         match &self.values {
-            Values::Avro(writer) => writer.rows(&columns, head, &mut bytes, &mut ends)?,
-            Values::Protobuf(writer) => writer.rows(&columns, head, &mut bytes, &mut ends)?,
-            Values::Json(_) | Values::Csv(_) | Values::Whole => return self.lines(&columns),
+            Values::Avro(writer) => writer.rows(columns, head, &mut bytes, &mut ends)?,
+            Values::Protobuf(writer) => writer.rows(columns, head, &mut bytes, &mut ends)?,
+            Values::Json(_) | Values::Csv(_) | Values::Whole => return self.lines(columns),
         }
         Ok((bytes, ends))
     }
@@ -189,19 +209,43 @@ impl Layout {
     }
 }
 
-/// For text and bytes, what is already key or timestamp need not be the value as well.
-fn whole_columns(
-    settings: &SinkSettings,
+/// A batch as records.
+struct Changed {
+    /// A row for each record.
+    batch: Batch,
+    /// Whether each is gone; none: none is.
+    gone: Option<Vec<bool>>,
+    /// The values, where they are not those of the rows.
+    envelopes: Option<RecordBatch>,
+}
+
+/// The column of this name, which has such a type.
+///
+/// # Errors
+/// It has not, or there is none.
+pub(super) fn column(
     schema: &Schema,
-    key: Option<usize>,
-    timestamp: Option<usize>,
-    columns: Vec<usize>,
-) -> Vec<usize> {
+    place: &str,
+    name: &str,
+    fits: fn(&DataType) -> bool,
+    wanted: &str,
+) -> Result<usize, SettingsProblem> {
+    let index = schema.index_of(name).map_err(|_| problem(place, format!("there is no column {name}")))?;
+    let data_type = schema.field(index).data_type();
+    if fits(data_type) {
+        return Ok(index);
+    }
+    Err(problem(place, format!("column {name} has the type {data_type}, not {wanted}: convert it with `select` before")))
+}
+
+/// For text and bytes, what is already key or timestamp need not be the value as well.
+fn whole_columns(settings: &SinkSettings, schema: &Schema, key: Option<&Key>, timestamp: Option<usize>, columns: Vec<usize>) -> Vec<usize> {
     let is_whole = matches!(settings.format, ValueFormat::String | ValueFormat::Raw);
     if !is_whole || columns.len() == 1 || schema.fields().is_empty() {
         return columns;
     }
-    columns.into_iter().filter(|&column| Some(column) != key && Some(column) != timestamp).collect()
+    let is_key = |column: usize| key.is_some_and(|key| key.columns().contains(&column));
+    columns.into_iter().filter(|&column| !is_key(column) && Some(column) != timestamp).collect()
 }
 
 fn values(settings: &SinkSettings, given: Option<&ValueSchema>, schema: &Schema) -> Result<Values, SettingsProblem> {
@@ -252,7 +296,7 @@ fn is_text(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
 }
 
-fn is_bytes(data_type: &DataType) -> bool {
+pub(super) fn is_bytes(data_type: &DataType) -> bool {
     is_text(data_type) || matches!(data_type, DataType::Binary | DataType::LargeBinary | DataType::BinaryView)
 }
 
@@ -260,7 +304,7 @@ fn is_timestamp(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Timestamp(..))
 }
 
-fn cast(column: &ArrayRef, to: &DataType) -> Result<ArrayRef, String> {
+pub(super) fn cast(column: &ArrayRef, to: &DataType) -> Result<ArrayRef, String> {
     if column.data_type() == to { Ok(column.clone()) } else { arrow_cast::cast(column, to).map_err(|error| error.to_string()) }
 }
 

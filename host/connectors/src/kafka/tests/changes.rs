@@ -75,6 +75,99 @@ async fn a_changelog_is_a_compacted_topic_and_comes_back_as_one() {
     assert!(problems[0].message.contains("column flights is null then: declare it with `?`"), "{problems:?}");
 }
 
+/// Rows of `plane`, `leg` and `flights`, with what each does.
+fn changelog(rows: &[(ChangeKind, &str, i64, i64)]) -> Batch {
+    let planes = StringArray::from_iter_values(rows.iter().map(|row| row.1));
+    let legs = Int64Array::from_iter_values(rows.iter().map(|row| row.2));
+    let flights = Int64Array::from_iter_values(rows.iter().map(|row| row.3));
+    let columns = schema(&[("plane", "Utf8"), ("leg", "Int64"), ("flights", "Int64")]);
+    let batch = Batch::try_new(columns, vec![Arc::new(planes), Arc::new(legs), Arc::new(flights)], rows.len()).expect("columns");
+    batch.with_changes(Some(rows.iter().map(|row| row.0 as u8).collect()))
+}
+
+/// Writes a changelog to a topic as the settings say.
+async fn write(cluster: &Cluster, topic: &str, more: Value, batch: &Batch) {
+    let settings = cluster.sink_settings(&json!(topic), more);
+    let sink = plan_sink(&KafkaSink(Machine::Own), &settings, Path::new("."), batch.schema(), true).expect("settings");
+    assert!(sink.accepts_changes());
+    let mut writer = writer(&*sink, 0).await.expect("a writer");
+    writer.write(batch).await.expect("written");
+    writer.finish().await.expect("delivered");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_of_several_columns_is_a_json_object_of_them() {
+    use ChangeKind::{Delete, Insert, UpdateAfter, UpdateBefore};
+    let cluster = Cluster::get();
+    let topic = cluster.create("composite", 1, &[("cleanup.policy", "compact")]).await;
+    let rows = [(Insert, "a\n", 1, 1), (Insert, "b", 1, 1), (UpdateBefore, "a\n", 1, 1), (UpdateAfter, "a\n", 1, 2), (Delete, "b", 1, 1)];
+    let settings = json!({ "delivery": "at-least-once", "key": ["leg", "plane"], "changes": "upsert" });
+    write(&cluster, &topic, settings, &changelog(&rows)).await;
+    let records = cluster.read_topic(&topic, "read_committed");
+    let shown: Vec<(&str, bool)> = records
+        .iter()
+        .map(|record| (std::str::from_utf8(record.key().expect("a key")).expect("text"), record.payload().is_some()))
+        .collect();
+    let (a, b) = (r#"{"leg":1,"plane":"a\n"}"#, r#"{"leg":1,"plane":"b"}"#);
+    assert_eq!(shown, [(a, true), (b, true), (a, true), (b, false)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changelog_written_as_envelopes_of_debezium_comes_back_as_it_was_in_json_and_avro() {
+    use ChangeKind::{Delete, Insert, UpdateAfter, UpdateBefore};
+    let cluster = Cluster::get();
+    let rows = [(Insert, "a", 1, 1), (UpdateBefore, "a", 1, 1), (UpdateAfter, "a", 1, 2), (Delete, "a", 1, 2)];
+    let batch = changelog(&rows);
+    for format in ["json", "avro"] {
+        let topic = cluster.create(&format!("envelopes-{format}"), 1, &[]).await;
+        let settings = json!({ "delivery": "at-least-once", "format": format, "key": "plane", "changes": "debezium" });
+        write(&cluster, &topic, settings, &batch).await;
+        let records = cluster.read_topic(&topic, "read_committed");
+        assert!(records.iter().all(|record| record.key() == Some(b"a")), "{records:?}");
+        if format == "json" {
+            let row = |flights: i64| format!(r#"{{"plane":"a","leg":1,"flights":{flights}}}"#);
+            let expected = [
+                format!(r#"{{"before":null,"after":{},"op":"c"}}"#, row(1)),
+                format!(r#"{{"before":{},"after":{},"op":"u"}}"#, row(1), row(2)),
+                format!(r#"{{"before":{},"after":null,"op":"d"}}"#, row(2)),
+            ];
+            let values: Vec<&str> =
+                records.iter().map(|record| std::str::from_utf8(record.payload().expect("a value")).expect("text")).collect();
+            assert_eq!(values, expected);
+        }
+        let written = crate::formats::avro::derived(&crate::formats::debezium::written(&batch.schema()), "envelope").expect("a schema");
+        let mut settings = json!({ "servers": cluster.address, "topics": topic, "format": format, "end": "now", "changes": "debezium" });
+        if format == "avro" {
+            settings["value-schema"] = json!(written.text());
+        }
+        let source = plan_source(&KafkaSource(Machine::Own), &settings, Path::new("."), Some(batch.schema()), clock()).expect("settings");
+        let everything = read_all(&*source, 1_000).await.expect("read");
+        let found: Vec<(u8, Value)> = changes(&everything).into_iter().map(|(change, _, row)| (change, row)).collect();
+        let expected = rows.map(|(kind, plane, leg, flights)| (kind as u8, json!({ "plane": plane, "leg": leg, "flights": flights })));
+        assert_eq!(found, expected, "{format}");
+    }
+}
+
+#[test]
+fn keys_and_envelopes_that_cannot_be_written_are_refused() {
+    let columns = schema(&[("plane", "Utf8"), ("at", "Int64")]);
+    let refused = |more: Value| {
+        let mut settings = json!({ "servers": "b:9092", "topic": "t", "format": "json" });
+        settings.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        let problems = plan_sink(&KafkaSink(Machine::Own), &settings, Path::new("."), columns.clone(), true).err().expect("a mistake");
+        problems.iter().map(|problem| format!("{}: {}", problem.path, problem.message)).collect::<Vec<_>>().join("; ")
+    };
+    for (settings, says) in [
+        (json!({ "key": [] }), "key: the list names no column"),
+        (json!({ "key": ["plane", "nothing"] }), "key: there is no column nothing"),
+        (json!({ "key": ["plane", "at", "plane"] }), "key: column plane stands twice"),
+        (json!({ "key": "at" }), "key: column at has the type Int64, not text or bytes"),
+        (json!({ "changes": "debezium", "format": "csv" }), "changes: `debezium` writes envelopes in json, avro or protobuf"),
+    ] {
+        assert!(refused(settings).contains(says), "{says}");
+    }
+}
+
 #[test]
 fn upserts_without_key_are_refused() {
     let columns = schema(&[("plane", "Utf8?")]);

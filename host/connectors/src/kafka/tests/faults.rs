@@ -15,6 +15,7 @@ use millstream_broker::{
     proxy::{Fate, Kind, Proxy},
 };
 use millstream_engine::connector::SinkWriter;
+use millstream_model::ids::CheckpointId;
 use millstream_storage::Error;
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng as _, SeedableRng as _};
@@ -30,6 +31,8 @@ use crate::kafka::{settings::SinkSettings, transaction};
 
 /// Longer than a clean commit takes, and shorter than any timeout.
 const LATE: Duration = Duration::from_millis(700);
+/// Longer than a commit takes on a busy machine.
+const FENCED: Duration = Duration::from_secs(8);
 /// Rows of one checkpoint.
 const ROWS: i64 = 10;
 /// Jobs that write at the same time.
@@ -67,6 +70,38 @@ impl Behind {
         }
         job
     }
+}
+
+/// R3: the record is read when nobody else can write it any more, and not before: what an older process commits until then counts.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_older_process_commits_until_it_is_fenced_is_found() {
+    let behind = Behind::start();
+    let topic = behind.cluster.create("out", 1, &[]).await;
+    let mut zombie = Job::unclaimed(&behind.cluster, &topic, "r3", json!({}));
+    zombie.claim().await.expect("claimable");
+    let mut writer = zombie.writer(0).await;
+    writer.write(&rows(0..10, &topic)).await.expect("written");
+    checkpoint(&mut *writer, 1).await.expect("sealed");
+    let mut heir = zombie.another();
+    // Whoever claims is about to fence the other, and is slow.
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let mut tell = Some(tell);
+    behind.proxy.decide(move |asked| match tell.take_if(|_| asked == Kind::InitProducer) {
+        Some(tell) => {
+            tell.send(()).expect("the test waits for it");
+            Fate::Late(FENCED)
+        }
+        None => Fate::Passes,
+    });
+    let committed = async {
+        told.await.expect("it is fenced");
+        zombie.commit(1).await
+    };
+    let (claimed, committed) = tokio::join!(heir.claim(), committed);
+    committed.expect("nobody has fenced it yet");
+    claimed.expect("claimable");
+    assert_eq!((heir.held.incarnation, heir.held.checkpoint), (2, Some(CheckpointId(1))));
+    assert_eq!(behind.cluster.ids(&topic), (0..10).collect::<Vec<_>>());
 }
 
 /// R4: the request that ends a transaction reaches the broker once more, while the next transaction of the same id is open.

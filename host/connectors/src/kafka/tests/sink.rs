@@ -182,7 +182,7 @@ impl<'a> Job<'a> {
     }
 
     /// Another process with the same job directory.
-    fn another(&self) -> Self {
+    pub(super) fn another(&self) -> Self {
         Self { known: self.held.clone(), ..Self::unclaimed(self.cluster, &self.topic, &self.lineage, json!({})) }
     }
 
