@@ -2,9 +2,11 @@
 //!
 //! Topics are filled and read by jobs as well, so the tests need no client of their own; where it matters, Kafka's own reader looks too.
 
+mod away;
 mod brokers;
 mod lingering;
 mod points;
+mod upserts;
 
 use std::{
     collections::BTreeMap,

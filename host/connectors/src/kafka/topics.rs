@@ -1,6 +1,6 @@
 //! Topics themselves: which there are, their partitions, and making them. Every call blocks unless it says otherwise.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use millstream_engine::{connector::SettingsProblem, operator::OperatorError};
@@ -78,21 +78,39 @@ pub fn partitions(client: &Client<Context>, names: &TopicNames) -> Result<Vec<(S
     Ok(found)
 }
 
-/// The partitions of one topic.
+/// A broker hears of a topic a moment after it was made: one that is unknown is asked for so often, and so long after each other.
+const UNKNOWN_TRIES: u32 = 8;
+const UNKNOWN_PAUSE: Duration = Duration::from_millis(200);
+
+/// The partitions of one topic. Blocks.
 ///
 /// # Errors
 /// It does not exist or may not be read, or the cluster does not answer.
+#[expect(clippy::disallowed_methods, reason = "this thread may block, and what is waited for is the broker's answer, not a time")]
 pub fn partitions_of(client: &Client<Context>, topic: &str) -> Result<Vec<i32>, OperatorError> {
+    for _unknown in 1..UNKNOWN_TRIES {
+        match known_partitions(client, topic)? {
+            Some(partitions) => return Ok(partitions),
+            None => std::thread::sleep(UNKNOWN_PAUSE),
+        }
+    }
+    let unknown = KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition);
+    known_partitions(client, topic)?.ok_or_else(|| failed(&format!("topic {topic}"), &unknown, None))
+}
+
+/// The partitions of one topic; none: there is no such topic, as far as the broker knows.
+fn known_partitions(client: &Client<Context>, topic: &str) -> Result<Option<Vec<i32>>, OperatorError> {
     let asked = || format!("topic {topic} cannot be asked for");
     let metadata = client.fetch_metadata(Some(topic), ANSWER).map_err(|error| failed(&asked(), &error, client.context().complaint()))?;
     let found = metadata.topics().iter().find(|found| found.name() == topic);
-    let Some(found) = found else { return Err(OperatorError::user(format!("topic {topic} does not exist: create it"))) };
-    if let Some(error) = found.error() {
-        return Err(failed(&format!("topic {topic}"), &KafkaError::MetadataFetch(error.into()), None));
+    let Some(found) = found else { return Ok(None) };
+    if let Some(error) = found.error().map(RDKafkaErrorCode::from) {
+        let is_unknown = matches!(error, RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic);
+        return if is_unknown { Ok(None) } else { Err(failed(&format!("topic {topic}"), &KafkaError::MetadataFetch(error), None)) };
     }
     let mut partitions: Vec<i32> = found.partitions().iter().map(|partition| partition.id()).collect();
     partitions.sort_unstable();
-    Ok(partitions)
+    Ok(Some(partitions))
 }
 
 /// All topics, with the number of their partitions.

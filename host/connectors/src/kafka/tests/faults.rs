@@ -72,6 +72,20 @@ impl Behind {
     }
 }
 
+/// The next request of this kind has this fate, and all others pass; tells when it comes.
+fn delayed(proxy: &Proxy, kind: Kind, fate: Fate) -> tokio::sync::oneshot::Receiver<()> {
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let mut tell = Some(tell);
+    proxy.decide(move |asked| match tell.take_if(|_| asked == kind) {
+        Some(tell) => {
+            tell.send(()).expect("the test waits for it");
+            fate
+        }
+        None => Fate::Passes,
+    });
+    told
+}
+
 /// R3: the record is read when nobody else can write it any more, and not before: what an older process commits until then counts.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_an_older_process_commits_until_it_is_fenced_is_found() {
@@ -84,15 +98,7 @@ async fn what_an_older_process_commits_until_it_is_fenced_is_found() {
     checkpoint(&mut *writer, 1).await.expect("sealed");
     let mut heir = zombie.another();
     // Whoever claims is about to fence the other, and is slow.
-    let (tell, told) = tokio::sync::oneshot::channel();
-    let mut tell = Some(tell);
-    behind.proxy.decide(move |asked| match tell.take_if(|_| asked == Kind::InitProducer) {
-        Some(tell) => {
-            tell.send(()).expect("the test waits for it");
-            Fate::Late(FENCED)
-        }
-        None => Fate::Passes,
-    });
+    let told = delayed(&behind.proxy, Kind::InitProducer, Fate::Late(FENCED));
     let committed = async {
         told.await.expect("it is fenced");
         zombie.commit(1).await
@@ -102,6 +108,37 @@ async fn what_an_older_process_commits_until_it_is_fenced_is_found() {
     claimed.expect("claimable");
     assert_eq!((heir.held.incarnation, heir.held.checkpoint), (2, Some(CheckpointId(1))));
     assert_eq!(behind.cluster.ids(&topic), (0..10).collect::<Vec<_>>());
+}
+
+/// R4: who has to find out what became of a commit does not fence whoever has taken over meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_in_doubt_does_not_fence_who_has_taken_over() {
+    let behind = Behind::start();
+    let topic = behind.cluster.create("out", 1, &[]).await;
+    let mut zombie = Job::unclaimed(&behind.cluster, &topic, "r4", json!({}));
+    zombie.claim().await.expect("claimable");
+    let mut writer = zombie.writer(0).await;
+    writer.write(&rows(0..10, &topic)).await.expect("written");
+    checkpoint(&mut *writer, 1).await.expect("sealed");
+    let mut heir = zombie.another();
+    // The broker commits, and the zombie hears of it when somebody else has taken over.
+    let told = delayed(&behind.proxy, Kind::EndTransaction, Fate::AnsweredLate(FENCED));
+    let claimed = async {
+        told.await.expect("it commits");
+        heir.claim().await
+    };
+    let (committed, claimed) = tokio::join!(zombie.commit(1), claimed);
+    claimed.expect("claimable");
+    let refused = committed.expect_err("another process has taken over");
+    assert!(matches!(refused, Error::Fenced { incarnation: 1, holder: 2, .. }), "{refused:?}");
+    let mut writer = heir.writer(0).await;
+    for number in [2, 3] {
+        let first = (number as i64 - 1) * 10;
+        writer.write(&rows(first..first + 10, &topic)).await.expect("written");
+        checkpoint(&mut *writer, number).await.expect("sealed");
+        heir.commit(number).await.expect("it is not fenced");
+    }
+    assert_eq!(behind.cluster.ids(&topic), (0..30).collect::<Vec<_>>());
 }
 
 /// R4: the request that ends a transaction reaches the broker once more, while the next transaction of the same id is open.

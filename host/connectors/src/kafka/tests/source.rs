@@ -9,7 +9,11 @@ use millstream_engine::{
     metrics::Gauge,
     operator::{Fault, OperatorError},
 };
-use rdkafka::producer::{BaseRecord, Producer as _};
+use rdkafka::{
+    Offset, TopicPartitionList,
+    consumer::{BaseConsumer, CommitMode, Consumer as _},
+    producer::{BaseRecord, Producer as _},
+};
 use serde_json::{Value, json};
 
 use super::{Cluster, LONG, header, send};
@@ -108,6 +112,49 @@ async fn start_and_end_are_offsets_timestamps_or_what_the_group_committed() {
     };
     let last = tokio::time::timeout(LONG, told).await.expect("the group is told in the end");
     assert_eq!(last, [4, 5, 6, 7, 8, 9]);
+}
+
+/// The group is told where the job is; where the job is does not come from there, before or after a restart.
+#[tokio::test(flavor = "multi_thread")]
+async fn offsets_of_the_group_that_somebody_else_resets_change_nothing() {
+    let cluster = Cluster::get();
+    let topic = cluster.create("in", 1, &[]).await;
+    let values: Vec<String> = (0..10).map(value).collect();
+    cluster.produce(&topic, 0, &values.iter().map(String::as_str).collect::<Vec<_>>());
+    let group = cluster.topic("group");
+    let mut config = cluster.config();
+    config.set("group.id", &group);
+    let somebody: BaseConsumer = config.create().expect("a consumer");
+    let reset = |offset: i64| {
+        let mut offsets = TopicPartitionList::new();
+        offsets.add_partition_offset(&topic, 0, Offset::Offset(offset)).expect("a partition");
+        // At first the coordinator of the group may not be there yet.
+        while somebody.commit(&offsets, CommitMode::Sync).is_err() {}
+    };
+    let told = || {
+        let mut asked = TopicPartitionList::new();
+        asked.add_partition(&topic, 0);
+        let told = somebody.committed_offsets(asked, LONG).expect("an answer");
+        told.find_partition(&topic, 0).expect("it was asked for").offset()
+    };
+    let source = cluster.source(&json!(topic), json!({ "group": group })).expect("settings");
+    let split = source.splits(1).await.expect("splits").remove(0);
+    let mut reader = source.open(&split, None).await.expect("opens");
+    for id in 0..4 {
+        assert_eq!(ids(&some(&mut *reader, 1).await), [id]);
+        reset(9);
+    }
+    let position = reader.position();
+    drop(reader);
+    reset(0);
+    let mut reader = source.open(&split, Some(&position)).await.expect("opens");
+    assert_eq!(ids(&some(&mut *reader, 6).await), [4, 5, 6, 7, 8, 9]);
+    // The next checkpoint puts it right.
+    let end = SystemClock.monotonic_ms() + 60_000;
+    while told() != Offset::Offset(10) {
+        assert!(SystemClock.monotonic_ms() < end, "the group is told: {:?}", told());
+        reader.on_committed(&reader.position()).await.expect("told");
+    }
 }
 
 /// A subtask stops waiting for a reader when something else happens first, and opens it again.
