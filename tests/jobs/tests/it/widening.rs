@@ -10,7 +10,7 @@ use millstream_engine::{
     graph::JobPlan,
     operators::Environment,
     plan::{self, AlsoRead, PlanOptions},
-    run::{JobOutcome, Replan, SwapError, SwapPhase, SwapRequest, SwitchAt, Widening},
+    run::{JobOutcome, JobStatus, Replan, SwapError, SwapPhase, SwapRequest, SwitchAt, WaitOn, Widening},
     spec::JobSpec,
 };
 use millstream_job_tests::components;
@@ -20,11 +20,13 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
-    gate::Gate,
+    gate::{Gate, Sluice},
     swaps::{Process, component},
 };
 
 const ROWS: usize = 6_000;
+/// More than pass while a swap is under way, and than all edges hold.
+const MANY_ROWS: usize = 60_000;
 const KEYS: usize = 101;
 /// Rows of each split that pass before the gate, and once more when it is opened again. A subtask reads one split after the other.
 const BEFORE: u64 = 1_500;
@@ -38,6 +40,8 @@ struct Place {
     /// What stands between the source and the operator that is swapped.
     between: &'static str,
     order: &'static str,
+    rows: usize,
+    batching: &'static str,
 }
 
 /// Plans it again as it runs.
@@ -59,18 +63,22 @@ const BETWEEN: &str = "
 
 impl Place {
     fn new(parallelism: u32) -> Self {
+        Self::with_rows(parallelism, ROWS)
+    }
+
+    fn with_rows(parallelism: u32, rows: usize) -> Self {
         components::build();
         let directory = tempfile::tempdir().expect("a temporary directory");
         fs::create_dir(directory.path().join("in")).expect("a directory");
         for file in 0..2 {
             let mut out = fs::File::create(directory.path().join(format!("in/{file}.ndjson"))).expect("a file");
-            for number in (file..ROWS).step_by(2) {
+            for number in (file..rows).step_by(2) {
                 writeln!(out, "{{\"number\": {number}, \"unread\": true, \"shadow\": \"{}\"}}", number % KEYS).expect("a row");
             }
         }
         let components = Runtime::new(RuntimeSettings { pooled_instances: 64, ..RuntimeSettings::default() }).expect("an engine");
         let parallelism = NonZeroU32::new(parallelism).expect("some");
-        Self { directory: Arc::new(directory), components, parallelism, between: BETWEEN, order: "arrival" }
+        Self { directory: Arc::new(directory), components, parallelism, between: BETWEEN, order: "arrival", rows, batching: "{}" }
     }
 
     fn path(&self) -> &Path {
@@ -82,6 +90,7 @@ impl Place {
             "job: counting
 parallelism: {}
 checkpoints: {{ interval: 1h }}
+batching: {}
 sources:
   rows:
     files: {{ path: {}/in, format: ndjson }}
@@ -92,6 +101,7 @@ sinks:
   out: {{ input: counts, files: {{ path: {}, format: ndjson }} }}
 ",
             self.parallelism,
+            self.batching,
             self.path().display(),
             self.between,
             self.order,
@@ -131,6 +141,10 @@ sinks:
     /// Runs the job to its end from where it is: what it has written then is what it writes without swaps and kills.
     fn ends_as_if_nothing_had_happened(&self, process: Process, gate: &Gate) {
         gate.open();
+        self.ends_right(process);
+    }
+
+    fn ends_right(&self, process: Process) {
         let outcome = process.runtime.block_on(process.handle.wait());
         assert!(matches!(*outcome, JobOutcome::Finished(_)), "{outcome:?}");
         process.kill();
@@ -145,7 +159,7 @@ sinks:
                 counts.entry(word).or_default().push(row["count"].as_u64().expect("a count") as usize);
             }
         }
-        let golden: BTreeMap<usize, Vec<usize>> = (0..KEYS).map(|key| (key, (1..=(ROWS - key).div_ceil(KEYS)).collect())).collect();
+        let golden: BTreeMap<usize, Vec<usize>> = (0..KEYS).map(|key| (key, (1..=(self.rows - key).div_ceil(KEYS)).collect())).collect();
         counts.values_mut().for_each(|of_key| of_key.sort_unstable());
         assert_eq!(counts, golden);
     }
@@ -155,15 +169,39 @@ impl Process {
     /// Waits until so many rows have come to `counts`, for a minute at most.
     fn until_rows(&self, rows: u64) {
         for _ in 0..60_000 {
-            let status = self.runtime.block_on(self.handle.status()).expect("it answers");
+            let status = self.status();
             let counts = status.operators.iter().find(|operator| operator.id.as_str() == "counts").expect("it has that operator");
             if counts.rows_in >= rows {
                 return;
             }
-            assert!(status.durable.as_ref().is_none_or(|durable| durable.restarts == 0), "{:?}", status.durable);
-            self.runtime.block_on(millstream_engine::clock::Clock::sleep(&SystemClock, 1));
+            self.waits_a_moment();
         }
         panic!("{rows} rows have not come to `counts`");
+    }
+
+    /// Of the attempt that it began with: no failure is made good by starting again from a checkpoint.
+    fn status(&self) -> JobStatus {
+        let status = self.runtime.block_on(self.handle.status()).expect("it answers");
+        assert!(status.durable.as_ref().is_none_or(|durable| durable.restarts == 0), "{:?}", status.durable);
+        status
+    }
+
+    fn waits_a_moment(&self) {
+        self.runtime.block_on(millstream_engine::clock::Clock::sleep(&SystemClock, 1));
+    }
+
+    /// Waits until all subtasks that read wait for room on the way to `counts`, for a minute at most.
+    fn until_edges_are_full(&self, place: &Place) {
+        for _ in 0..60_000 {
+            let status = self.status();
+            let waits = status.operators.iter().flat_map(|operator| &operator.waits);
+            let full = waits.filter(|wait| matches!(&wait.on, WaitOn::Room { to } if to.as_str() == "counts"));
+            if full.count() == place.parallelism.get() as usize {
+                return;
+            }
+            self.waits_a_moment();
+        }
+        panic!("the edges to `counts` are not full: {:?}", self.status());
     }
 
     /// Swaps to it, and lets rows pass that it counts.
@@ -186,6 +224,38 @@ fn a_version_that_reads_more_loses_doubles_and_misreads_no_row() {
         let (process, gate) = place.start("tally");
         process.widened(&place, SwapRequest { switch_at, ..place.wider(&process, "tally") });
         place.ends_as_if_nothing_had_happened(process, &gate);
+    }
+}
+
+/// The receivers are so slow that narrow rows wait on every edge all the while, and behind them come the wide ones: the source goes on as fast as it can.
+/// Whoever took wider rows before its barrier would find narrow ones before itself, and whoever sent them would find a receiver that does not know them.
+#[test]
+fn rows_on_the_way_while_streams_become_wider_are_neither_lost_nor_doubled_nor_misread() {
+    for switch_at in [SwitchAt::Batch, SwitchAt::Barrier] {
+        let place = Place { batching: "{ rows: 64, edge-bytes: 4KiB }", ..Place::with_rows(2, MANY_ROWS) };
+        let sluice = Sluice::closed();
+        let connectors = sluice.in_sinks_of(millstream_connectors::all());
+        let process = Process::start(place.path(), async { Arc::new(place.plan("tally", &connectors, &AlsoRead::new()).await) });
+        sluice.let_through(200);
+        process.until_edges_are_full(&place);
+        let swap = process.prepared(SwapRequest { switch_at, ..place.wider(&process, "tally") });
+        let handle = process.handle.clone();
+        let switching = process.runtime.spawn(async move { handle.switch(swap).await });
+        while !switching.is_finished() {
+            sluice.let_through(32);
+            process.status();
+            process.waits_a_moment();
+        }
+        let report = process.runtime.block_on(switching).expect("no panic").expect("it switches");
+        assert_eq!(
+            report.widening_pauses.len(),
+            4,
+            "both subtasks that read and both that count took wider rows in the middle of the stream"
+        );
+        assert_eq!(process.version(), "jobs-tally-checked");
+        process.until_edges_are_full(&place);
+        sluice.let_through(MANY_ROWS);
+        place.ends_right(process);
     }
 }
 
