@@ -50,7 +50,7 @@ pub struct Unresolved {
 pub struct References {
     values: BTreeMap<Reference, String>,
     /// What could not be resolved, and the keys that lead there.
-    mistakes: Vec<(String, Unresolved)>,
+    mistakes: Vec<(String, Reference, Unresolved)>,
     /// Longest first: the forms in which a value may stand in a text, and the reference.
     needles: Vec<(String, Reference)>,
 }
@@ -104,9 +104,29 @@ impl References {
             forms.into_iter().filter(|form| !form.is_empty()).map(|form| (form, reference.clone())).collect::<Vec<_>>()
         };
         found.needles = found.values.iter().flat_map(forms).collect();
-        found.needles.sort_by(|a, b| b.0.len().cmp(&a.0.len()).then_with(|| a.cmp(b)));
-        found.needles.dedup_by(|a, b| a.0 == b.0);
+        found.sort_needles();
         found
+    }
+
+    fn sort_needles(&mut self) {
+        self.needles.sort_by(|a, b| b.0.len().cmp(&a.0.len()).then_with(|| a.cmp(b)));
+        self.needles.dedup_by(|a, b| a.0 == b.0);
+    }
+
+    /// Takes those of `other` out of what is said, too: other values of the same references, or others.
+    fn redact_also(&mut self, other: &Self) {
+        self.needles.extend(other.needles.iter().cloned());
+        self.sort_needles();
+    }
+
+    /// What could not be resolved, but for these.
+    pub fn mistakes_but(&self, known: impl Fn(&Reference) -> bool) -> impl Iterator<Item = &Unresolved> {
+        self.mistakes.iter().filter(move |(_, reference, _)| !known(reference)).map(|(_, _, mistake)| mistake)
+    }
+
+    /// Whether a reference has no value, which is told where it stands.
+    pub fn is_mistake(&self, reference: &Reference) -> bool {
+        self.mistakes.iter().any(|(_, mistaken, _)| mistaken == reference)
     }
 
     fn add(&mut self, path: &str, reference: Reference, look_up: &mut impl FnMut(&Reference) -> Result<String, Unresolved>) {
@@ -122,7 +142,7 @@ impl References {
         };
         match looked_up {
             Ok(value) => drop(self.values.insert(reference, value)),
-            Err(mistake) => self.mistakes.push((path.to_owned(), mistake)),
+            Err(mistake) => self.mistakes.push((path.to_owned(), reference, mistake)),
         }
     }
 
@@ -140,14 +160,14 @@ impl References {
 
     /// Adds what could not be resolved to the mistakes of the job file.
     pub fn tell(&self, spec: &mut JobSpec) {
-        for (path, Unresolved { message, fix }) in &self.mistakes {
+        for (path, _, Unresolved { message, fix }) in &self.mistakes {
             spec.note(path, message, Some(fix.clone()));
         }
     }
 
     /// What could not be resolved, each with the keys that lead to it.
     pub fn mistakes(&self) -> impl Iterator<Item = (&str, &Unresolved)> {
-        self.mistakes.iter().map(|(path, mistake)| (path.as_str(), mistake))
+        self.mistakes.iter().map(|(path, _, mistake)| (path.as_str(), mistake))
     }
 
     /// A value with what its references stand for in their place.
@@ -197,12 +217,19 @@ pub struct Hidden(Arc<Mutex<BTreeMap<String, References>>>);
 impl Hidden {
     /// From now on nothing is said that these stand for; `whose` they are: they take the place of those that were there before.
     pub fn hide(&self, whose: &str, references: &References) {
-        let mut hidden = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if references.needles.is_empty() {
-            hidden.remove(whose);
-        } else {
-            hidden.insert(whose.to_owned(), references.clone());
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(whose.to_owned(), references.clone());
+    }
+
+    /// Nor what these stand for, until [`Self::hide`] says anew what is hidden; of whom nothing is hidden, nothing is said either.
+    pub fn hide_also(&self, whose: &str, references: &References) {
+        if let Some(hidden) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get_mut(whose) {
+            hidden.redact_also(references);
         }
+    }
+
+    /// They say nothing any more.
+    pub fn forget(&self, whose: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(whose);
     }
 
     /// Those of one job.
@@ -212,7 +239,7 @@ impl Hidden {
 
     /// Whether nothing is hidden.
     pub fn is_empty(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).values().all(|references| references.needles.is_empty())
     }
 
     /// A value as it may be said; keys and numbers stay.
@@ -374,8 +401,22 @@ mod tests {
         hidden.hide("a", &References::resolve(&json!("${secret:key}"), known));
         hidden.hide("b", &References::resolve(&json!("${file:word}"), known));
         assert_eq!(hidden.redact("hunter2 is secret"), "${secret:key} is ${file:word}", "and not what the name of a reference has in it");
-        hidden.hide("a", &References::default());
+        hidden.forget("a");
         assert_eq!(hidden.redact("hunter2"), "hunter2");
+    }
+
+    /// A job whose secret has another value since keeps both to itself, and forgets them when it starts anew.
+    #[test]
+    fn what_is_hidden_besides_goes_with_the_next_start() {
+        let hidden = Hidden::default();
+        let now = |value: &str| References::resolve(&json!("${secret:key}"), |_| Ok(value.to_owned()));
+        hidden.hide_also("a", &now("early"));
+        assert!(hidden.is_empty(), "of a job that does not run nothing is kept");
+        hidden.hide("a", &now("old"));
+        hidden.hide_also("a", &now("new and longer"));
+        assert_eq!(hidden.of("a").redact("old, then new and longer"), "${secret:key}, then ${secret:key}");
+        hidden.hide("a", &now("new and longer"));
+        assert_eq!(hidden.redact("old"), "old");
     }
 
     #[test]

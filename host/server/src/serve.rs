@@ -210,6 +210,7 @@ fn service(settings: Settings, directory: PathBuf, store: Store, clock: Arc<dyn 
         store: store.clone(),
         components: components.clone(),
         connectors: Arc::new(settings.connectors),
+        hidden: settings.hidden.clone(),
         files,
         clock: clock.clone(),
         parallelism: settings.parallelism,

@@ -69,8 +69,18 @@ impl Service {
         Self::try_start(directory, more, &[]).expect("it says where it listens")
     }
 
+    /// What it says on its way goes into a file.
+    pub fn start_logged(directory: &Path, log: &Path) -> Self {
+        let log = std::fs::File::options().create(true).append(true).open(log).expect("writable");
+        Self::spawn(directory, &[], &[], log.into()).expect("it says where it listens")
+    }
+
     /// None: it ends instead of listening.
     pub fn try_start(directory: &Path, more: &[&str], environment: &[(&str, String)]) -> Option<Self> {
+        Self::spawn(directory, more, environment, Stdio::inherit())
+    }
+
+    fn spawn(directory: &Path, more: &[&str], environment: &[(&str, String)], log: Stdio) -> Option<Self> {
         let mut process = Command::new(env!("CARGO_BIN_EXE_millstream"))
             .args(["serve", "--listen", "127.0.0.1:0", "--json", "--dir"])
             .arg(directory)
@@ -78,6 +88,7 @@ impl Service {
             .env_remove("MILLSTREAM_TOKEN")
             .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdout(Stdio::piped())
+            .stderr(log)
             .spawn()
             .expect("the service starts");
         let mut line = String::new();

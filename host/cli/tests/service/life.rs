@@ -118,28 +118,6 @@ fn secrets_are_put_in_place_and_never_shown() {
         assert!(document["problems"][0]["fix"].as_str().expect("a fix").contains("millstream secret set"), "{document}");
         assert!(document["problems"][0]["line"].is_u64(), "{document}");
     }
-    // What a running job swaps in is written down beside its checkpoints.
-    let settings = json!({ "operators": { "counts": { "settings": { "place": "${secret:place}" } } } });
-    service.post("/v1/jobs/counts/swap", &settings).problem(400, "name a secret");
-}
-
-/// What ran before a swap is written down with it, to come back to: settings that name a secret are not swapped away either.
-#[test]
-fn settings_that_name_a_secret_are_not_swapped_away_in_a_running_job() {
-    let directory = directory();
-    let service = Service::start(directory.path());
-    service.push("v1", "count");
-    service.push_of_tests("v2", "count-choosy");
-    service.put("/v1/secrets/way", &json!({ "value": "well" })).expect(200);
-    let named = "component: { name: count:v2, settings: { opens: \"${secret:way}\" } }";
-    let text = job("counts", "{ rate: 2000 }", "blackhole: {}").replace("component: count:v1", named);
-    service.ask("POST", "/v1/jobs", &service.token, &[], text.as_bytes()).expect(201);
-    assert!(!service.tail("counts", "counts", 5).is_empty());
-    let swap = |to: Value| service.post("/v1/jobs/counts/swap", &json!({ "operators": { "counts": to } }));
-    swap(json!({ "settings": { "opens": "well" } })).problem(400, "name a secret");
-    swap(json!({ "component": "count:v1", "settings": {} })).problem(400, "name a secret");
-    assert_eq!(service.get("/v1/jobs/counts").expect(200)["version"], 1);
-    assert!(service.tail("counts", "counts", 5).iter().all(|row| row["by"] == "choosy"));
 }
 
 #[test]

@@ -13,5 +13,6 @@ mod openapi;
 mod pull;
 mod recovery;
 mod refused;
+mod secrets;
 mod swaps;
 mod why;

@@ -106,6 +106,11 @@ pub trait ComponentLoader: Send + Sync {
         let reason = "only the service knows components by name; outside of it, say `path`";
         Err(millstream_wasm::Error::Unreadable { component: name.into(), source: std::io::Error::other(reason) })
     }
+
+    /// What references in the settings of operators that are components stand for. Default: there are none.
+    fn settings(&self) -> Arc<dyn component::SettingsSource> {
+        Arc::new(component::AsSaid)
+    }
 }
 
 #[async_trait]

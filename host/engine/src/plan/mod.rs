@@ -19,7 +19,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     num::NonZeroU32,
     path::{Path, PathBuf},
-    sync::Mutex,
+    sync::{Arc, Mutex},
 };
 
 use async_trait::async_trait;
@@ -32,7 +32,7 @@ pub use outside::check_outside;
 use crate::{
     connector::Connectors,
     graph::JobPlan,
-    operators::{ComponentLoader, Environment},
+    operators::{ComponentLoader, Environment, component::SettingsSource},
     spec::{JobSpec, Problems, Report},
 };
 
@@ -159,5 +159,9 @@ impl ComponentLoader for LoadedOnce<'_> {
 
     async fn load_named(&self, name: &str) -> Result<Component, millstream_wasm::Error> {
         self.once(Named::Name(name.to_owned()), self.loader.load_named(name)).await
+    }
+
+    fn settings(&self) -> Arc<dyn SettingsSource> {
+        self.loader.settings()
     }
 }

@@ -48,7 +48,7 @@ pub struct NewVersion {
     pub operator: OperatorId,
     /// The component; none: the one that runs.
     pub component: Option<NewComponent>,
-    /// Its settings; none: those that it runs with.
+    /// Its settings as they are written; none: those that it runs with. What they refer to is looked up when the swap is prepared.
     pub settings: Option<Value>,
 }
 
@@ -82,7 +82,7 @@ pub struct OperatorVersion {
     pub version: String,
     /// SHA-256 of its bytes, hexadecimal.
     pub component: String,
-    /// Its settings.
+    /// Its settings as they are written: with references, and without what they stand for.
     pub settings: Value,
 }
 

@@ -81,9 +81,9 @@ impl Running {
     /// `node` runs this from now on.
     pub(super) fn set(&self, node: NodeIndex, plan: Arc<dyn OperatorPlan>) {
         let mut state = lock(&self.0);
-        if !state.known.iter().any(|(of, known)| *of == node && known.version() == plan.version()) {
-            state.known.push((node, plan.clone()));
-        }
+        // The same version may have been planned again since: with another value of what its settings refer to.
+        state.known.retain(|(of, known)| *of != node || known.version() != plan.version());
+        state.known.push((node, plan.clone()));
         state.swapped.insert(node, plan);
     }
 
@@ -220,6 +220,7 @@ struct Recorded {
     name: String,
     /// SHA-256, hexadecimal.
     component: String,
+    /// As they are written: what they refer to is looked up again by who goes on.
     settings: Value,
 }
 
@@ -412,7 +413,7 @@ pub(super) async fn choose(
         } else {
             place.plan_of(&recorded.new).await?
         };
-        if chosen.version() != said.plan.version() || chosen.version() != planned.plan.version() {
+        if chosen.version() != said.plan.version() || !Arc::ptr_eq(&chosen, &planned.plan) {
             plans.insert(node, chosen);
         }
     }
@@ -433,12 +434,13 @@ struct Place<'a> {
 
 impl Place<'_> {
     async fn plan_of(&self, wanted: &Recorded) -> Result<Arc<dyn OperatorPlan>, OperatorError> {
+        // What ran in this process comes first: what its settings refer to may have another value now than when the job was planned.
+        if let Some(known) = self.running.known(self.node, wanted) {
+            return Ok(known);
+        }
         let planned = self.planned.version();
         if planned.as_ref().is_some_and(|version| wanted.is(version)) {
             return Ok(self.planned.clone());
-        }
-        if let Some(known) = self.running.known(self.node, wanted) {
-            return Ok(known);
         }
         let is_component = |version: Option<OperatorVersion>| version.is_some_and(|version| version.component == wanted.component);
         let component = if is_component(planned) {
@@ -563,5 +565,25 @@ mod tests {
             running.resume(&plan(runs));
             assert_eq!(running.last_swap().map(|swap| swap.phase), Some(SwapPhase::Probation), "it was not interrupted");
         }
+    }
+
+    /// What its settings refer to may have another value since it was planned: the plan that ran last is the one that goes on.
+    #[tokio::test]
+    async fn of_one_version_that_was_planned_twice_the_next_attempt_runs_the_later_plan() {
+        let base = plan("same");
+        let node = base.nodes.iter().position(|node| node.id.as_str() == "op").expect("it is there");
+        let planned = |name: &'static str| -> Arc<dyn OperatorPlan> { Arc::new(Named(name, Vec::new())) };
+        let (earlier, later, running) = (planned("same"), planned("same"), Running::default());
+        running.set(node, earlier);
+        running.set(node, later.clone());
+        let recorded = Recorded::of(version("same"));
+        let operator = RecordedOperator { planned: recorded.clone(), old: recorded.clone(), new: recorded };
+        let record = Record { format: FORMAT, operators: BTreeMap::from([("op".into(), operator)]) };
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let storage = millstream_storage::LocalCheckpointStorage::open(directory.path()).expect("a directory");
+        let chosen = choose(&base, &base, &running, &storage, &record, None).await.expect("nothing has to be loaded");
+        assert!(Arc::ptr_eq(&chosen[&node], &later));
+        let fresh = choose(&base, &base, &Running::default(), &storage, &record, None).await.expect("nothing has to be loaded");
+        assert!(fresh.is_empty(), "another process plans it anew");
     }
 }

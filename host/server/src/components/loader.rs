@@ -8,7 +8,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use millstream_engine::operators::ComponentLoader;
+use millstream_engine::operators::{ComponentLoader, component::SettingsSource};
 use millstream_model::ids::TenantId;
 use millstream_wasm::{Component, Error};
 
@@ -23,12 +23,13 @@ pub struct Loader {
     pinned: BTreeMap<String, String>,
     /// The same, of every name that was asked for.
     asked: Mutex<BTreeMap<String, String>>,
+    settings: Arc<dyn SettingsSource>,
 }
 
 impl Loader {
-    /// `pinned`: what names meant when the version was made; others mean what they mean now.
-    pub fn new(components: Arc<Components>, tenant: TenantId, pinned: BTreeMap<String, String>) -> Self {
-        Self { components, tenant, pinned, asked: Mutex::default() }
+    /// `pinned`: what names meant when the version was made; others mean what they mean now. `settings`: what those of components refer to.
+    pub fn new(components: Arc<Components>, tenant: TenantId, pinned: BTreeMap<String, String>, settings: Arc<dyn SettingsSource>) -> Self {
+        Self { components, tenant, pinned, asked: Mutex::default(), settings }
     }
 
     /// What every name meant that was asked for.
@@ -60,5 +61,9 @@ impl ComponentLoader for Loader {
             let fix = failure.problems.first().and_then(|problem| problem.fix.as_ref()).map(|fix| format!("; {fix}")).unwrap_or_default();
             Error::Unreadable { component: name.into(), source: io::Error::other(format!("{failure}{fix}")) }
         })
+    }
+
+    fn settings(&self) -> Arc<dyn SettingsSource> {
+        self.settings.clone()
     }
 }

@@ -383,7 +383,7 @@ impl Jobs {
             self.store.remove::<Savepoint>(&change.tenant, &savepoint.name, Expected::Any).await?;
         }
         self.runners.lock().unwrap_or_else(PoisonError::into_inner).remove(&(change.tenant.clone(), name.to_owned()));
-        self.hidden.hide(&runner::hidden_key(&change.tenant, name), &References::default());
+        self.hidden.forget(&runner::hidden_key(&change.tenant, name));
         self.clear(&change.tenant, name)
     }
 

@@ -13,12 +13,15 @@ use millstream_engine::{
 use millstream_model::ids::TenantId;
 use serde_json::Value;
 
-use super::secrets;
+use super::{
+    runner::hidden_key,
+    secrets::{self, Secrets},
+};
 use crate::{
     catalogue::Store,
     components::{Components, Loader},
     failure::Failure,
-    references::References,
+    references::{Hidden, References},
 };
 
 /// What a version is made of.
@@ -61,6 +64,8 @@ pub struct Preparing {
     pub components: Arc<Components>,
     /// What job files may name.
     pub connectors: Arc<Connectors>,
+    /// What is kept out of everything that is said.
+    pub hidden: Hidden,
     /// Where relative paths of files start.
     pub files: PathBuf,
     /// The clock of jobs.
@@ -107,9 +112,18 @@ impl Preparing {
     ) -> Result<Prepared, Failure> {
         let document = self.document(asked)?;
         let references = secrets::of(&document, &self.store, tenant).await?;
-        let mut spec = self.read(asked, &references.replacements(&document)).map_err(|failure| references.redacted(failure))?;
+        let mut filled = references.replacements(&document);
+        filled.retain(|(path, _)| !secrets::stays(path));
+        let mut spec = self.read(asked, &filled).map_err(|failure| references.redacted(failure))?;
         references.tell(&mut spec);
-        let loader = Loader::new(self.components.clone(), tenant.clone(), asked.components.clone());
+        let settings = Secrets {
+            store: self.store.clone(),
+            tenant: tenant.clone(),
+            hidden: self.hidden.clone(),
+            whose: hidden_key(tenant, spec.job.as_str()),
+            of_file: references.clone(),
+        };
+        let loader = Loader::new(self.components.clone(), tenant.clone(), asked.components.clone(), Arc::new(settings));
         let environment = Environment { base_directory: &self.files, components: &loader, clock: self.clock.clone() };
         let options = PlanOptions { tenant: tenant.clone(), parallelism: self.parallelism, state_directory };
         let planned = plan::plan_with(&spec, &self.connectors, &environment, &options, also_read).await;

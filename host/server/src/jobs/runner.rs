@@ -27,7 +27,7 @@ use crate::{
     failure::Failure,
     kept::{self, Kept},
     place::{Owner, Place},
-    references::References,
+    references::{Hidden, References},
 };
 
 /// One job of the service.
@@ -51,12 +51,17 @@ pub struct Running {
     pub handle: JobHandle,
     /// What runs.
     pub plan: Arc<JobPlan>,
-    /// What the job file refers to.
-    pub references: Arc<References>,
+    hidden: Hidden,
+    whose: String,
     _lock: Arc<DirectoryLock>,
 }
 
 impl Running {
+    /// What is kept out of everything that is said of it.
+    fn references(&self) -> References {
+        self.hidden.of(&self.whose)
+    }
+
     /// Why it cannot do now what needs a running attempt; none: it can, or will in a moment.
     pub async fn recovering(&self) -> Option<String> {
         let status = self.handle.status().await?;
@@ -71,7 +76,7 @@ impl Running {
     /// It has failed and goes back to its last checkpoint.
     pub async fn must_take_checkpoints(&self) -> Result<(), Failure> {
         let Some(why) = self.recovering().await else { return Ok(()) };
-        Err(Failure::new(ErrorKind::Unavailable, format!("the job takes no checkpoint now: {}", self.references.redact(&why)))
+        Err(Failure::new(ErrorKind::Unavailable, format!("the job takes no checkpoint now: {}", self.references().redact(&why)))
             .fix("see to the cause; or stop the job, and do it from its last checkpoint"))
     }
 }
@@ -189,7 +194,8 @@ impl Runner {
         };
         let handle = run::start(plan.clone(), settings);
         let backing_up = plan.durability.backups.map(|backups| tokio::spawn(backups::keep(place, owner, handle.clone(), backups)));
-        let running = Running { handle: handle.clone(), plan, references: Arc::new(prepared.references), _lock: Arc::new(lock) };
+        let whose = hidden_key(&self.tenant, self.job.as_str());
+        let running = Running { handle: handle.clone(), plan, hidden: jobs.hidden.clone(), whose, _lock: Arc::new(lock) };
         *self.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(running);
         self.set(jobs, Phase::Running, Vec::new());
         tokio::spawn(watched(self.clone(), jobs.clone(), handle, backing_up));
@@ -291,7 +297,6 @@ async fn watched(runner: Arc<Runner>, jobs: Arc<Jobs>, handle: JobHandle, backin
     if let Some(backing_up) = backing_up {
         backing_up.abort();
     }
-    let references = runner.running().map(|running| running.references);
     *runner.running.lock().unwrap_or_else(PoisonError::into_inner) = None;
     match &*outcome {
         JobOutcome::Finished(_) | JobOutcome::FinishedBefore { .. } => runner.set(&jobs, Phase::Finished, Vec::new()),
@@ -301,10 +306,7 @@ async fn watched(runner: Arc<Runner>, jobs: Arc<Jobs>, handle: JobHandle, backin
             let mut failure = Failure::new(error.kind(), format!("job `{}` failed{place}", runner.job));
             failure.problems[0].causes = error.causes.clone();
             failure.problems[0].path = error.operator.as_ref().map(ToString::to_string);
-            let failure = match references {
-                Some(references) => references.redacted(failure),
-                None => failure,
-            };
+            let failure = jobs.hidden_of(&runner.tenant, runner.job.as_str()).redacted(failure);
             tracing::warn!(tenant = %runner.tenant, job = %runner.job, "{failure}");
             runner.set(&jobs, Phase::Failed, failure.problems);
         }

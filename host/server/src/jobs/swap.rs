@@ -20,7 +20,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Change, Jobs, prepare::Asked, runner::Running};
+use super::{
+    Change, Jobs,
+    prepare::Asked,
+    runner::{Running, hidden_key},
+};
 use crate::{
     catalogue::{
         Expected, Found, Revision,
@@ -29,7 +33,6 @@ use crate::{
     components::Reference,
     events::What,
     failure::{Failure, Problem},
-    references,
 };
 
 /// What an operator is to run.
@@ -291,14 +294,9 @@ impl Jobs {
     ) -> Result<(SwapReport, Revision), Failure> {
         let Switch { asked, operators, origin, wanted } = switch;
         let name = found.name.clone();
-        if self.runner(&change.tenant, &name).running().is_some() {
-            // Both are written down: the new settings, and those to come back to.
-            for of in [&asked, &Asked::of(found.object.current())] {
-                refuse_secrets(&self.preparing.document(of)?, &operators)?;
-            }
-        }
         // The whole job with the new components: what stands downstream must take what they emit, and a restart must find a job.
         let prepared = self.preparing.prepare(&change.tenant, &asked, None).await?;
+        self.hidden.hide_also(&hidden_key(&change.tenant, &name), &prepared.references);
         let found = if wanted.dry_run { found } else { self.end_probation(&change.tenant, found).await? };
         let asked = Asked { components: prepared.components, ..asked };
         let running = self.runner(&change.tenant, &name).running();
@@ -462,19 +460,6 @@ fn no_version(found: &Found<Job>, to: Option<u64>) -> Failure {
         None => format!("job `{}` has no earlier version", found.name),
     };
     Failure::new(ErrorKind::NotFound, message).fix(format!("GET /v1/jobs/{}/versions lists them", found.name))
-}
-
-/// A running job writes down what it swaps in and what ran before, and no secret may stand there.
-fn refuse_secrets(document: &Value, operators: &[String]) -> Result<(), Failure> {
-    for operator in operators {
-        if !references::named(&component_of(document, operator)?.1).is_empty() {
-            let message = format!("the settings of `{operator}` name a secret, so it is not swapped in the running job");
-            return Err(Failure::new(ErrorKind::Invalid, message).fix(
-                "replace the job file instead (`millstream submit --replace`): the job stops behind a checkpoint and goes on with it",
-            ));
-        }
-    }
-    Ok(())
 }
 
 /// The component of an operator and its settings, as the job file says them.

@@ -35,8 +35,11 @@ fn compare_facts(old: &ComponentOperatorPlan, new: &ComponentOperatorPlan, found
         let what = if old_name == new_name { format!("another build of {new_name}") } else { format!("{old_name} becomes {new_name}") };
         found.change(SwapPart::Component, what);
     }
-    if old.settings != new.settings {
-        found.change(SwapPart::Settings, format!("settings {} become {}", old.settings, new.settings));
+    let (before, now) = (&old.settings, &new.settings);
+    if before.said != now.said {
+        found.change(SwapPart::Settings, format!("settings {} become {}", before.said, now.said));
+    } else if before.given != now.given {
+        found.change(SwapPart::Settings, "what its settings refer to has another value");
     }
 }
 

@@ -14,6 +14,7 @@ mod layout;
 mod plan;
 mod recovery;
 mod run;
+mod settings;
 mod size;
 
 use std::{io::ErrorKind, path::Path};
@@ -22,6 +23,7 @@ use async_trait::async_trait;
 pub use plan::{ComponentOperatorPlan, ComponentRequest, PlanError};
 use schemars::JsonSchema;
 use serde::Deserialize;
+pub use settings::{AsSaid, SettingsSource};
 
 use super::{ComponentReference, Environment, OperatorSpec, PlanRequest, Planned, Ports, Problem, reference::Which};
 
@@ -45,6 +47,7 @@ impl OperatorSpec for Component {
         let wanted = ComponentRequest {
             operator: request.id.clone(),
             settings: self.0.settings().clone(),
+            source: request.environment.components.settings(),
             inputs: request.inputs,
             keys: request.keys,
         };
@@ -54,6 +57,7 @@ impl OperatorSpec for Component {
                 Err(mistakes.into_iter().map(|mistake| Problem::at(mistake.path, mistake.message)).collect())
             }
             Err(PlanError::Component(error)) => Err(vec![problem("", &error)]),
+            Err(PlanError::Unresolved(reason)) => Err(vec![Problem::at("settings", reason)]),
             Err(PlanError::Unsupported(reason)) => Err(vec![Problem::at("", reason)]),
         }
     }

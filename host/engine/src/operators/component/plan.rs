@@ -14,7 +14,13 @@ use millstream_model::{
 use millstream_wasm::{Component, Descriptor, Error, InputSchema, InstanceContext, OperatorInstance, OperatorPlan as GuestPlan};
 use serde_json::Value;
 
-use super::{compare::compare, layout::OutputLayout, run::ComponentOperator, with_causes};
+use super::{
+    compare::compare,
+    layout::OutputLayout,
+    run::ComponentOperator,
+    settings::{Settings, SettingsSource},
+    with_causes,
+};
 use crate::{
     operator::{Operator, OperatorContext, OperatorError, OperatorPlan, Version},
     operators::upgrade::{Declared, Migrator},
@@ -25,8 +31,10 @@ use crate::{
 pub struct ComponentRequest<'a> {
     /// The operator's id in the job file.
     pub operator: OperatorId,
-    /// The settings of the component.
+    /// The settings of the component, as they are written.
     pub settings: Value,
+    /// What references in them stand for.
+    pub source: Arc<dyn SettingsSource>,
     /// The streams of its input ports.
     pub inputs: &'a [StreamType],
     /// The key columns of each port; none: not keyed, so a keyed component has one key for all rows.
@@ -42,6 +50,9 @@ pub enum PlanError {
     /// It could not be run, or said no.
     #[error(transparent)]
     Component(#[from] Error),
+    /// Its settings refer to what is not there; one clause.
+    #[error("{0}")]
+    Unresolved(String),
     /// It asks for what this host or this job cannot give; one clause.
     #[error("{0}")]
     Unsupported(String),
@@ -61,7 +72,7 @@ pub struct SettingsMistake {
 pub struct ComponentOperatorPlan {
     pub(super) component: Component,
     pub(super) descriptor: Descriptor,
-    pub(super) settings: Value,
+    pub(super) settings: Settings,
     pub(super) guest: Arc<GuestPlan>,
     /// The inputs as the guest was offered them: the columns that cross.
     pub(super) offered: Vec<InputSchema>,
@@ -97,10 +108,11 @@ impl ComponentOperatorPlan {
     pub async fn plan(component: Component, request: ComponentRequest<'_>) -> Result<Self, PlanError> {
         let mut instance = component.operator(InstanceContext::unheard(Some(request.operator.clone()))).await?;
         let descriptor = instance.describe().await?;
-        check_settings(&descriptor.settings_schema, &request.settings)?;
+        let settings = Settings::new(request.settings.clone(), request.source.clone()).await.map_err(PlanError::Unresolved)?;
+        check_settings(&descriptor.settings_schema, &settings.given)?;
         let columns: Vec<Vec<usize>> = request.inputs.iter().map(crossing_columns).collect();
         let offered = offer(&request, &columns)?;
-        let guest = instance.plan(&request.settings, &offered).await?;
+        let guest = instance.plan(&settings.given, &offered).await?;
         refuse_unsupported(&guest, request.inputs)?;
         let inputs = plan_inputs(&guest, &request, &columns);
         let key_fields = key_fields(&inputs, request.inputs)?;
@@ -113,7 +125,7 @@ impl ComponentOperatorPlan {
         Ok(Self {
             component,
             descriptor,
-            settings: request.settings,
+            settings,
             guest: Arc::new(guest),
             offered,
             inputs,
@@ -139,9 +151,9 @@ impl ComponentOperatorPlan {
         &self.component
     }
 
-    /// Its settings.
+    /// Its settings, as they are written.
     pub fn settings(&self) -> &Value {
-        &self.settings
+        &self.settings.said
     }
 
     /// What the component says of itself.
@@ -152,7 +164,7 @@ impl ComponentOperatorPlan {
     /// A new instance, opened.
     pub(super) async fn instantiate(&self, context: &InstanceContext) -> Result<OperatorInstance, Error> {
         let mut instance = self.component.operator(context.clone()).await?;
-        instance.open(&self.settings, &self.offered, self.guest.clone()).await?;
+        instance.open(&self.settings.given, &self.offered, self.guest.clone()).await?;
         Ok(instance)
     }
 
@@ -346,7 +358,7 @@ impl OperatorPlan for ComponentOperatorPlan {
             name: self.descriptor.name.clone(),
             version: self.descriptor.version.clone(),
             component: self.component.digest().to_string(),
-            settings: self.settings.clone(),
+            settings: self.settings.said.clone(),
         })
     }
 
@@ -358,14 +370,15 @@ impl OperatorPlan for ComponentOperatorPlan {
     }
 
     fn as_version(&self) -> Version {
-        Version { component: Some(self.component.clone()), settings: Some(self.settings.clone()) }
+        Version { component: Some(self.component.clone()), settings: Some(self.settings.said.clone()) }
     }
 
     async fn plan_version(&self, operator: &OperatorId, version: Version) -> Result<Arc<dyn OperatorPlan>, Vec<String>> {
         let keys = self.keys();
         let request = ComponentRequest {
             operator: operator.clone(),
-            settings: version.settings.unwrap_or_else(|| self.settings.clone()),
+            settings: version.settings.unwrap_or_else(|| self.settings.said.clone()),
+            source: self.settings.source.clone(),
             inputs: &self.streams,
             keys: keys.as_deref(),
         };

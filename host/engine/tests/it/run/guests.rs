@@ -3,11 +3,11 @@
 use std::{
     path::{Path, PathBuf},
     process::Command,
-    sync::LazyLock,
+    sync::{Arc, LazyLock},
 };
 
 use millstream_engine::{
-    operators::component::{ComponentOperatorPlan, ComponentRequest},
+    operators::component::{AsSaid, ComponentOperatorPlan, ComponentRequest},
     run::{NewComponent, NewVersion, SwapRequest},
 };
 use millstream_model::StreamType;
@@ -50,7 +50,12 @@ pub async fn swap_to(operator: &str, name: &str) -> SwapRequest {
 /// A guest planned for one input; `key`: the number of its key column.
 pub async fn planned(name: &str, input: &StreamType, key: Option<usize>) -> ComponentOperatorPlan {
     let keys = key.map(|key| vec![vec![key]]);
-    let request =
-        ComponentRequest { operator: name.into(), settings: Value::Null, inputs: std::slice::from_ref(input), keys: keys.as_deref() };
+    let request = ComponentRequest {
+        operator: name.into(),
+        settings: Value::Null,
+        source: Arc::new(AsSaid),
+        inputs: std::slice::from_ref(input),
+        keys: keys.as_deref(),
+    };
     ComponentOperatorPlan::plan(component(name).await, request).await.expect("it plans")
 }
