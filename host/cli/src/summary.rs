@@ -215,6 +215,8 @@ mod tests {
             watermark: None,
             inputs: Vec::new(),
             waits_for_time: false,
+            makes_time: false,
+            watermark_since_ms: None,
             waits: Vec::new(),
             versions: Vec::new(),
         }

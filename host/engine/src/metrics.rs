@@ -44,7 +44,7 @@ pub struct OperatorMetrics {
     /// How far its splits are behind their ends (sources only).
     pub lags: Lags,
     /// The operator's watermark, ms since epoch; `i64::MIN`: none yet.
-    pub watermark: Gauge,
+    pub watermark: Advance,
     /// What the subtask waits for, where this is its first node or the one that waits.
     pub waits: Waits,
     /// What its component counts itself; shared by all subtasks of the operator.
@@ -82,6 +82,33 @@ impl Counter {
     /// Sets the total, for a counter whose owner keeps it elsewhere.
     pub fn set(&self, total: u64) {
         self.0.store(total, Ordering::Relaxed);
+    }
+}
+
+/// A number that advances, and when it last did.
+#[derive(Debug, Default)]
+pub struct Advance {
+    to: Gauge,
+    at_ms: Gauge,
+}
+
+impl Advance {
+    /// It has come to `to` by the elapsed time `now_ms`.
+    pub fn set(&self, to: i64, now_ms: i64) {
+        if self.to.get() != to {
+            self.to.set(to);
+            self.at_ms.set(now_ms);
+        }
+    }
+
+    /// How far it is; `i64::MIN`: nowhere yet.
+    pub fn get(&self) -> i64 {
+        self.to.get()
+    }
+
+    /// The elapsed time at which it came there; none: it is nowhere yet.
+    pub fn since_ms(&self) -> Option<i64> {
+        Some(self.at_ms.get()).filter(|&at_ms| at_ms != i64::MIN)
     }
 }
 

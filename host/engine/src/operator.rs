@@ -263,7 +263,7 @@ pub enum Control {
 pub struct Version {
     /// The component.
     pub component: Option<millstream_wasm::Component>,
-    /// Its settings.
+    /// Its settings, as they are written.
     pub settings: Option<Value>,
 }
 
@@ -308,6 +308,11 @@ pub trait OperatorPlan: Send + Sync {
     /// Where nothing downstream does, sources need not cut batches at watermarks.
     fn uses_watermarks(&self) -> bool {
         true
+    }
+
+    /// Whether its output has event times and watermarks that it makes itself, of its rows.
+    fn makes_time(&self) -> bool {
+        false
     }
 
     /// Which version it is; none: a built-in, which is part of the host.

@@ -4,7 +4,10 @@ use std::{fs, thread};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Endpoint, Service, directory};
+use crate::{
+    client::Client,
+    harness::{Endpoint, Service, directory},
+};
 
 fn submit(service: &Service, text: &str) {
     service.ask("POST", "/v1/jobs", &service.token, &[], text.as_bytes()).expect(201);
@@ -100,6 +103,56 @@ fn what_does_not_take_rows_is_named_and_so_is_a_swap_that_waits_for_it() {
         endpoint.answer();
         assert_eq!(swapping.join().expect("no panic"), 200);
     });
+}
+
+/// Says the same to who asks with the client.
+fn client_says(service: &Service, job: &str, parts: &[&str]) {
+    let home = directory();
+    let client = Client { home: home.path() };
+    client.log_in(service);
+    let sentence = client.done(&["why", &format!("job:{job}")]);
+    assert!(sentence.starts_with(&format!("{job}: ")) && parts.iter().all(|part| sentence.contains(part)), "{sentence}");
+    let json: Value = serde_json::from_str(&client.done(&["why", &format!("job:{job}"), "--json"])).expect("JSON");
+    assert_eq!(json["phase"], "running");
+    assert!(parts.iter().all(|part| json["sentence"].as_str().is_some_and(|sentence| sentence.contains(part))), "{json}");
+}
+
+/// Rows flow, and yet no window closes: who makes event times of its own has come no further.
+#[test]
+fn an_operator_that_holds_event_time_back_is_named() {
+    let directory = directory();
+    let service = Service::start(directory.path());
+    submit(
+        &service,
+        "job: held
+parallelism: 1
+sources:
+  numbers: { sequence: { rate: 50 } }
+operators:
+  timed: { input: numbers, assign-watermarks: { column: value, max-out-of-orderness: 0s } }
+  sums: { input: timed, key-by: [value], window: { tumbling: 10s, aggregates: { n: { count: \"*\" } } } }
+sinks:
+  out: { input: sums, blackhole: {} }
+",
+    );
+    let parts = ["`sums` waits for event time, which has not begun: `timed`, which makes it from its rows, holds it"];
+    said(&service, "held", &parts);
+    client_says(&service, "held", &parts);
+}
+
+#[test]
+fn a_component_that_takes_rows_too_slowly_is_named() {
+    let directory = directory();
+    let service = Service::start(directory.path());
+    service.push_of_tests("v2", "count-choosy");
+    let slow = "component: { name: count:v2, settings: { opens: well, spins: 1000000 } }";
+    let text = crate::harness::job("slow", "{ rate: 100000 }", "blackhole: {}")
+        .replace("component: count:v1", slow)
+        .replace("parallelism: 1", "parallelism: 2\nbatching: { rows: 64 }");
+    submit(&service, &text);
+    let parts = ["`counts` does not take rows as fast as they come: `", "has waited for room for"];
+    said(&service, "slow", &parts);
+    client_says(&service, "slow", &parts);
 }
 
 #[test]

@@ -109,6 +109,10 @@ impl OperatorPlan for AssignWatermarksPlan {
         Some(0)
     }
 
+    fn makes_time(&self) -> bool {
+        true
+    }
+
     fn uses_watermarks(&self) -> bool {
         false
     }

@@ -324,12 +324,18 @@ pub struct OperatorStatus {
     pub lags: Vec<SplitLag>,
     /// The lowest watermark of its subtasks, ms since epoch; none: at least one has none yet.
     pub watermark: Option<i64>,
+    /// Since when it stands there, ms since epoch; none: it has not begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watermark_since_ms: Option<i64>,
     /// The operators and sources that feed it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub inputs: Vec<OperatorId>,
     /// Whether what it does depends on event time: windows, timers, order.
     #[serde(default)]
     pub waits_for_time: bool,
+    /// Whether its output has event times that it makes itself.
+    #[serde(default)]
+    pub makes_time: bool,
     /// What its subtasks wait for just now.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waits: Vec<SubtaskWait>,

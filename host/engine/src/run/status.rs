@@ -46,6 +46,7 @@ impl View<'_> {
             inputs: node.inputs.iter().map(|edge| self.id(edge.from)).collect(),
             waits: metrics.iter().enumerate().filter_map(|(subtask, metrics)| self.wait(SubtaskIndex(subtask as u32), metrics)).collect(),
             versions: self.running.history(number),
+            watermark_since_ms: slowest(metrics).and_then(|slowest| slowest.watermark.since_ms()).map(|since_ms| self.shown_ms(since_ms)),
             ..operator_status(node, metrics)
         };
         nodes.map(of_node).collect()
@@ -79,6 +80,11 @@ impl View<'_> {
     }
 }
 
+/// The subtask whose watermark holds that of the operator.
+fn slowest(metrics: &[Arc<OperatorMetrics>]) -> Option<&OperatorMetrics> {
+    metrics.iter().map(Arc::as_ref).min_by_key(|metrics| (metrics.watermark.get(), std::cmp::Reverse(metrics.watermark.since_ms())))
+}
+
 fn operator_status(node: &Node, metrics: &[Arc<OperatorMetrics>]) -> OperatorStatus {
     let sum = |of: fn(&OperatorMetrics) -> u64| metrics.iter().map(|metrics| of(metrics)).sum::<u64>();
     let (kind, progress_total) = match &node.kind {
@@ -93,7 +99,7 @@ fn operator_status(node: &Node, metrics: &[Arc<OperatorMetrics>]) -> OperatorSta
         }
         NodeKind::Source(_) | NodeKind::Sink(_) => false,
     };
-    let watermark = metrics.iter().map(|metrics| metrics.watermark.get()).min();
+    let watermark = slowest(metrics).map(|slowest| slowest.watermark.get());
     OperatorStatus {
         id: node.id.clone(),
         kind,
@@ -114,8 +120,10 @@ fn operator_status(node: &Node, metrics: &[Arc<OperatorMetrics>]) -> OperatorSta
         progress_total,
         lags: metrics.iter().flat_map(|metrics| metrics.lags.get()).collect(),
         watermark: watermark.filter(|&watermark| watermark != i64::MIN),
+        watermark_since_ms: None,
         inputs: Vec::new(),
         waits_for_time,
+        makes_time: matches!(&node.kind, NodeKind::Operator(operator) if operator.plan.makes_time()),
         waits: Vec::new(),
         versions: Vec::new(),
     }

@@ -10,7 +10,7 @@ use super::{
     swap::SwapPhase,
 };
 
-/// Work on one element is worth a word after so long.
+/// Work on one element, a silent source and event time that stands still are worth a word after so long.
 const LONG_MS: i64 = 1_000;
 
 /// What a job waits for, as one sentence without its last point.
@@ -52,6 +52,10 @@ impl<'s> Looked<'s> {
         let most = source.lags.iter().max_by_key(|lag| lag.rows).filter(|_| source.lags.len() > 1);
         let most = most.map(|lag| format!(", {} of them of `{}`", lag.rows, lag.split)).unwrap_or_default();
         format!("; source `{}` has {rows} rows still to read{most}", source.id)
+    }
+
+    fn is_long_ago(&self, since_ms: i64) -> bool {
+        self.status.at_ms.saturating_sub(since_ms) >= LONG_MS
     }
 
     fn since(&self, since_ms: i64) -> String {
@@ -184,25 +188,62 @@ fn of_time(looked: &Looked<'_>) -> Option<String> {
 }
 
 fn of_watermark(looked: &Looked<'_>, operator: &OperatorStatus) -> Option<String> {
+    let holder = holding(looked, operator)?;
+    let source = source_of(looked, holder)?;
+    let since_ms = operator.watermark_since_ms;
+    let stands = match (operator.watermark, since_ms.filter(|&since_ms| looked.is_long_ago(since_ms))) {
+        (Some(at_ms), Some(since_ms)) => format!("has stood at {} for {}", time(at_ms), looked.since(since_ms)),
+        (Some(at_ms), None) => format!("stands at {}", time(at_ms)),
+        (None, _) => "has not begun".into(),
+    };
+    let is_silent = source.waits.iter().any(|wait| matches!(wait.on, WaitOn::Splits { .. }) && looked.is_long_ago(wait.since_ms));
+    let stands_still = since_ms.is_none_or(|since_ms| looked.is_long_ago(since_ms));
+    let cause = if is_silent || !stands_still || source.rows_out == 0 {
+        looked.of_source(source)?
+    } else if holder.makes_time {
+        format!("`{}`, which makes it from its rows, holds it", holder.id)
+    } else {
+        format!("source `{}` reads rows, but none brings it further", source.id)
+    };
+    Some(format!("`{}` waits for event time, which {stands}: {cause}", operator.id))
+}
+
+/// What holds the event time of an operator: a source, or who makes event times of its own and has come no further.
+fn holding<'s>(looked: &Looked<'s>, operator: &'s OperatorStatus) -> Option<&'s OperatorStatus> {
     let mut holder = operator;
     for _ in 0..looked.status.operators.len() {
         if holder.kind == OperatorKind::Source {
             break;
         }
-        let named = holder.waits.iter().filter_map(|wait| match &wait.on {
-            WaitOn::Input { held_by } => held_by.as_ref(),
-            _ => None,
-        });
-        let inputs = holder.inputs.iter().filter_map(|id| looked.operator(id));
-        let lowest = || inputs.min_by_key(|input| input.watermark);
-        holder = named.filter_map(|id| looked.operator(id)).min_by_key(|input| input.watermark).or_else(lowest)?;
+        let input = slowest_input(looked, holder)?;
+        holder = input;
+        if holder.makes_time {
+            break;
+        }
     }
-    let cause = looked.of_source(holder)?;
-    let stands = match operator.watermark {
-        Some(at_ms) => format!("stands at {}", time(at_ms)),
-        None => "has not begun".into(),
-    };
-    Some(format!("`{}` waits for event time, which {stands}: {cause}", operator.id))
+    Some(holder)
+}
+
+/// The source that feeds who holds event time.
+fn source_of<'s>(looked: &Looked<'s>, holder: &'s OperatorStatus) -> Option<&'s OperatorStatus> {
+    let mut source = holder;
+    for _ in 0..looked.status.operators.len() {
+        if source.kind == OperatorKind::Source {
+            break;
+        }
+        source = slowest_input(looked, source)?;
+    }
+    Some(source)
+}
+
+/// The input whose watermark holds that of `operator`.
+fn slowest_input<'s>(looked: &Looked<'s>, operator: &'s OperatorStatus) -> Option<&'s OperatorStatus> {
+    let named = operator.waits.iter().filter_map(|wait| match &wait.on {
+        WaitOn::Input { held_by } => held_by.as_ref(),
+        _ => None,
+    });
+    let inputs = operator.inputs.iter().filter_map(|id| looked.operator(id));
+    named.filter_map(|id| looked.operator(id)).min_by_key(|input| input.watermark).or_else(|| inputs.min_by_key(|input| input.watermark))
 }
 
 /// All sources that are left wait.
@@ -221,7 +262,7 @@ fn of_sources(looked: &Looked<'_>) -> Option<String> {
 /// Something that takes long, which nobody waits for in another subtask.
 fn of_work(looked: &Looked<'_>) -> Option<String> {
     looked.waits().into_iter().find_map(|(_, wait)| match &wait.on {
-        WaitOn::Work { by } if looked.status.at_ms.saturating_sub(wait.since_ms) >= LONG_MS => {
+        WaitOn::Work { by } if looked.is_long_ago(wait.since_ms) => {
             Some(format!("`{by}` has worked on what came last for {}", looked.since(wait.since_ms)))
         }
         _ => None,
@@ -329,6 +370,39 @@ mod tests {
             "source `ahead` has waited 6.0 s for sources that are behind by more than its `max-drift`: \
              source `behind` has had no rows of `part-7` for 6.0 s"
         );
+    }
+
+    /// The same job: whose rows are not there, whose are no later, and whose own event times they are.
+    #[test]
+    fn event_time_that_stands_still_though_rows_come_is_held_by_somebody() {
+        let source = |waited_ms: i64| OperatorStatus {
+            kind: OperatorKind::Source,
+            rows_out: 90,
+            watermark: Some(5_000),
+            ..operator("rows", vec![wait(10_000 - waited_ms, WaitOn::Splits { split: Some("a".into()), left: 1 })])
+        };
+        let timed = |makes_time| OperatorStatus { makes_time, inputs: vec!["rows".into()], ..operator("timed", Vec::new()) };
+        let of = |waited_ms, makes_time, watermark: Option<i64>, stood_ms: i64| {
+            let since = watermark.map(|_| 10_000 - stood_ms);
+            let sums = OperatorStatus {
+                rows_in: 90,
+                watermark,
+                watermark_since_ms: since,
+                waits_for_time: true,
+                inputs: vec!["timed".into()],
+                ..operator("sums", Vec::new())
+            };
+            why(&status(vec![source(waited_ms), timed(makes_time), sums]))
+        };
+        let stood = "`sums` waits for event time, which has stood at 1970-01-01T00:00:05.000Z for 3.0 s: ";
+        assert_eq!(of(200, true, Some(5_000), 3_000), format!("{stood}`timed`, which makes it from its rows, holds it"));
+        assert_eq!(of(200, false, Some(5_000), 3_000), format!("{stood}source `rows` reads rows, but none brings it further"));
+        assert_eq!(of(3_000, true, Some(5_000), 3_000), format!("{stood}source `rows` has had no rows of `a` for 3.0 s"));
+        let begins = "`sums` waits for event time, which has not begun: `timed`, which makes it from its rows, holds it";
+        assert_eq!(of(200, true, None, 0), begins);
+        let moves =
+            "`sums` waits for event time, which stands at 1970-01-01T00:00:05.000Z: source `rows` has had no rows of `a` for 200 ms";
+        assert_eq!(of(200, true, Some(5_000), 300), moves);
     }
 
     #[test]

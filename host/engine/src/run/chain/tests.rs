@@ -1,3 +1,5 @@
+use std::any::Any;
+
 use async_trait::async_trait;
 use millstream_model::{
     ids::SubtaskIndex,
@@ -7,7 +9,7 @@ use millstream_state::{Backend, KeyedStore, StoreSettings};
 use tempfile::TempDir;
 
 use super::*;
-use crate::{clock::ManualClock, operators::state_error, run::FileWork};
+use crate::{checkpoint::manifest::SplitManifest, clock::ManualClock, operators::state_error, run::FileWork};
 
 /// Keeps keyed state; another version of it, which is what it declares, declares its states anew.
 struct Keeper(KeyedStore);
