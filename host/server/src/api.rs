@@ -406,6 +406,18 @@ pub struct LogQuery {
     pub after: Option<u64>,
     /// Go on with those to come, as events.
     pub follow: bool,
+    /// With `follow`: end after so many seconds, 1 to 3,600. Default: when who asks has heard enough.
+    #[schemars(range(min = 1, max = 3600))]
+    pub seconds: Option<u64>,
+}
+
+/// For how long events are listened to.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct EventsQuery {
+    /// End after so many seconds, 1 to 3,600. Default: when who asks has heard enough.
+    #[schemars(range(min = 1, max = 3600))]
+    pub seconds: Option<u64>,
 }
 
 /// How the rows of an operator are looked at.
@@ -414,6 +426,9 @@ pub struct LogQuery {
 pub struct TailQuery {
     /// End after so many rows.
     pub rows: Option<u64>,
+    /// End after so many seconds, 1 to 3,600. Default: when who asks has heard enough.
+    #[schemars(range(min = 1, max = 3600))]
+    pub seconds: Option<u64>,
 }
 
 /// Which records of the audit.

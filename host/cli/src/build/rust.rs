@@ -91,6 +91,7 @@ fn component(message: Message) -> Result<Option<Compiled>, Failure> {
     }
     let bytes =
         fs::read(module).map_err(|error| Failure::new(Exit::Failed, format!("`{}` cannot be read", module.display())).because(&error))?;
+    // Cargo names a file, so it lies in a directory; a bare name lies here.
     let project = manifest.parent().map(Path::to_owned).unwrap_or_default();
     Ok(Some(Compiled { name: target.name.replace('_', "-"), project, bytes }))
 }

@@ -3,7 +3,7 @@
 use std::{fs, io, num::NonZeroU32, path::PathBuf, thread, time::Duration};
 
 use millstream_server::api::{
-    JobView, NewSavepoint, Origin, Page, Phase, RunView, SavepointView, ScaleRequest, StateEntries, StopRequest, VersionView,
+    Desired, JobView, NewSavepoint, Origin, Page, Phase, RunView, SavepointView, ScaleRequest, StateEntries, StopRequest, VersionView,
 };
 use reqwest::Method;
 use serde_json::Value;
@@ -153,12 +153,16 @@ pub fn jobs(arguments: JobsArguments) -> Result<Exit, Failure> {
     loop {
         let found: Vec<JobView> = connection.all("/v1/jobs")?;
         let row = |view: &JobView| {
-            // It is a name by its type; a job without a problem shows none.
-            let wanted = serde_json::to_value(view.desired).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default();
+            let wanted = match view.desired {
+                Desired::Running => "running",
+                Desired::Paused => "paused",
+                Desired::Stopped => "stopped",
+            };
+            // A job without a problem shows none.
             let problem = view.observed.problems.first().map(|problem| problem.message.clone()).unwrap_or_default();
             [
                 view.name.clone(),
-                wanted,
+                wanted.to_owned(),
                 view.observed.phase.name().to_owned(),
                 view.version.to_string(),
                 terminal::time(view.observed.since_ms),
@@ -245,6 +249,7 @@ pub fn status(job: &str, service: &Service) -> Result<Exit, Failure> {
 
 /// `millstream stop` of a job of the service.
 pub fn stop(job: &str, savepoint: Option<String>, service: &Service) -> Result<Exit, Failure> {
+    // Nobody asked for one.
     let taken = savepoint.as_ref().map(|name| format!(", savepoint `{name}`")).unwrap_or_default();
     let view: JobView = service.connect()?.post(&path(job, "/stop"), &StopRequest { savepoint })?;
     Ok(service.show(&view, |view| format!("{} {}{taken}", view.name, phase(view))))

@@ -112,6 +112,7 @@ fn show_line(line: &Line, json: bool) {
 
 pub fn tail(arguments: TailArguments) -> Result<Exit, Failure> {
     let connection = arguments.service.connect()?;
+    // No number: until who looks has seen enough.
     let query = arguments.rows.map(|rows| format!("?rows={rows}")).unwrap_or_default();
     let path = path(&arguments.job, &format!("/operators/{}/tail{query}", escaped(&arguments.operator)));
     connection.follow(&path, |name, data| {
@@ -127,6 +128,7 @@ pub fn tail(arguments: TailArguments) -> Result<Exit, Failure> {
 
 pub fn results(arguments: ResultsArguments) -> Result<Exit, Failure> {
     let connection = arguments.service.connect()?;
+    // No sink: the service knows whether there is only one.
     let sink = arguments.sink.as_deref().map(|sink| format!("&sink={}", escaped(sink))).unwrap_or_default();
     let mut left = arguments.rows.unwrap_or(usize::MAX);
     let mut cursor = String::new();
@@ -148,8 +150,10 @@ pub fn events(arguments: EventsArguments) -> Result<Exit, Failure> {
     connection.follow(&path, |_, data: Value| {
         match serde_json::from_value::<Event>(data.clone()) {
             Ok(event) if !json => {
-                let what = serde_json::to_value(&event.what).unwrap_or_default();
-                terminal::print(&format!("{FAINT}{}{FAINT:#} {} {what}", terminal::time(event.at_ms), event.job.unwrap_or_default()));
+                let what = serde_json::to_value(&event.what).expect("events have string keys only");
+                // What happens to no job happens to the service.
+                let job = event.job.unwrap_or_default();
+                terminal::print(&format!("{FAINT}{}{FAINT:#} {job} {what}", terminal::time(event.at_ms)));
             }
             _ => terminal::print(&data.to_string()),
         }

@@ -1,9 +1,11 @@
-//! Components from a registry: a real one (go-containerregistry's), and one that lies.
+//! Components from a registry: a real one (go-containerregistry's), one that lies, and the real one behind a door: it knows no users itself, so who comes in is
+//! decided by a proxy of these tests, by the distribution specification: with a password (`Basic`), or with a token that a password gets (`Bearer`).
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     process::{Child, ChildStderr, Command, Stdio},
+    sync::{Arc, Mutex},
 };
 
 use serde_json::{Value, json};
@@ -123,4 +125,141 @@ fn a_registry_that_lies_is_not_believed() {
     service.post("/v1/components/x/pull", &reference).problem(400, "other bytes than its digest says");
     lying.join().expect("it was asked");
     assert_eq!(service.get("/v1/components").expect(200)["items"], json!([]));
+}
+
+/// How a door finds out who asks.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Asks {
+    /// For nothing.
+    Nothing,
+    /// For the password.
+    Basic,
+    /// For a token, which it gives to who has the password.
+    Bearer,
+}
+
+/// `acme:planted-4c1d`.
+const CREDENTIALS: &str = "Basic YWNtZTpwbGFudGVkLTRjMWQ=";
+const TOKEN: &str = "token-of-the-test";
+
+/// What stands before a registry.
+struct Door {
+    address: String,
+    /// The heads of the requests that came.
+    heads: Arc<Mutex<Vec<String>>>,
+}
+
+impl Door {
+    /// In front of `registry`; layers are to be got from `storage`, if that is another place.
+    fn before(registry: &str, asks: Asks, storage: Option<&str>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("it is bound").to_string();
+        let heads: Arc<Mutex<Vec<String>>> = Arc::default();
+        let (registry, storage, own) = (registry.to_owned(), storage.map(str::to_owned), address.clone());
+        let kept = heads.clone();
+        // It ends with the process of the test.
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.expect("somebody asks");
+                let head = head_of(&stream);
+                kept.lock().expect("no holder panics").push(head.clone());
+                // Who asked may have gone.
+                drop(answer(&mut stream, &head, asks, &own, &registry, storage.as_deref()));
+            }
+        });
+        Self { address, heads }
+    }
+
+    fn heads(&self) -> Vec<String> {
+        self.heads.lock().expect("no holder panics").clone()
+    }
+}
+
+fn head_of(stream: &TcpStream) -> String {
+    let lines = BufReader::new(stream).lines().map_while(Result::ok).take_while(|line| !line.is_empty());
+    lines.map(|line| line + "\n").collect()
+}
+
+fn answer(stream: &mut TcpStream, head: &str, asks: Asks, own: &str, registry: &str, storage: Option<&str>) -> std::io::Result<()> {
+    let path = head.split(' ').nth(1).unwrap_or_default();
+    let shows = |wanted: &str| {
+        head.lines()
+            .any(|line| line.split_once(": ").is_some_and(|(name, value)| name.eq_ignore_ascii_case("authorization") && value == wanted))
+    };
+    let refuse = |stream: &mut TcpStream, challenge: &str| {
+        write!(stream, "HTTP/1.1 401 Unauthorized\r\nconnection: close\r\nwww-authenticate: {challenge}\r\ncontent-length: 0\r\n\r\n")
+    };
+    if let Some(query) = path.strip_prefix("/token?") {
+        let is_asked_right = query.contains("service=registry.test") && query.contains("scope=repository%3Aacme%2Fcount%3Apull");
+        if !is_asked_right || !shows(CREDENTIALS) {
+            return refuse(stream, "Basic realm=\"tokens\"");
+        }
+        let body = json!({ "token": TOKEN, "expires_in": 300 }).to_string();
+        return write!(stream, "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    }
+    match asks {
+        Asks::Basic if !shows(CREDENTIALS) => return refuse(stream, "Basic realm=\"registry\""),
+        Asks::Bearer if !shows(&format!("Bearer {TOKEN}")) => {
+            let scope = "repository:acme/count:pull";
+            return refuse(stream, &format!("Bearer realm=\"http://{own}/token\",service=\"registry.test\",scope=\"{scope}\""));
+        }
+        Asks::Nothing | Asks::Basic | Asks::Bearer => {}
+    }
+    if let (Some(storage), true) = (storage, path.contains("/blobs/")) {
+        return write!(
+            stream,
+            "HTTP/1.1 307 Temporary Redirect\r\nconnection: close\r\nlocation: http://{storage}{path}\r\ncontent-length: 0\r\n\r\n"
+        );
+    }
+    let mut behind = TcpStream::connect(registry)?;
+    let accept = head.lines().find(|line| line.to_ascii_lowercase().starts_with("accept: ")).unwrap_or("accept: */*");
+    write!(behind, "GET {path} HTTP/1.1\r\nhost: registry\r\nconnection: close\r\n{accept}\r\n\r\n")?;
+    std::io::copy(&mut behind, stream).map(drop)
+}
+
+/// With a password, with a token, and where layers lie elsewhere: nobody gets to know the password but who asks for it.
+#[test]
+fn a_registry_that_wants_to_know_who_asks_is_told_and_nobody_else() {
+    let (directory, registry) = (directory(), Registry::start());
+    let storage = Door::before(&registry.address, Asks::Nothing, None);
+    let doors = [
+        ("basic", Door::before(&registry.address, Asks::Basic, None)),
+        ("bearer", Door::before(&registry.address, Asks::Bearer, None)),
+        ("elsewhere", Door::before(&registry.address, Asks::Bearer, Some(&storage.address))),
+    ];
+    let named: Vec<String> = doors.iter().flat_map(|(_, door)| ["--registry".to_owned(), format!("http://{}", door.address)]).collect();
+    let service = Service::start_with(directory.path(), &named.iter().map(String::as_str).collect::<Vec<_>>());
+    let bytes = component("count");
+    let digest = service.push("there", "count");
+    registry.push_blob("acme/count", EMPTY, b"{}");
+    registry.push_blob("acme/count", &digest, &bytes);
+    let good = registry.push_manifest("acme/count", &manifest(&[("application/wasm", &digest, bytes.len())]));
+    for (secret, value) in [("right", "acme:planted-4c1d"), ("wrong", "acme:planted-9999")] {
+        service.put(&format!("/v1/secrets/{secret}"), &json!({ "value": value })).expect(200);
+    }
+    for (name, door) in &doors {
+        let reference = format!("{}/acme/count@{good}", door.address);
+        let pull = |more: Value| {
+            let mut body = json!({ "reference": reference });
+            body.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+            service.post(&format!("/v1/components/{name}/pull?tag=v1"), &body)
+        };
+        pull(json!({})).problem(400, "does not let the service in");
+        let refused = pull(json!({ "secret": "wrong" }));
+        assert!(!refused.body.contains("planted"), "{}", refused.body);
+        refused.problem(400, "does not let the service in");
+        assert_eq!(pull(json!({ "secret": "right" })).expect(201)["digest"], json!(digest), "{name}");
+        let shown = door
+            .heads()
+            .iter()
+            .filter(|head| head.contains(CREDENTIALS))
+            .map(|head| head.split(' ').nth(1).unwrap().to_owned())
+            .collect::<Vec<_>>();
+        match *name {
+            "basic" => assert!(shown.iter().all(|path| path.starts_with("/v2/acme/count/")), "{shown:?}"),
+            _ => assert!(!shown.is_empty() && shown.iter().all(|path| path.starts_with("/token?")), "{shown:?}"),
+        }
+    }
+    let heads = storage.heads();
+    assert!(!heads.is_empty() && heads.iter().all(|head| !head.to_ascii_lowercase().contains("authorization")), "{heads:?}");
 }

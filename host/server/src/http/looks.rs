@@ -15,7 +15,7 @@ use super::{
     system::Happening,
 };
 use crate::{
-    api::{Desired, Line, Listed, LogQuery, Page, Phase, ResultsQuery, StateEntries, StateQuery, TailQuery, Why},
+    api::{Desired, EventsQuery, Line, Listed, LogQuery, Page, Phase, ResultsQuery, StateEntries, StateQuery, TailQuery, Why},
     catalogue::objects::Scope,
     failure::Failure,
     kept::Kept,
@@ -40,6 +40,7 @@ pub fn routes() -> Vec<Route> {
             .gives_or_events::<Page<Line>>(),
         Route::new(Method::GET, "/v1/jobs/{job}/events", "follow-job", "What happens to it, from now on.", events)
             .needs(Scope::View)
+            .query::<EventsQuery>()
             .gives_body(Gives::Events),
         Route::new(
             Method::GET,
@@ -96,7 +97,8 @@ impl sse::Source for Lines {
 }
 
 async fn logs(call: Call) -> Answer {
-    let LogQuery { limit, after, follow } = call.query()?;
+    let LogQuery { limit, after, follow, seconds } = call.query()?;
+    let end = sse::end(seconds)?;
     let limit = limited(limit, 100, 1_000)?;
     let name = call.parameter("job");
     call.service.jobs.job(call.tenant(), name).await?;
@@ -107,13 +109,14 @@ async fn logs(call: Call) -> Answer {
     }
     let after = found.last().map_or(after.unwrap_or(0), |line| line.number);
     let lines = Lines { logs, tenant, job: name.to_owned(), after, first: found };
-    Ok(Reply::events(sse::body(&call, lines)))
+    Ok(Reply::events(sse::body(&call, lines, end)))
 }
 
 async fn events(call: Call) -> Answer {
-    let name = call.parameter("job").to_owned();
+    let EventsQuery { seconds } = call.query()?;
+    let (end, name) = (sse::end(seconds)?, call.parameter("job").to_owned());
     call.service.jobs.job(call.tenant(), &name).await?;
-    Ok(Reply::events(sse::body(&call, Happening::of(&call, Some(name)))))
+    Ok(Reply::events(sse::body(&call, Happening::of(&call, Some(name)), end)))
 }
 
 /// The rows that pass an operator, as a source of events.
@@ -149,7 +152,8 @@ impl sse::Source for Rows {
 }
 
 async fn tail(call: Call) -> Answer {
-    let TailQuery { rows } = call.query()?;
+    let TailQuery { rows, seconds } = call.query()?;
+    let end = sse::end(seconds)?;
     let (name, operator) = (call.parameter("job"), OperatorId::from(call.parameter("operator")));
     call.service.jobs.job(call.tenant(), name).await?;
     let runner = call.service.jobs.runner(call.tenant(), name);
@@ -160,7 +164,7 @@ async fn tail(call: Call) -> Answer {
             .fix(format!("it has {}", known.join(", "))));
     }
     let source = Rows { tapped: runner.taps.watch(&operator, BATCHES_WAITING), left: rows };
-    Ok(Reply::events(sse::body(&call, source)))
+    Ok(Reply::events(sse::body(&call, source, end)))
 }
 
 async fn why(call: Call) -> Answer {

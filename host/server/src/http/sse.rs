@@ -3,7 +3,7 @@
 
 use std::{convert::Infallible, future::Future, time::Duration};
 
-use axum::body::Body;
+use axum::{body::Body, http::StatusCode};
 use bytes::Bytes;
 use futures::stream;
 use serde::Serialize;
@@ -40,15 +40,32 @@ pub trait Source: Send + 'static {
     fn next(&mut self) -> impl Future<Output = Option<Events>> + Send;
 }
 
-/// Sends the events of a source to who asks.
-pub fn body(call: &Call, mut source: impl Source) -> Body {
+/// Longest time for which somebody may say that they listen, in seconds.
+const SECONDS_MAX: u64 = 3_600;
+
+/// After how long a stream ends by itself; none: it does not.
+///
+/// # Errors
+/// It is too long, or no time at all.
+pub fn end(seconds: Option<u64>) -> Result<Option<Duration>, Refusal> {
+    match seconds {
+        Some(seconds) if !(1..=SECONDS_MAX).contains(&seconds) => {
+            Err(Refusal::new(StatusCode::BAD_REQUEST, format!("`seconds` must be 1 to {SECONDS_MAX}")))
+        }
+        seconds => Ok(seconds.map(Duration::from_secs)),
+    }
+}
+
+/// Sends the events of a source to who asks, until `end` if there is one.
+pub fn body(call: &Call, mut source: impl Source, end: Option<Duration>) -> Body {
     let (to, events) = mpsc::channel::<Bytes>(WAITING);
     let (service, headers) = (call.service.clone(), call.headers.clone());
     tokio::spawn(async move {
         let mut silence = 0;
         let mut look_ms = service.clock.monotonic_ms();
-        loop {
-            look_ms += i64::try_from(LOOK.as_millis()).unwrap_or(i64::MAX);
+        let end_ms = end.map_or(i64::MAX, |end| look_ms.saturating_add(i64::try_from(end.as_millis()).unwrap_or(i64::MAX)));
+        while look_ms < end_ms {
+            look_ms = look_ms.saturating_add(i64::try_from(LOOK.as_millis()).unwrap_or(i64::MAX)).min(end_ms);
             let sleeping = service.clock.sleep_until_monotonic(look_ms);
             tokio::pin!(sleeping);
             let is_heard = loop {

@@ -12,7 +12,7 @@ use super::{
     sse,
 };
 use crate::{
-    api::{AuditQuery, Event, Health, Identity, MadeToken, NewToken, Page, Paging, SecretValue, SecretView, TokenView},
+    api::{AuditQuery, Event, EventsQuery, Health, Identity, MadeToken, NewToken, Page, Paging, SecretValue, SecretView, TokenView},
     catalogue::{
         AuditRecord, Expected, Found,
         objects::{Scope, Secret, Token},
@@ -66,6 +66,7 @@ pub fn routes() -> Vec<Route> {
             .gives::<Page<AuditRecord>>(),
         Route::new(Method::GET, "/v1/events", "follow-events", "What happens to all jobs, from now on.", follow_events)
             .needs(Scope::View)
+            .query::<EventsQuery>()
             .gives_body(Gives::Events),
     ]
 }
@@ -231,5 +232,6 @@ impl sse::Source for Happening {
 }
 
 async fn follow_events(call: Call) -> Answer {
-    Ok(Reply::events(sse::body(&call, Happening::of(&call, None))))
+    let EventsQuery { seconds } = call.query()?;
+    Ok(Reply::events(sse::body(&call, Happening::of(&call, None), sse::end(seconds)?)))
 }
