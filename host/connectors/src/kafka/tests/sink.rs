@@ -14,10 +14,10 @@ use millstream_model::{
     ids::{CheckpointId, JobId, SubtaskIndex},
 };
 use millstream_storage::{Claim, CommitRecord, Error};
-use rdkafka::Message as _;
+use rdkafka::{Message as _, producer::Producer as _};
 use serde_json::{Value, json};
 
-use super::Cluster;
+use super::{Cluster, LONG, send};
 use crate::{
     kafka::{KafkaSink, Machine, commit_topic::CommitTopic, settings::SinkSettings, transaction},
     testing::{plan_sink, schema},
