@@ -21,14 +21,14 @@ sources:
   numbers: {{ sequence: {{ to: {}, rate: {rate} }} }}
 operators:
   keyed: {{ input: numbers, compute: {{ key: \"cast(value % {KEYS} as varchar)\", turn: \"(value / {KEYS}) % 3\" }} }}
-  envelopes:
+  enveloped:
     input: keyed
-    select:
-      key: key
+    compute:
       envelope: |-
         case when turn = 0 then '{{\"op\":\"c\",\"after\":' || {after}
              when turn = 1 then '{{\"op\":\"u\",\"before\":' || {before} || ',\"after\":' || {after}
              else '{{\"op\":\"d\",\"before\":' || {before} end || '}}'
+  envelopes: {{ input: enveloped, project: [key, envelope] }}
 sinks:
   out: {{ input: envelopes, kafka: {{ servers: \"{}\", topic: {}, format: string, key: key, delivery: at-least-once }} }}
 ",

@@ -172,11 +172,11 @@ async fn the_split_that_holds_event_time_back_is_named() {
     busy.feed(keyed_rows(&[(1, 1, 5_000)]));
     asked.until_it_says("`silence` waits for event time, which has not begun: source `silent` has had no rows of `fed` for 0 ms").await;
     silent.feed(keyed_rows(&[(1, 1, 1_000)]));
-    let stands = "`silence` waits for event time, which stands at 1970-01-01T00:00:00.999Z: source `silent` has had no rows of `fed` for";
-    asked.until_it_says(&format!("{stands} 0 ms")).await;
+    let (stands, silent_for) = ("1970-01-01T00:00:00.999Z", "source `silent` has had no rows of `fed` for");
+    asked.until_it_says(&format!("`silence` waits for event time, which stands at {stands}: {silent_for} 0 ms")).await;
     asked.pass(3_000);
     busy.feed(keyed_rows(&[(1, 1, 9_000)]));
-    asked.until_it_says(&format!("{stands} 3.0 s")).await;
+    asked.until_it_says(&format!("`silence` waits for event time, which has stood at {stands} for 3.0 s: {silent_for} 3.0 s")).await;
     asked.end().await;
 }
 
