@@ -19,6 +19,8 @@ use millstream_model::{
 };
 use serde_json::Value;
 
+use crate::formats::ndjson::{self, Nulls};
+
 /// A schema from names and types; `?` behind a type: nullable.
 pub fn schema(columns: &[(&str, &str)]) -> SchemaRef {
     let field = |(name, text): &(&str, &str)| {
@@ -26,6 +28,18 @@ pub fn schema(columns: &[(&str, &str)]) -> SchemaRef {
         Field::new(*name, parse_type(text.trim_end_matches('?')).expect("a type"), nullable)
     };
     Arc::new(Schema::new(columns.iter().map(field).collect::<Vec<_>>()))
+}
+
+/// Bytes that are written in hexadecimal.
+pub fn from_hex(text: &str) -> Vec<u8> {
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).expect("hexadecimal")).collect()
+}
+
+/// Rows, as JSON.
+pub fn shown(rows: &RecordBatch) -> Vec<Value> {
+    let mut lines = Vec::new();
+    ndjson::Writer::new(&rows.schema(), Nulls::Write).expect("columns of JSON").rows(rows, &mut lines).expect("written");
+    serde_json::Deserializer::from_slice(&lines).into_iter().map(|line| line.expect("a line of JSON")).collect()
 }
 
 /// Plans a source.

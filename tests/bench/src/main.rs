@@ -8,6 +8,7 @@
 mod boundary;
 mod checkpoints;
 mod child;
+mod decode;
 mod disk;
 mod figures;
 mod guests;
@@ -35,8 +36,9 @@ use figures::{Figure, Report};
 use guests::Guests;
 
 /// The groups of figures, in the order in which they are measured.
-const GROUPS: [&str; 13] = [
+const GROUPS: [&str; 15] = [
     "boundary",
+    "decode",
     "keyed",
     "process",
     "disk",
@@ -47,6 +49,7 @@ const GROUPS: [&str; 13] = [
     "size",
     "recovery",
     "service",
+    "wall",
     "kafka",
     "nexmark",
 ];
@@ -135,8 +138,10 @@ impl Step {
     async fn measure(self, guests: &Guests, events: u64) -> anyhow::Result<Vec<Figure>> {
         match self {
             Self::Group("boundary") => boundary::measure(guests).await,
+            Self::Group("decode") => decode::measure(),
             Self::Group("keyed") => keyed::measure(guests).await,
             Self::Group("process") => process::measure(guests).await,
+            Self::Group("wall") => service::wall::measure(guests),
             Self::Group("disk") => disk::measure(guests),
             Self::Group("parallel") => parallel::measure(guests).await,
             Self::Group("checkpoints") => checkpoints::measure(guests).await,

@@ -84,8 +84,7 @@ async fn measure_job(handle: &JobHandle, shared: &Shared, versions: &[(Component
 async fn swapped(handle: &JobHandle, component: &Component, bytes: &Arc<[u8]>) -> anyhow::Result<Vec<Duration>> {
     let component = NewComponent { component: component.clone(), bytes: bytes.to_vec().into() };
     let version = NewVersion { operator: "tally".into(), component: Some(component), settings: None };
-    let request =
-        SwapRequest { operators: vec![version], switch_at: SwitchAt::Batch, probation: Duration::ZERO, one_way: false, widening: None };
+    let request = SwapRequest { switch_at: SwitchAt::Batch, probation: Duration::ZERO, ..SwapRequest::of(version) };
     let prepared = handle.prepare_swap(request).await.context("preparing a swap")?;
     let switched = handle.switch(prepared.swap).await.context("switching")?;
     while handle.status().await.and_then(|status| status.swap).is_some_and(|swap| !swap.phase.is_over()) {

@@ -219,7 +219,9 @@ impl ValueDecoder for Lines {
             self.one_by_one |= memchr::memchr3(b'\n', b'\r', self.quote.unwrap_or(b'\n'), added).is_some();
         } else {
             // No line end can stand within a text of JSON, so each is white space.
-            added.iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')).for_each(|byte| *byte = b' ');
+            if memchr::memchr2(b'\n', b'\r', added).is_some() {
+                added.iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')).for_each(|byte| *byte = b' ');
+            }
         }
         self.bytes.push(b'\n');
         self.spans.push(start..self.bytes.len());

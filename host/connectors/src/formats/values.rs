@@ -14,11 +14,12 @@
 use std::{str::FromStr, sync::Arc};
 
 use arrow_array::{
-    ArrayRef, ArrowPrimitiveType,
-    builder::{BooleanBuilder, FixedSizeBinaryBuilder, GenericBinaryBuilder, GenericStringBuilder, PrimitiveBuilder},
+    ArrayRef, ArrowPrimitiveType, PrimitiveArray,
+    builder::{BooleanBuilder, FixedSizeBinaryBuilder, GenericBinaryBuilder, GenericStringBuilder},
     timezone::Tz,
     types::*,
 };
+use arrow_buffer::{NullBufferBuilder, ScalarBuffer};
 use arrow_cast::{
     base64::{BASE64_STANDARD, Engine},
     parse::{Parser, parse_decimal, string_to_datetime},
@@ -32,6 +33,11 @@ use millstream_model::EventTime;
 pub trait ColumnBuilder: Send {
     /// Appends the value that `text` means; false: it means none of this type.
     fn push(&mut self, text: &str) -> bool;
+    /// Appends what the decimal digits of `integer` mean; false: they mean none of this type, or only [`Self::push`] knows.
+    fn push_integer(&mut self, integer: i64) -> bool {
+        let _ = integer;
+        false
+    }
     /// Appends a null.
     fn push_null(&mut self);
     /// Appends some value, in place of one that could not be read.
@@ -84,22 +90,22 @@ pub fn scalar_builder(data_type: &DataType, format: &TimestampFormat) -> Option<
     use DataType as D;
     Some(match data_type {
         D::Boolean => Box::new(BooleanBuilder::new()),
-        D::Int8 => number::<Int8Type>(data_type),
-        D::Int16 => number::<Int16Type>(data_type),
-        D::Int32 => number::<Int32Type>(data_type),
-        D::Int64 => number::<Int64Type>(data_type),
-        D::UInt8 => number::<UInt8Type>(data_type),
-        D::UInt16 => number::<UInt16Type>(data_type),
-        D::UInt32 => number::<UInt32Type>(data_type),
-        D::UInt64 => number::<UInt64Type>(data_type),
-        D::Float32 => number::<Float32Type>(data_type),
-        D::Float64 => number::<Float64Type>(data_type),
-        D::Date32 => number::<Date32Type>(data_type),
-        D::Date64 => number::<Date64Type>(data_type),
-        D::Time32(TimeUnit::Second) => number::<Time32SecondType>(data_type),
-        D::Time32(TimeUnit::Millisecond) => number::<Time32MillisecondType>(data_type),
-        D::Time64(TimeUnit::Microsecond) => number::<Time64MicrosecondType>(data_type),
-        D::Time64(TimeUnit::Nanosecond) => number::<Time64NanosecondType>(data_type),
+        D::Int8 => number::<Int8Type>(data_type, |integer| integer.try_into().ok()),
+        D::Int16 => number::<Int16Type>(data_type, |integer| integer.try_into().ok()),
+        D::Int32 => number::<Int32Type>(data_type, |integer| integer.try_into().ok()),
+        D::Int64 => number::<Int64Type>(data_type, Some),
+        D::UInt8 => number::<UInt8Type>(data_type, |integer| integer.try_into().ok()),
+        D::UInt16 => number::<UInt16Type>(data_type, |integer| integer.try_into().ok()),
+        D::UInt32 => number::<UInt32Type>(data_type, |integer| integer.try_into().ok()),
+        D::UInt64 => number::<UInt64Type>(data_type, |integer| integer.try_into().ok()),
+        D::Float32 => number::<Float32Type>(data_type, |integer| Some(integer as f32)),
+        D::Float64 => number::<Float64Type>(data_type, |integer| Some(integer as f64)),
+        D::Date32 => number::<Date32Type>(data_type, |_| None),
+        D::Date64 => number::<Date64Type>(data_type, |_| None),
+        D::Time32(TimeUnit::Second) => number::<Time32SecondType>(data_type, |_| None),
+        D::Time32(TimeUnit::Millisecond) => number::<Time32MillisecondType>(data_type, |_| None),
+        D::Time64(TimeUnit::Microsecond) => number::<Time64MicrosecondType>(data_type, |_| None),
+        D::Time64(TimeUnit::Nanosecond) => number::<Time64NanosecondType>(data_type, |_| None),
         D::Duration(TimeUnit::Second) => duration::<DurationSecondType>(data_type),
         D::Duration(TimeUnit::Millisecond) => duration::<DurationMillisecondType>(data_type),
         D::Duration(TimeUnit::Microsecond) => duration::<DurationMicrosecondType>(data_type),
@@ -129,87 +135,121 @@ fn supported(value: i64, unit: TimeUnit) -> Option<i64> {
     EventTime(ms).is_supported().then_some(value)
 }
 
-struct Primitive<T: ArrowPrimitiveType, F> {
-    values: PrimitiveBuilder<T>,
+struct Primitive<T: ArrowPrimitiveType, F, I> {
+    data_type: DataType,
+    values: Vec<T::Native>,
+    /// Of the values up to the last null.
+    valid: NullBufferBuilder,
     parse: F,
+    /// The same of the digits of an integer; none: also if only `parse` knows.
+    of_integer: I,
 }
 
-impl<T: ArrowPrimitiveType, F: Fn(&str) -> Option<T::Native> + Send> ColumnBuilder for Primitive<T, F> {
+impl<T, F, I> ColumnBuilder for Primitive<T, F, I>
+where
+    T: ArrowPrimitiveType,
+    F: Fn(&str) -> Option<T::Native> + Send,
+    I: Fn(i64) -> Option<T::Native> + Send,
+{
     fn push(&mut self, text: &str) -> bool {
-        match (self.parse)(text) {
-            Some(value) => {
-                self.values.append_value(value);
-                true
-            }
-            None => false,
-        }
+        let value = (self.parse)(text);
+        value.map(|value| self.values.push(value)).is_some()
+    }
+
+    fn push_integer(&mut self, integer: i64) -> bool {
+        let value = (self.of_integer)(integer);
+        value.map(|value| self.values.push(value)).is_some()
     }
 
     fn push_null(&mut self) {
-        self.values.append_null();
+        self.valid.append_n_non_nulls(self.values.len() - self.valid.len());
+        self.valid.append_null();
+        self.values.push(T::Native::default());
     }
 
     fn push_default(&mut self) {
-        self.values.append_value(T::Native::default());
+        self.values.push(T::Native::default());
     }
 
     fn len(&self) -> usize {
-        self.values.values_slice().len()
+        self.values.len()
     }
 
     fn finish(&mut self) -> ArrayRef {
-        Arc::new(self.values.finish())
+        self.valid.append_n_non_nulls(self.values.len() - self.valid.len());
+        // The next column is about as long.
+        let next = Vec::with_capacity(self.values.len());
+        let values = ScalarBuffer::from(std::mem::replace(&mut self.values, next));
+        Arc::new(PrimitiveArray::<T>::new(values, self.valid.finish()).with_data_type(self.data_type.clone()))
     }
 }
 
 fn primitive<T: ArrowPrimitiveType>(
     data_type: &DataType,
     parse: impl Fn(&str) -> Option<T::Native> + Send + 'static,
+    of_integer: impl Fn(i64) -> Option<T::Native> + Send + 'static,
 ) -> Box<dyn ColumnBuilder> {
-    Box::new(Primitive { values: PrimitiveBuilder::<T>::new().with_data_type(data_type.clone()), parse })
+    let (data_type, values, valid) = (data_type.clone(), Vec::new(), NullBufferBuilder::new(0));
+    Box::new(Primitive::<T, _, _> { data_type, values, valid, parse, of_integer })
 }
 
-fn number<T: ArrowPrimitiveType + Parser>(data_type: &DataType) -> Box<dyn ColumnBuilder> {
-    primitive::<T>(data_type, |text| T::parse(text.trim_ascii()))
+fn number<T: ArrowPrimitiveType + Parser>(
+    data_type: &DataType,
+    of_integer: impl Fn(i64) -> Option<T::Native> + Send + 'static,
+) -> Box<dyn ColumnBuilder> {
+    primitive::<T>(data_type, |text| T::parse(text.trim_ascii()), of_integer)
 }
 
 fn duration<T: ArrowPrimitiveType<Native = i64>>(data_type: &DataType) -> Box<dyn ColumnBuilder> {
-    primitive::<T>(data_type, |text| text.trim_ascii().parse().ok())
+    primitive::<T>(data_type, |text| text.trim_ascii().parse().ok(), Some)
 }
 
 fn decimal(data_type: &DataType, precision: u8, scale: i8) -> Box<dyn ColumnBuilder> {
-    primitive::<Decimal128Type>(data_type, move |text| parse_decimal::<Decimal128Type>(text.trim_ascii(), precision, scale).ok())
+    let parse = move |text: &str| parse_decimal::<Decimal128Type>(text.trim_ascii(), precision, scale).ok();
+    primitive::<Decimal128Type>(data_type, parse, |_| None)
 }
 
 fn timestamp<T: ArrowTimestampType>(data_type: &DataType, zone: Option<&str>, format: &TimestampFormat) -> Option<Box<dyn ColumnBuilder>> {
     let zone: Tz = zone.unwrap_or("+00:00").parse().ok()?;
     let in_unit = |time: DateTime<Utc>| in_unit(time, T::UNIT);
     Some(match format.clone() {
-        TimestampFormat::Standard => primitive::<T>(data_type, move |text| {
-            let text = text.trim_ascii();
-            let value = match quick_rfc3339(text) {
-                Some(time) => in_unit(time)?,
-                None => match text.parse() {
-                    Ok(number) => number,
-                    Err(_) => in_unit(string_to_datetime(&zone, text).ok()?.to_utc())?,
-                },
+        TimestampFormat::Standard => {
+            let parse = move |text: &str| {
+                let text = text.trim_ascii();
+                let value = match quick_rfc3339(text) {
+                    Some(time) => in_unit(time)?,
+                    None => match text.parse() {
+                        Ok(number) => number,
+                        Err(_) => in_unit(string_to_datetime(&zone, text).ok()?.to_utc())?,
+                    },
+                };
+                supported(value, T::UNIT)
             };
-            supported(value, T::UNIT)
-        }),
-        TimestampFormat::Unix(unit) => primitive::<T>(data_type, move |text| {
-            let value = supported(text.trim_ascii().parse().ok()?, unit)?;
-            let time = match unit {
-                TimeUnit::Second => DateTime::from_timestamp_secs(value)?,
-                TimeUnit::Millisecond => DateTime::from_timestamp_millis(value)?,
-                TimeUnit::Microsecond => DateTime::from_timestamp_micros(value)?,
-                TimeUnit::Nanosecond => DateTime::from_timestamp_nanos(value),
+            primitive::<T>(data_type, parse, |integer| supported(integer, T::UNIT))
+        }
+        TimestampFormat::Unix(unit) => {
+            let of_integer = move |integer| {
+                let value = supported(integer, unit)?;
+                if unit == T::UNIT {
+                    return Some(value);
+                }
+                let time = match unit {
+                    TimeUnit::Second => DateTime::from_timestamp_secs(value)?,
+                    TimeUnit::Millisecond => DateTime::from_timestamp_millis(value)?,
+                    TimeUnit::Microsecond => DateTime::from_timestamp_micros(value)?,
+                    TimeUnit::Nanosecond => DateTime::from_timestamp_nanos(value),
+                };
+                in_unit(time)
             };
-            in_unit(time)
-        }),
-        TimestampFormat::Pattern(pattern) => primitive::<T>(data_type, move |text| {
-            let time = parse_pattern(text.trim_ascii(), &pattern, &zone)?;
-            supported(in_unit(time)?, T::UNIT)
-        }),
+            primitive::<T>(data_type, move |text| of_integer(text.trim_ascii().parse().ok()?), of_integer)
+        }
+        TimestampFormat::Pattern(pattern) => {
+            let parse = move |text: &str| {
+                let time = parse_pattern(text.trim_ascii(), &pattern, &zone)?;
+                supported(in_unit(time)?, T::UNIT)
+            };
+            primitive::<T>(data_type, parse, |_| None)
+        }
     })
 }
 
@@ -299,7 +339,9 @@ impl<O: arrow_array::OffsetSizeTrait> ColumnBuilder for GenericStringBuilder<O> 
     }
 
     fn finish(&mut self) -> ArrayRef {
-        Arc::new(GenericStringBuilder::finish(self))
+        // The next column is about as long.
+        let next = Self::with_capacity(arrow_array::builder::ArrayBuilder::len(self), self.values_slice().len());
+        Arc::new(GenericStringBuilder::finish(&mut std::mem::replace(self, next)))
     }
 }
 

@@ -43,6 +43,12 @@ async fn ndjson_and_csv_are_read_to_their_end() {
     assert_eq!(empty, (String::new(), vec![], vec![]));
 }
 
+/// Nothing else can be read of it: whoever would have to open it again is refused.
+#[test]
+fn it_is_opened_once() {
+    assert!(!source(Cursor::new(""), json!({})).reopens());
+}
+
 /// A line is delivered when it ends, not when the input does; and a read that is given up loses nothing.
 #[tokio::test]
 async fn a_line_is_delivered_when_it_ends() {

@@ -22,7 +22,7 @@ pub struct Service {
     token: String,
 }
 
-/// What a process holds.
+/// What a service holds, with its runners.
 #[derive(Clone, Copy, Debug)]
 pub struct Holds {
     pub resident_mib: f64,
@@ -39,10 +39,40 @@ impl Service {
     /// It does not start.
     pub fn start(guests: &Guests) -> anyhow::Result<Self> {
         let directory = tempfile::tempdir()?;
-        let (process, address, token) = spawn(directory.path())?;
+        let (process, address, token) = spawn(directory.path(), &[])?;
         let service = Self { directory, process, address, token: token.context("a first token")? };
         service.push("tally:v1", &guests.bytes("tally")?)?;
         Ok(service)
+    }
+
+    /// Starts it with its jobs in runners (`process`) or in itself (`none`), with the component `tally` as `tally:v1`.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn start_isolated(guests: &Guests, isolation: &str) -> anyhow::Result<Self> {
+        let directory = tempfile::tempdir()?;
+        let (process, address, token) = spawn(directory.path(), &["--isolation", isolation])?;
+        let service = Self { directory, process, address, token: token.context("a first token")? };
+        service.push("tally:v1", &guests.bytes("tally")?)?;
+        Ok(service)
+    }
+
+    /// Its runners, by the numbers of their processes.
+    ///
+    /// # Errors
+    /// The system does not tell.
+    pub fn runners(&self) -> anyhow::Result<Vec<String>> {
+        let own = self.process.id().to_string();
+        let is_runner = |id: &String| {
+            // `number (name) state parent …`
+            let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+            let parent = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1));
+            let line = fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
+            parent == Some(own.as_str()) && line.ends_with(b"\0runner\0")
+        };
+        let processes = fs::read_dir("/proc")?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+        let found = processes.filter(|id| id.bytes().all(|byte| byte.is_ascii_digit())).filter(is_runner).collect();
+        Ok(found)
     }
 
     /// Ends the process at once, as `kill -9` does.
@@ -60,7 +90,7 @@ impl Service {
     /// # Errors
     /// It does not start.
     pub fn restart(&mut self) -> anyhow::Result<()> {
-        (self.process, self.address, _) = spawn(self.directory.path())?;
+        (self.process, self.address, _) = spawn(self.directory.path(), &[])?;
         Ok(())
     }
 
@@ -153,14 +183,16 @@ impl Service {
     /// # Errors
     /// It is gone.
     pub fn holds(&self) -> anyhow::Result<Holds> {
-        let id = self.process.id().to_string();
-        let entries = |what: &str| anyhow::Ok(fs::read_dir(format!("/proc/{id}/{what}"))?.count());
-        Ok(Holds {
-            resident_mib: memory_mib(&id, "VmRSS")?,
-            threads: entries("task")?,
-            descriptors: entries("fd")?,
-            disk_mib: bytes_below(self.directory.path()) as f64 / f64::from(1 << 20),
-        })
+        let mut ids = self.runners()?;
+        ids.push(self.process.id().to_string());
+        let (mut resident_mib, mut threads, mut descriptors) = (0.0, 0, 0);
+        for id in &ids {
+            let entries = |what: &str| anyhow::Ok(fs::read_dir(format!("/proc/{id}/{what}"))?.count());
+            resident_mib += memory_mib(id, "VmRSS")?;
+            threads += entries("task")?;
+            descriptors += entries("fd")?;
+        }
+        Ok(Holds { resident_mib, threads, descriptors, disk_mib: bytes_below(self.directory.path()) as f64 / f64::from(1 << 20) })
     }
 }
 
@@ -198,10 +230,11 @@ fn binary() -> anyhow::Result<PathBuf> {
     Ok(binary)
 }
 
-fn spawn(directory: &Path) -> anyhow::Result<(Child, String, Option<String>)> {
+fn spawn(directory: &Path, more: &[&str]) -> anyhow::Result<(Child, String, Option<String>)> {
     let mut process = Command::new(binary()?)
         .args(["serve", "--json", "--listen", "127.0.0.1:0", "--dir"])
         .arg(directory)
+        .args(more)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())

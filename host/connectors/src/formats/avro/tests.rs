@@ -9,19 +9,12 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    formats::{
-        columns::Rows,
-        ndjson::{self, Nulls},
-    },
-    testing::schema as arrow,
+    formats::{columns::Rows, ndjson},
+    testing::{from_hex, schema as arrow, shown},
 };
 
 fn golden() -> Vec<Value> {
     serde_json::from_str(include_str!("../../../golden/avro.json")).expect("JSON")
-}
-
-fn from_hex(text: &str) -> Vec<u8> {
-    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).expect("hexadecimal")).collect()
 }
 
 fn parse(schema: &Value) -> Schema {
@@ -38,12 +31,6 @@ fn read(schema: &Schema, columns: &SchemaRef, values: &[&[u8]]) -> Result<Vec<Va
     let mut rows = Rows::new(columns.clone())?;
     values.iter().try_for_each(|value| plan.push(&mut rows, value))?;
     Ok(shown(&rows.finish()))
-}
-
-fn shown(rows: &arrow_array::RecordBatch) -> Vec<Value> {
-    let mut lines = Vec::new();
-    ndjson::Writer::new(&rows.schema(), Nulls::Write).expect("columns of JSON").rows(rows, &mut lines).expect("written");
-    serde_json::Deserializer::from_slice(&lines).into_iter().map(|line| line.expect("a line of JSON")).collect()
 }
 
 #[test]

@@ -107,6 +107,11 @@ impl Node {
 
     /// Appends the value at the cursor and passes it.
     pub fn push(&mut self, cursor: &mut Cursor<'_>) -> Result<(), String> {
+        if let Values::Scalar(values) = &mut self.values
+            && cursor.integer(|integer| values.push_integer(integer))
+        {
+            return Ok(());
+        }
         match cursor.null() {
             Ok(false) => {}
             Ok(true) => return self.push_null(),

@@ -7,21 +7,14 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    formats::{
-        columns::Rows,
-        ndjson::{self, Nulls},
-    },
-    testing::schema as arrow,
+    formats::columns::Rows,
+    testing::{from_hex, schema as arrow, shown},
 };
 
 const EVENTS: &str = include_str!("../../../golden/events.proto");
 
 fn golden() -> Value {
     serde_json::from_str(include_str!("../../../golden/protobuf.json")).expect("JSON")
-}
-
-fn from_hex(text: &str) -> Vec<u8> {
-    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).expect("hexadecimal")).collect()
 }
 
 fn case(name: &str) -> Vec<u8> {
@@ -44,12 +37,6 @@ fn read(schema: &Schema, columns: &SchemaRef, messages: &[&[u8]]) -> Result<Vec<
     let mut rows = Rows::new(columns.clone())?;
     messages.iter().try_for_each(|message| plan.push(&mut rows, message))?;
     Ok(shown(&rows.finish()))
-}
-
-fn shown(rows: &arrow_array::RecordBatch) -> Vec<Value> {
-    let mut lines = Vec::new();
-    ndjson::Writer::new(&rows.schema(), Nulls::Write).expect("columns of JSON").rows(rows, &mut lines).expect("written");
-    serde_json::Deserializer::from_slice(&lines).into_iter().map(|line| line.expect("a line of JSON")).collect()
 }
 
 fn full() -> Value {
