@@ -20,7 +20,7 @@ use crate::{
     element::Barrier,
     operators::upgrade::Declared,
     rejected::Rejection,
-    run::{Comparison, OperatorVersion},
+    run::{Comparison, OperatorVersion, TrialMode, TrialRecord},
 };
 
 /// The clocks of one call. A repeated call gets the same.
@@ -256,6 +256,15 @@ pub enum Control {
     Settle,
     /// Put the old instance back, if it is still there.
     RollBack,
+    /// Ask this version too what the running one is asked, until the record says that it is over.
+    Try {
+        /// What [`OperatorPlan::create_replacement`] made.
+        candidate: Box<dyn Any + Send>,
+        /// Where what is found is counted and judged.
+        record: Arc<TrialRecord>,
+    },
+    /// The version on trial goes.
+    EndTrial,
 }
 
 /// A version of an operator that is to be planned; what is none stays as it is.
@@ -324,6 +333,11 @@ pub trait OperatorPlan: Send + Sync {
     /// are, and state can be read.
     fn compare(&self, _new: &dyn OperatorPlan) -> Comparison {
         Comparison { refusals: vec!["a built-in operator is part of the host and cannot be replaced".into()], ..Comparison::default() }
+    }
+
+    /// What stands against a trial of `new` beside an instance of this plan, besides what [`Self::compare`] refuses; one clause each.
+    fn trial_refusals(&self, _new: &dyn OperatorPlan, _mode: TrialMode) -> Vec<String> {
+        vec!["a built-in operator is part of the host, and nothing is tried beside it".into()]
     }
 
     /// This version, for [`Self::plan_version`].

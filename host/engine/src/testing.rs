@@ -1,8 +1,12 @@
-//! A source and a sink in memory, and jobs put together by hand: for tests and benchmarks. The rest of the engine is the real one.
+//! A source and a sink in memory, randomness that counts, and jobs put together by hand: for tests and benchmarks. The rest of the engine is the real
+//! one.
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -16,6 +20,7 @@ use serde_json::Value;
 use tokio::sync::Notify;
 
 use crate::{
+    clock::Random,
     connector::{Read, Sink, SinkContext, SinkWriter, Source, Split, SplitReader},
     graph::{Batching, Durability, Edge, EventTimePlan, Exchange, JobPlan, Node, NodeIndex, NodeKind, OperatorNode, RowOrder, SourceNode},
     operator::{OperatorError, OperatorPlan, OutputPort},
@@ -433,4 +438,14 @@ pub fn unkeyed(plan: impl OperatorPlan + 'static, inputs: Vec<StreamType>) -> Op
 /// An edge of the first output of `from` into port 0.
 pub fn edge(from: NodeIndex, exchange: Exchange) -> Edge {
     Edge { from, output: OutputPort::Port(0), port: 0, exchange, columns: None }
+}
+
+/// Randomness for names that need only differ: 1, 2, 3, …
+#[derive(Debug, Default)]
+pub struct Counting(AtomicU64);
+
+impl Random for Counting {
+    fn next_u64(&self) -> u64 {
+        1 + self.0.fetch_add(1, Ordering::Relaxed)
+    }
 }

@@ -3,7 +3,7 @@
 //! [`Host`] is a resource limiter (memory, tables), the receiver of log and metrics, and the door to collection state. What a guest
 //! does wrong here is answered with an error it can handle; what the host does wrong ends the call with [`HostFault`].
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use arrow_schema::DataType;
 use millstream_model::{
@@ -43,6 +43,8 @@ pub(crate) struct Host {
     pub(crate) limits: Arc<Limits>,
     pub(crate) world: VirtualWorld,
     pub(crate) cpu: Arc<CpuMeter>,
+    /// CPU time that a call may use.
+    pub(crate) cpu_per_call: Duration,
     /// Linear memory of all memories, in bytes.
     pub(crate) memory_bytes: u64,
     /// The limit that stopped memory or a table from growing during this call.
@@ -61,6 +63,7 @@ impl Host {
     pub(crate) fn new(context: InstanceContext, limits: Arc<Limits>, seed: u64, cpu: Arc<CpuMeter>) -> Self {
         Self {
             context,
+            cpu_per_call: limits.cpu_per_call,
             limits,
             world: VirtualWorld::new(seed),
             cpu,

@@ -41,8 +41,7 @@ impl Instance {
         let mut store = Store::new(&shared.runtime.engine, host);
         store.limiter(|host| host);
         store.set_hostcall_fuel(usize::try_from(shared.runtime.limits.bytes_out_of_call).unwrap_or(usize::MAX));
-        let limit = shared.runtime.limits.cpu_per_call;
-        store.epoch_deadline_callback(move |store| on_tick(store.data(), limit));
+        store.epoch_deadline_callback(|store| on_tick(store.data()));
         let mut instance = Self { store, shared: shared.clone(), cpu, spent: false, stats: CallStats::default() };
         let running = instance.begin(Call::Instantiate)?;
         let (made, busy) = metered(&instance.cpu.clone(), shared.pre.instantiate_async(&mut instance.store)).await;
@@ -63,6 +62,12 @@ impl Instance {
 
     pub(crate) fn stats(&self) -> CallStats {
         self.stats
+    }
+
+    /// The next calls may use so much CPU time each, and never more than the limit of the runtime.
+    pub(crate) fn limit_cpu(&mut self, per_call: Duration) {
+        let most = self.shared.runtime.limits.cpu_per_call;
+        self.store.data_mut().cpu_per_call = per_call.min(most);
     }
 
     /// The component that this is an instance of.
@@ -161,7 +166,7 @@ impl Instance {
     fn exceeded_limit(&self, error: &wasmtime::Error) -> Option<(Limit, u64)> {
         let limits = &self.shared.runtime.limits;
         if error.is::<CpuTimeUsedUp>() {
-            let ms = u64::try_from(limits.cpu_per_call.as_millis()).unwrap_or(u64::MAX);
+            let ms = u64::try_from(self.store.data().cpu_per_call.as_millis()).unwrap_or(u64::MAX);
             return Some((Limit::CpuPerCallMs, ms));
         }
         if error.is::<PoolConcurrencyLimitError>() {
@@ -178,8 +183,8 @@ impl Instance {
     }
 }
 
-fn on_tick(host: &Host, limit: Duration) -> wasmtime::Result<UpdateDeadline> {
-    if host.cpu.used_at_tick() > limit {
+fn on_tick(host: &Host) -> wasmtime::Result<UpdateDeadline> {
+    if host.cpu.used_at_tick() > host.cpu_per_call {
         return Err(CpuTimeUsedUp.into());
     }
     Ok(UpdateDeadline::Yield(1))

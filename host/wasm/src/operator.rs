@@ -1,6 +1,6 @@
 //! An instance of a stream operator: described, planned, opened, then called once per batch.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     agree::{self, TextField},
@@ -130,6 +130,11 @@ impl OperatorInstance {
     /// What the last call answered was applied: its metrics count. Those of a call that this is not said of never happened.
     pub fn applied(&mut self) {
         self.instance.applied();
+    }
+
+    /// From now on a call may use so much CPU time, and never more than [`crate::Limits::cpu_per_call`]: for a guest whose time somebody counts.
+    pub fn limit_cpu(&mut self, per_call: Duration) {
+        self.instance.limit_cpu(per_call);
     }
 
     /// What the last call cost.

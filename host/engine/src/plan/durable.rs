@@ -10,7 +10,7 @@ use super::{
 use crate::{
     connector::Guarantee,
     graph::{Backups, Checkpoints, Durability, Restart},
-    spec::{DurationMs, JobSettings, suggest},
+    spec::{DurationMs, JobSettings},
 };
 
 /// How many backups are kept of a job that does not say otherwise.
@@ -23,8 +23,7 @@ pub(super) fn check(planner: &mut Planner<'_, '_>, draft: &Draft<'_>, typed: &[O
         let weaker: Vec<(&str, Guarantee)> = weaker.filter(|(_, allowed)| *allowed < wanted.guarantee()).collect();
         if let Some((_, weakest)) = weaker.iter().min_by_key(|(_, allowed)| *allowed) {
             let names: Vec<String> = weaker.iter().map(|(id, allowed)| format!("`{id}` ({})", text(*allowed))).collect();
-            let names: Vec<&str> = names.iter().map(String::as_str).collect();
-            let message = format!("{} cannot be kept because of {}", text(wanted.guarantee()), suggest::list(&names));
+            let message = format!("{} cannot be kept because of {}", text(wanted.guarantee()), names.join(", "));
             planner.report.value("/guarantee", message, Some(help(*weakest)));
         }
     }

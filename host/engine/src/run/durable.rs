@@ -29,6 +29,7 @@ use super::{
     restore::{Mapping, Origin, RestoredJob, check_state, match_nodes},
     status::View,
     versions::{self, Plans, Running, Versions},
+    widening::planned_afresh,
 };
 use crate::{
     checkpoint::{
@@ -190,6 +191,7 @@ pub(super) async fn supervise(
         board: board(&plan),
         plan,
         settings,
+        own_log: durable.log.clone(),
         durable: Durable { log: decision.clone(), ..durable },
         decision,
         history: Arc::default(),
@@ -214,6 +216,8 @@ struct Run {
     durable: Durable,
     /// [`Durable::log`].
     decision: Arc<CommitDecision>,
+    /// The log of the job directory, which `decision` writes to.
+    own_log: Arc<dyn CommitLog>,
     board: super::build::Board,
     history: History,
     restarts: u32,
@@ -235,6 +239,13 @@ struct Prepared {
     /// The manifest that the job's own record names.
     known: Option<Manifest>,
     directory: PathBuf,
+}
+
+/// The job as it is planned now that its settings refer to something else.
+struct PlannedAfresh {
+    plan: Arc<JobPlan>,
+    /// With the wider streams that a swap has asked for.
+    widened: Option<Arc<JobPlan>>,
 }
 
 /// How an attempt that could not begin ends.
@@ -331,6 +342,16 @@ impl Run {
     }
 
     async fn attempt(&mut self, commands: &mut Commands) -> JobOutcome {
+        if self.restarts > 0 {
+            let taken = match self.answering(self.planned_afresh(), commands).await {
+                None => return JobOutcome::Cancelled,
+                Some(None) => Ok(()),
+                Some(Some(planned)) => self.go_on_as(planned).await,
+            };
+            if let Err((operator, error)) = taken {
+                return JobOutcome::Failed(job_error(Some(operator), None, &error));
+            }
+        }
         self.board = board(&self.plan);
         let prepared = match self.answering(self.prepare(), commands).await {
             None => return JobOutcome::Cancelled,
@@ -362,6 +383,34 @@ impl Run {
         let (versions, history) = (prepared.versions, self.history.clone());
         let durable = DurableAttempt { checkpoints, versions, restarts: self.restarts, history };
         job::run(attempt, Some(durable), commands).await
+    }
+
+    /// The job as it is to go on; none: as it was. What cannot be planned goes on as it was, too: what has failed may have had another cause.
+    async fn planned_afresh(&self) -> Option<PlannedAfresh> {
+        let planner = self.settings.afresh.as_ref()?.changed().await?;
+        let planned = async {
+            let plan = Arc::new(planned_afresh(planner.as_ref(), &self.plan).await?);
+            let widened = match self.running.widened() {
+                Some(widened) => Some(Arc::new(planned_afresh(planner.as_ref(), &widened).await?)),
+                None => None,
+            };
+            Ok(PlannedAfresh { plan, widened })
+        };
+        let warn = |reason: &String| tracing::warn!(reason, "the job goes on with what its settings referred to before");
+        planned.await.inspect_err(warn).ok()
+    }
+
+    /// What was opened with the settings of before is given up.
+    async fn go_on_as(&mut self, planned: PlannedAfresh) -> Result<(), BuildError> {
+        let own = Durable { log: self.own_log.clone(), ..self.durable.clone() };
+        let decision = Arc::new(CommitDecision::of(&planned.plan, &self.settings, &own)?);
+        let before = std::mem::replace(&mut self.decision, decision.clone());
+        before.end().await;
+        self.durable.log = decision;
+        self.plan = planned.plan;
+        self.running.planned_afresh(planned.widened);
+        tracing::info!("the settings of the job refer to something else by now: it goes on with that");
+        Ok(())
     }
 
     async fn prepare(&self) -> Result<Prepared, NotBegun> {

@@ -10,7 +10,10 @@ use millstream_model::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::swap::{SwapError, SwapId, SwapRequest, SwapStatus, SwitchReport, VersionEntry};
+use super::{
+    swap::{SwapError, SwapId, SwapRequest, SwapStatus, SwitchReport, VersionEntry},
+    trial::{TrialError, TrialId, TrialReport, TrialRequest, TrialStatus},
+};
 use crate::{
     connector::Guarantee,
     metrics::{GuestMetricStatus, SplitLag},
@@ -37,6 +40,10 @@ pub(super) enum Command {
     AbandonSwap(SwapId, oneshot::Sender<Result<SwapStatus, SwapError>>),
     SettleSwap(SwapId, oneshot::Sender<Result<SwapStatus, SwapError>>),
     RollBack(oneshot::Sender<Result<SwitchReport, SwapError>>),
+    Try(Box<TrialRequest>, oneshot::Sender<Result<TrialStatus, TrialError>>),
+    TrialReport(oneshot::Sender<Option<TrialReport>>),
+    EndTrial(TrialId, oneshot::Sender<Result<TrialStatus, TrialError>>),
+    PromoteTrial(TrialId, Duration, oneshot::Sender<Result<SwitchReport, SwapError>>),
     Checkpoint { stops: bool, answer: oneshot::Sender<Result<CheckpointReport, CheckpointError>> },
     HoldCheckpoint { stops: bool, answer: oneshot::Sender<Result<HeldCheckpoint, CheckpointError>> },
     Checkpoints(oneshot::Sender<Vec<CheckpointReport>>),
@@ -248,6 +255,9 @@ pub struct JobStatus {
     /// The swap under way, or the last one; none: nothing was swapped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub swap: Option<SwapStatus>,
+    /// The trial under way, or the last one; none: nothing was tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trial: Option<TrialStatus>,
 }
 
 /// How a durable run stands.
@@ -505,6 +515,35 @@ impl JobHandle {
     /// There is nothing to undo, or the old versions cannot read the state as it is now.
     pub async fn roll_back(&self) -> Result<SwitchReport, SwapError> {
         self.ask(Command::RollBack).await.unwrap_or(Err(SwapError::Ended))
+    }
+
+    /// Puts a new version on trial beside the one that runs, and returns when every subtask asks it too. Nothing else is touched.
+    ///
+    /// # Errors
+    /// It cannot be tried, with the precise differences; a trial or a swap is under way. The job runs on unchanged.
+    pub async fn try_version(&self, request: TrialRequest) -> Result<TrialStatus, TrialError> {
+        self.ask(|answer| Command::Try(Box::new(request), answer)).await.unwrap_or(Err(TrialError::Ended))
+    }
+
+    /// What the trial under way has found so far, or the last one has; none: nothing was tried.
+    pub async fn trial_report(&self) -> Option<TrialReport> {
+        self.ask(Command::TrialReport).await.flatten()
+    }
+
+    /// Ends a trial: the old version answers alone. What a canary has put out and changed stays.
+    ///
+    /// # Errors
+    /// It is not under way, or is being promoted.
+    pub async fn end_trial(&self, trial: TrialId) -> Result<TrialStatus, TrialError> {
+        self.ask(|answer| Command::EndTrial(trial, answer)).await.unwrap_or(Err(TrialError::Ended))
+    }
+
+    /// Puts the version on trial into the place of the one that runs, by a swap with this probation, and returns when every subtask has switched.
+    ///
+    /// # Errors
+    /// It is not under way, or the swap does not come about: the trial is over then, and the old version runs.
+    pub async fn promote_trial(&self, trial: TrialId, probation: Duration) -> Result<SwitchReport, SwapError> {
+        self.ask(|answer| Command::PromoteTrial(trial, probation, answer)).await.unwrap_or(Err(SwapError::Ended))
     }
 
     /// Takes a checkpoint now, and returns when it is committed and published.

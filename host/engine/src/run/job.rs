@@ -134,6 +134,7 @@ async fn built_unless_cancelled(
 fn answer_when_ended(command: Command, view: View<'_>) {
     match command {
         Command::Status(answer) => drop(answer.send(view.status(Phase::Ended, None))),
+        Command::TrialReport(answer) => drop(answer.send(view.running.last_trial())),
         // Without an answer the handle says that the job has ended.
         Command::Drain
         | Command::Cancel
@@ -143,6 +144,9 @@ fn answer_when_ended(command: Command, view: View<'_>) {
         | Command::AbandonSwap(..)
         | Command::SettleSwap(..)
         | Command::RollBack(_)
+        | Command::Try(..)
+        | Command::EndTrial(..)
+        | Command::PromoteTrial(..)
         | Command::Checkpoint { .. }
         | Command::HoldCheckpoint { .. }
         | Command::Checkpoints(_) => {}
@@ -340,6 +344,13 @@ impl Supervisor {
                 let orders = self.swapping.roll_back(answer);
                 self.swap(orders);
             }
+            Command::Try(request, answer) => self.swapping.try_version(*request, answer),
+            Command::TrialReport(answer) => drop(answer.send(self.swapping.trial_report())),
+            Command::EndTrial(trial, answer) => {
+                let orders = self.swapping.end_trial(trial, answer);
+                self.swap(orders);
+            }
+            Command::PromoteTrial(trial, probation, answer) => self.swapping.promote_trial(trial, probation, answer),
         }
     }
 
@@ -458,8 +469,8 @@ impl Supervisor {
 
     fn status(&self) -> JobStatus {
         let view = View { plan: &self.plan, board: &self.board, running: &self.running, clock: self.settings.clock.as_ref() };
-        let swap = self.swapping.status();
-        JobStatus { swap, ..view.status(self.phase, self.durable_status()) }
+        let (swap, trial) = (self.swapping.status(), self.swapping.trial_report().map(|report| report.status));
+        JobStatus { swap, trial, ..view.status(self.phase, self.durable_status()) }
     }
 
     fn send_barrier(&mut self, checkpoint: CheckpointId) {

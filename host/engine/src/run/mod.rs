@@ -36,6 +36,7 @@ mod subtask;
 mod swap;
 mod swapping;
 mod tap;
+mod trial;
 mod upload;
 mod versions;
 mod wake;
@@ -63,15 +64,20 @@ pub use swap::{
     Comparison, NewComponent, NewVersion, OperatorSwap, OperatorVersion, SwapChange, SwapError, SwapId, SwapPart, SwapPhase, SwapRefusal,
     SwapRequest, SwapStatus, SwitchAt, SwitchReport, VersionCause, VersionEntry,
 };
+pub use trial::{
+    DifferenceAt, Promotion, SAMPLES_MAX, Share, TrialBound, TrialCounts, TrialDifference, TrialError, TrialId, TrialMode, TrialPhase,
+    TrialRecord, TrialReport, TrialRequest, TrialRule, TrialStatus,
+};
 pub use versions::has_swapped;
 pub use why::why;
-pub use widening::{Replan, Widening};
+pub use widening::{Afresh, Replan, Widening};
 
 pub use tap::{Tapped, Taps};
 
 pub use queue::{Disconnected, Inbox, Sender, queues};
 
 pub(crate) use queue::row_bytes;
+pub(crate) use trial::Compared;
 
 use commands::Commands;
 
@@ -100,6 +106,8 @@ pub struct RunSettings {
     pub durable: Option<Durable>,
     /// Where others look at what its operators emit.
     pub taps: Arc<Taps>,
+    /// Asked before an attempt goes on from a checkpoint; none: what settings refer to stays what it was at the start.
+    pub afresh: Option<Arc<dyn Afresh>>,
 }
 
 /// Where state goes that does not fit into memory.
@@ -126,6 +134,7 @@ impl RunSettings {
             exchange: Arc::new(InProcess),
             durable: None,
             taps: Arc::default(),
+            afresh: None,
         }
     }
 

@@ -27,7 +27,8 @@ pub(super) struct View<'a> {
 impl View<'_> {
     /// How the run stands.
     pub(super) fn status(self, phase: Phase, durable: Option<DurableStatus>) -> JobStatus {
-        JobStatus { phase, at_ms: self.clock.now_ms(), operators: self.operators(), durable, swap: self.running.last_swap() }
+        let trial = self.running.last_trial().map(|report| report.status);
+        JobStatus { phase, at_ms: self.clock.now_ms(), operators: self.operators(), durable, swap: self.running.last_swap(), trial }
     }
 
     /// What it did.

@@ -26,6 +26,7 @@ use super::{
     queue::{Disconnected, Inbox},
     snapshot::{SnapshotFailed, SubtaskSnapshot, Wake},
     source::SourceDriver,
+    trial::TrialRecord,
     wake::WakeTimes,
 };
 use crate::{
@@ -34,7 +35,7 @@ use crate::{
     element::{Barrier, Element},
     graph::{JobPlan, NodeIndex},
     metrics::{OperatorMetrics, Shown, Waiting},
-    operator::{OperatorContext, OperatorError, OperatorPlan},
+    operator::{Control, OperatorContext, OperatorError, OperatorPlan},
 };
 
 /// Number of a subtask in its job, over all chains.
@@ -66,6 +67,16 @@ pub(super) enum Swap {
     Settle(Vec<NodeIndex>),
     /// Put the instances back that were replaced; it answers how long that took.
     RollBack(Vec<NodeIndex>, oneshot::Sender<Result<Duration, OperatorError>>),
+    /// Something for a trial.
+    Trial(Trial),
+}
+
+/// What a trial asks of a subtask.
+pub(super) enum Trial {
+    /// Ask this version too what the running one is asked; it answers when it does.
+    Begin { node: NodeIndex, candidate: Box<dyn Any + Send>, record: Arc<TrialRecord>, answer: oneshot::Sender<Result<(), OperatorError>> },
+    /// The version on trial goes.
+    End(NodeIndex),
 }
 
 /// What a subtask does when its head has a barrier, before it is cut.
@@ -196,6 +207,12 @@ impl Commanded {
                 self.report_given_up(given_up).await;
                 let _ = answer.send(chain.roll_back(&nodes).await);
             }
+            Swap::Trial(Trial::Begin { node, candidate, record, answer }) => {
+                // Whoever asked may have gone.
+                let _ = answer.send(chain.on_control(node, Control::Try { candidate, record }).await);
+            }
+            // Nothing is left of it where it was over before.
+            Swap::Trial(Trial::End(node)) => drop(chain.on_control(node, Control::EndTrial).await),
         }
     }
 

@@ -13,7 +13,7 @@ use millstream_wasm::Component;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::widening::Widening;
+use super::{trial::TrialId, widening::Widening};
 
 /// The number of a swap; grows over the life of the run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -32,12 +32,21 @@ pub struct SwapRequest {
     pub one_way: bool,
     /// How more columns come to versions that read more; none: they have what is carried already.
     pub widening: Option<Widening>,
+    /// The trial under way of the same operator that this ends well; none: there must be no trial.
+    pub promotes: Option<TrialId>,
 }
 
 impl SwapRequest {
     /// A swap of one operator, with the defaults.
     pub fn of(operator: NewVersion) -> Self {
-        Self { operators: vec![operator], switch_at: SwitchAt::Batch, probation: Duration::from_secs(30), one_way: false, widening: None }
+        Self {
+            operators: vec![operator],
+            switch_at: SwitchAt::Batch,
+            probation: Duration::from_secs(30),
+            one_way: false,
+            widening: None,
+            promotes: None,
+        }
     }
 }
 
@@ -296,6 +305,12 @@ pub enum SwapError {
         /// Which.
         swap: SwapId,
     },
+    /// A trial is under way.
+    #[error("trial {} is under way: end it or promote it first", .trial.0)]
+    TrialUnderWay {
+        /// Which.
+        trial: TrialId,
+    },
     /// No such swap is under way, or it is not that far.
     #[error("{reason}")]
     UnknownSwap {
@@ -325,7 +340,9 @@ impl SwapError {
         match self {
             Self::UnknownOperator { .. } | Self::UnknownSwap { .. } => ErrorKind::NotFound,
             Self::Invalid { .. } | Self::NotWidened { .. } => ErrorKind::Invalid,
-            Self::Incompatible { .. } | Self::OneWay { .. } | Self::UnderWay { .. } | Self::Ended => ErrorKind::Conflict,
+            Self::Incompatible { .. } | Self::OneWay { .. } | Self::UnderWay { .. } | Self::TrialUnderWay { .. } | Self::Ended => {
+                ErrorKind::Conflict
+            }
             Self::Failed { .. } => ErrorKind::Guest,
             Self::NotRecorded { .. } => ErrorKind::Unavailable,
         }

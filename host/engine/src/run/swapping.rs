@@ -7,6 +7,7 @@
 //! A swap is undone at any time until it is settled; while subtasks still change over, that waits until all have.
 
 mod prepare;
+mod trial;
 mod widen;
 
 use std::{
@@ -25,6 +26,7 @@ use super::{
     job::causes,
     subtask::{self, AtBarrier, SubtaskNumber, Swap, Switch},
     swap::{SwapError, SwapId, SwapPhase, SwapRequest, SwapStatus, SwitchAt, SwitchReport, VersionCause},
+    trial::TrialId,
     versions::{Applied, Plans, Running, Versions},
 };
 use crate::{
@@ -34,6 +36,7 @@ use crate::{
 
 use prepare::Preparation;
 pub(super) use prepare::{Prepared, PreparedAnswer};
+use trial::Trials;
 use widen::PreparedWidening;
 
 /// Results of work in the background that wait.
@@ -72,6 +75,8 @@ pub(super) enum Done {
     RolledBack { answers: Vec<Answered> },
     /// It is written down that the swap is settled, or why not.
     SettlementRecorded { result: Result<(), SwapError> },
+    /// Something for a trial.
+    Trial(trial::Done),
 }
 
 /// The swap under way.
@@ -98,6 +103,8 @@ struct Current {
     is_settling: bool,
     /// It was prepared to undo the swap before it.
     undoes: Option<(SwapId, String)>,
+    /// The trial that it ends well.
+    promotes: Option<TrialId>,
 }
 
 #[derive(Clone, Copy)]
@@ -119,6 +126,7 @@ pub(super) struct Swapping {
     versions: Option<Versions>,
     current: Option<Current>,
     last: Option<SwapStatus>,
+    trials: Trials,
     done: mpsc::Sender<Done>,
     results: mpsc::Receiver<Done>,
 }
@@ -135,7 +143,7 @@ impl Swapping {
     ) -> Self {
         let (done, results) = mpsc::channel(DONE_WAITING);
         let last = running.last_swap();
-        Self { plan, settings, contexts, members, running, versions, current: None, last, done, results }
+        Self { plan, settings, contexts, members, running, versions, current: None, last, trials: Trials::default(), done, results }
     }
 
     /// The plan that `node` runs now.
@@ -163,6 +171,10 @@ impl Swapping {
 
     /// The elapsed time at which [`Self::on_time`] wants to be called.
     pub(super) fn wake_monotonic_ms(&self) -> Option<i64> {
+        self.settles_at().into_iter().chain(self.trial_wake_ms()).min()
+    }
+
+    fn settles_at(&self) -> Option<i64> {
         self.current.as_ref()?.settles_at
     }
 
@@ -186,6 +198,7 @@ impl Swapping {
         if let Some(swap) = self.under_way() {
             return Err(SwapError::UnderWay { swap });
         }
+        self.check_trial(request)?;
         if request.operators.is_empty() {
             return Err(SwapError::Invalid { reason: "no operator is to be replaced".into() });
         }
@@ -244,6 +257,7 @@ impl Swapping {
             settles_at: None,
             is_settling: false,
             undoes,
+            promotes: request.promotes,
         });
         let members = self.members.clone();
         let preparation = Preparation {
@@ -326,13 +340,22 @@ impl Swapping {
 
     /// A swap that leads back to what ran before the last one that was settled.
     fn prepare_way_back(&mut self, reason: String, answer: Answer<SwitchReport>) {
+        let request = SwapRequest {
+            operators: Vec::new(),
+            switch_at: SwitchAt::Batch,
+            probation: Duration::ZERO,
+            one_way: true,
+            widening: None,
+            promotes: None,
+        };
+        if let Err(error) = self.check_trial(&request) {
+            return drop(answer.send(Err(error)));
+        }
         let Some((swap, plans)) = self.running.before_last() else {
             let reason = "no swap was settled that could be undone".to_owned();
             return drop(answer.send(Err(SwapError::UnknownSwap { reason })));
         };
         let running = plans.keys().filter_map(|&node| Some((node, self.plan_of(node)?))).collect();
-        let request =
-            SwapRequest { operators: Vec::new(), switch_at: SwitchAt::Batch, probation: Duration::ZERO, one_way: true, widening: None };
         self.begin(request, running, Some((plans, swap, reason)), PreparedAnswer::Switch(answer));
     }
 
@@ -346,7 +369,8 @@ impl Swapping {
 
     /// The time of [`Self::wake_monotonic_ms`] has come.
     pub(super) fn on_time(&mut self) -> Vec<Order> {
-        match self.wake_monotonic_ms() {
+        self.on_trial_time();
+        match self.settles_at() {
             Some(at_ms) if at_ms <= self.settings.clock.monotonic_ms() => self.start_settling(),
             _ => Vec::new(),
         }
@@ -360,10 +384,8 @@ impl Swapping {
                 None => self.tell_to_switch(next_barrier),
             },
             Done::Widened { answers } => self.on_widened(answers, next_barrier),
-            Done::Recorded { result: Err(error) } => {
-                self.refuse_switch(error);
-                Vec::new()
-            }
+            Done::Recorded { result: Err(error) } => self.refuse_switch(error),
+            Done::Trial(done) => self.on_trial_done(done),
             Done::Armed => vec![Order::SendBarrier],
             Done::Switched { answers } => self.on_switched(answers),
             Done::RolledBack { answers } => self.on_all_rolled_back(answers),
@@ -376,9 +398,11 @@ impl Swapping {
         let prepared = match result {
             Ok(prepared) => prepared,
             Err(error) => {
+                let promotes = current.promotes.filter(|_| answer.switches());
                 self.current = None;
+                let orders = self.trial_was_not_promoted(promotes, &error.to_string());
                 answer.refuse(error);
-                return Vec::new();
+                return orders;
             }
         };
         current.status.phase = SwapPhase::Prepared;
@@ -405,8 +429,14 @@ impl Swapping {
 
     /// First it is written down.
     fn start_switch(&mut self) -> Vec<Order> {
+        if let Some(error) = self.lost_its_trial() {
+            return self.refuse_switch(error);
+        }
         let Some(current) = &mut self.current else { return Vec::new() };
         current.status.phase = SwapPhase::Switching;
+        let promotes = current.promotes;
+        self.trial_is_promoted(promotes);
+        let Some(current) = &mut self.current else { return Vec::new() };
         let applied = Applied { new: &current.new, old: &current.old, is_settled: false };
         let Some(versions) = &self.versions else {
             let done = self.done.clone();
@@ -471,15 +501,21 @@ impl Swapping {
             None => VersionCause::Swap { swap: current.status.swap },
         };
         self.running.note(&self.plan, &current.new, now_ms, &cause);
-        if current.undo.is_some() {
+        if let Some(reason) = current.undo.clone() {
             current.status.phase = SwapPhase::Probation;
-            return self.undo_when_possible();
+            let promotes = current.promotes;
+            let mut orders = self.trial_was_not_promoted(promotes, &reason);
+            orders.extend(self.undo_when_possible());
+            return orders;
         }
-        if let Some(answer) = current.switch.take() {
+        current.status.phase = SwapPhase::Probation;
+        let (answer, promotes, swap) = (current.switch.take(), current.promotes, current.status.swap);
+        self.trial_was_promoted(promotes, swap);
+        if let Some(answer) = answer {
             // Whoever asked may have gone.
             let _ = answer.send(Ok(report));
         }
-        current.status.phase = SwapPhase::Probation;
+        let Some(current) = &mut self.current else { return Vec::new() };
         if current.settings.one_way || current.settings.probation.is_zero() {
             return self.start_settling();
         }
@@ -489,12 +525,15 @@ impl Swapping {
         Vec::new()
     }
 
-    fn refuse_switch(&mut self, error: SwapError) {
+    fn refuse_switch(&mut self, error: SwapError) -> Vec<Order> {
+        let promotes = self.current.as_ref().and_then(|current| current.promotes);
+        let orders = self.trial_was_not_promoted(promotes, &error.to_string());
         if let Some(answer) = self.current.as_mut().and_then(|current| current.switch.take()) {
             // Whoever asked may have gone.
             let _ = answer.send(Err(error));
         }
         self.finish(SwapPhase::Abandoned);
+        orders
     }
 
     /// Tells all subtasks to go back, unless some still change over.
@@ -611,6 +650,7 @@ impl Swapping {
 
     /// The attempt ends: what was only prepared is given up, what has touched something is decided by the next attempt.
     pub(super) fn end(&mut self) {
+        self.end_trials();
         let Some(mut status) = self.current.take().map(|current| current.status) else { return };
         match status.phase {
             SwapPhase::Preparing | SwapPhase::Prepared => {

@@ -23,6 +23,7 @@ use serde_json::Value;
 use super::{
     job::lock,
     swap::{OperatorSwap, OperatorVersion, SwapId, SwapPhase, SwapStatus, VersionCause, VersionEntry},
+    trial::{TrialId, TrialReport},
 };
 use crate::{
     checkpoint::manifest::Manifest,
@@ -59,6 +60,9 @@ struct State {
     known: Vec<(NodeIndex, Arc<dyn OperatorPlan>)>,
     /// The job with the wider streams that a swap has asked for.
     widened: Option<Arc<JobPlan>>,
+    trials: u64,
+    /// The last trial that is over.
+    last_trial: Option<TrialReport>,
 }
 
 impl Running {
@@ -67,6 +71,22 @@ impl Running {
         let mut state = lock(&self.0);
         state.swaps += 1;
         SwapId(state.swaps)
+    }
+
+    /// A number for the next trial.
+    pub(super) fn next_trial(&self) -> TrialId {
+        let mut state = lock(&self.0);
+        state.trials += 1;
+        TrialId(state.trials)
+    }
+
+    /// The last trial that is over.
+    pub(super) fn last_trial(&self) -> Option<TrialReport> {
+        lock(&self.0).last_trial.clone()
+    }
+
+    pub(super) fn set_last_trial(&self, report: TrialReport) {
+        lock(&self.0).last_trial = Some(report);
     }
 
     /// What runs in the place of the version that `node` was planned with.
@@ -102,6 +122,13 @@ impl Running {
     /// What [`Self::widen`] was told last; none: streams are as the job was planned.
     pub(super) fn widened(&self) -> Option<Arc<JobPlan>> {
         lock(&self.0).widened.clone()
+    }
+
+    /// The job was planned afresh: whatever was planned before has settings that may stand for something else by now.
+    pub(super) fn planned_afresh(&self, widened: Option<Arc<JobPlan>>) {
+        let mut state = lock(&self.0);
+        state.known.clear();
+        state.widened = widened;
     }
 
     /// An attempt begins with these in the place of what `base` says.

@@ -304,7 +304,7 @@ mod tests {
     }
 
     fn status(operators: Vec<OperatorStatus>) -> JobStatus {
-        JobStatus { phase: Phase::Running, operators, durable: None, at_ms: 10_000, swap: None }
+        JobStatus { phase: Phase::Running, operators, durable: None, at_ms: 10_000, swap: None, trial: None }
     }
 
     fn wait(since_ms: i64, on: WaitOn) -> SubtaskWait {

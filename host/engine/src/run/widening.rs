@@ -47,6 +47,22 @@ pub trait Replan: Send + Sync {
     async fn replan(&self, also_read: &AlsoRead) -> Result<JobPlan, String>;
 }
 
+/// Knows whether what the settings of a job refer to (its secrets) has become something else.
+#[async_trait]
+pub trait Afresh: Send + Sync {
+    /// Who plans the job with what it refers to now; none: that is what it was planned with.
+    async fn changed(&self) -> Option<Arc<dyn Replan>>;
+}
+
+/// `running` as it is planned now.
+///
+/// # Errors
+/// It cannot be planned, or is another job than `running` now; one clause.
+pub(super) async fn planned_afresh(planner: &dyn Replan, running: &JobPlan) -> Result<JobPlan, String> {
+    let planned = planner.replan(&carried(running)).await?;
+    if is_same_job(running, &planned) { Ok(planned) } else { Err("its streams or operators would be others".into()) }
+}
+
 /// A running job with wider streams.
 pub(super) struct Widened {
     pub(super) plan: JobPlan,
@@ -139,6 +155,20 @@ fn is_same_place(old: &Node, new: &Node) -> bool {
     (&old.id, old.parallelism) == (&new.id, new.parallelism)
         && old.inputs.len() == new.inputs.len()
         && old.inputs.iter().zip(&new.inputs).all(is_same_edge)
+}
+
+/// Whether these differ in nothing but the settings of their connectors, and in what settings of components stand for.
+fn is_same_job(old: &JobPlan, new: &JobPlan) -> bool {
+    let is_same = |(old, new): (&Node, &Node)| {
+        let is_same_kind = match (&old.kind, &new.kind) {
+            (NodeKind::Source(old), NodeKind::Source(new)) => old.output == new.output && old.source.schema() == new.source.schema(),
+            (NodeKind::Operator(old), NodeKind::Operator(new)) => old.inputs == new.inputs && old.plan.version() == new.plan.version(),
+            (NodeKind::Sink(_), NodeKind::Sink(_)) => true,
+            _ => false,
+        };
+        is_same_kind && is_same_place(old, new)
+    };
+    old.nodes.len() == new.nodes.len() && old.nodes.iter().zip(&new.nodes).all(is_same) && sinks_are_as_they_were(old, new)
 }
 
 /// The source that runs, reading what `new` does; none: it does already.

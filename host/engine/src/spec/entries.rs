@@ -47,9 +47,9 @@ struct Section {
     says: &'static str,
 }
 
-const SOURCES: Section = Section { key: "sources", noun: "source", says: "where rows come from" };
-const OPERATORS: Section = Section { key: "operators", noun: "operator", says: "what the operator does" };
-const SINKS: Section = Section { key: "sinks", noun: "sink", says: "where rows go" };
+const SOURCES: Section = Section { key: "sources", noun: "a source", says: "where rows come from" };
+const OPERATORS: Section = Section { key: "operators", noun: "an operator", says: "what the operator does" };
+const SINKS: Section = Section { key: "sinks", noun: "a sink", says: "where rows go" };
 
 #[derive(Default)]
 struct Sections {
@@ -155,7 +155,7 @@ fn entry<T: DeserializeOwned>(
         report.key(pointer, format!("`{id}` is not an id: letters, digits, `_` and `-`, beginning with a letter"), None);
     }
     let Value::Object(value) = value else {
-        report.value(pointer, format!("a {} is a map of keys", section.noun), Some(kinds_help(section, kinds)));
+        report.value(pointer, format!("{} is a map of keys", section.noun), Some(kinds_help(section, kinds)));
         return None;
     };
     let keys = value.len();
@@ -212,7 +212,7 @@ fn one_kind(report: &mut Report<'_>, section: &Section, pointer: &str, own: Keys
         [_, second, ..] => {
             report.key(
                 &child(pointer, second),
-                format!("a {} is one thing: {} stand side by side", section.noun, suggest::list(&keys)),
+                format!("{} is one thing: {} stand side by side", section.noun, suggest::list(&keys)),
                 None,
             );
             return None;

@@ -357,6 +357,18 @@ async fn a_loop_for_ever_in_process_is_stopped_by_the_limit_for_cpu_time() {
     assert_eq!(limit_of(&failure), Some((Limit::CpuPerCallMs, 50, Call::Process)), "{failure}");
 }
 
+/// The limit of a call is never raised, only lowered.
+#[tokio::test]
+async fn a_guest_whose_time_somebody_counts_is_stopped_earlier_and_never_later() {
+    for (given_ms, stopped_after_ms) in [(20, 20), (60_000, 50)] {
+        let puppet = Puppet { process: puppet::loop_for_ever(), ..Puppet::silent() };
+        let (mut instance, _) = opened(puppet.component(), input(&[])).await;
+        instance.limit_cpu(Duration::from_millis(given_ms));
+        let failure = process(&mut instance, rows(ROWS)).await.expect_err("it loops");
+        assert_eq!(limit_of(&failure), Some((Limit::CpuPerCallMs, stopped_after_ms, Call::Process)), "{failure}");
+    }
+}
+
 #[tokio::test]
 async fn a_loop_for_ever_in_any_other_call_is_stopped_too() {
     let mut instance = instance(Puppet { describe: puppet::loop_for_ever(), ..Puppet::silent() }.component()).await;

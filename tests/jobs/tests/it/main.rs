@@ -1,11 +1,13 @@
 //! Jobs as directories: the job file, its input, and the rows that an independent reference says it writes.
 //!
 //! Each job runs as a user runs it, but for where it writes: from its file, with real components built by the real toolchain. It runs
-//! straight, at other parallelisms, and with every component swapped in the middle; the rows must be the same each time, compared as multisets.
+//! straight, at other parallelisms, with every component swapped in the middle, and with each on trial beside itself; the rows must be the same each time,
+//! compared as multisets.
 
 mod gate;
 mod run;
 mod swaps;
+mod trials;
 mod widening;
 
 use millstream_job_tests::{components, rows::Expected};
@@ -14,12 +16,24 @@ use run::{Job, Run};
 /// Runs a job in every way and compares each sink with the rows of the reference.
 async fn same_rows_however_it_runs(job: Job, expected: &[Expected<'_>]) {
     components::build();
-    let straight = Run { parallelism: 1, swaps: false };
-    let ways = [straight, Run { parallelism: 2, ..straight }, Run { parallelism: 3, ..straight }, Run { parallelism: 2, swaps: true }];
+    let straight = Run { parallelism: 1, swaps: false, tries: false };
+    let ways =
+        [straight, Run { parallelism: 2, ..straight }, Run { parallelism: 3, ..straight }, Run { parallelism: 2, swaps: true, ..straight }];
     for way in ways {
         let written = job.run(way).await;
         for sink in expected {
             sink.check(written.path(), &format!("{job:?}, {way:?}"));
+        }
+    }
+    // Each component once on trial beside itself: nothing differs, and nothing is lost or doubled.
+    let way = Run { parallelism: 2, tries: true, ..straight };
+    for tried in 0.. {
+        let (written, components) = job.run_with(way, tried).await;
+        for sink in expected {
+            sink.check(written.path(), &format!("{job:?}, {way:?}, component {tried}"));
+        }
+        if tried + 1 >= components {
+            return;
         }
     }
 }

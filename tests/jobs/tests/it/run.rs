@@ -14,11 +14,14 @@ use millstream_engine::{
     graph::{JobPlan, Node, NodeKind},
     operators::{Environment, component::ComponentOperatorPlan},
     plan::{self, PlanOptions},
-    run::{self, JobHandle, JobOutcome, NewVersion, RunSettings, StateDirectory, SwapRequest, SwitchAt},
+    run::{
+        self, JobHandle, JobOutcome, NewVersion, RunSettings, Share, StateDirectory, SwapRequest, SwitchAt, TrialError, TrialMode,
+        TrialPhase, TrialRequest, TrialRule,
+    },
     spec::JobSpec,
 };
 use millstream_job_tests::components::repository;
-use millstream_model::ids::TenantId;
+use millstream_model::ids::{OperatorId, TenantId};
 use millstream_state::{RocksShared, RocksSharedSettings};
 use millstream_wasm::{Runtime, RuntimeSettings};
 use serde_json::{Value, json};
@@ -41,6 +44,8 @@ pub struct Run {
     pub parallelism: u32,
     /// Whether every component is replaced by a new instance in the middle of the input.
     pub swaps: bool,
+    /// Whether the components are tried beside themselves, one in each run.
+    pub tries: bool,
 }
 
 impl Job {
@@ -51,6 +56,11 @@ impl Job {
 
     /// Runs the job to its end; returns the directory that holds what it wrote under `out/`.
     pub async fn run(&self, run: Run) -> TempDir {
+        self.run_with(run, 0).await.0
+    }
+
+    /// The same with component `tried` on trial; how many components there are.
+    pub async fn run_with(&self, run: Run, tried: usize) -> (TempDir, usize) {
         let place = self.placed();
         let gate = Gate::behind(self.rows_before_swap);
         let plan = self.plan(place.path(), run, &gate).await;
@@ -60,11 +70,20 @@ impl Job {
         if run.swaps {
             swap_all(&handle, &plan).await;
         }
+        let components = components_of(&plan);
+        let is_tried = match components.get(tried).filter(|_| run.tries) {
+            Some(component) => try_beside_itself(&handle, component).await,
+            None => false,
+        };
         gate.open();
         match &*handle.wait().await {
-            JobOutcome::Finished(_) => place,
+            JobOutcome::Finished(_) => {}
             other => panic!("{self:?} did not finish: {other:?}"),
         }
+        if is_tried {
+            nothing_differs(&handle).await;
+        }
+        (place, components.len())
     }
 
     /// A directory that looks like the job's but has its own `out`.
@@ -105,17 +124,52 @@ fn cache() -> PathBuf {
     target.join("millstream/components")
 }
 
-/// Replaces every component by a new instance of itself, all as one step, while rows wait at the gate.
-async fn swap_all(handle: &JobHandle, plan: &JobPlan) {
+fn components_of(plan: &JobPlan) -> Vec<OperatorId> {
     let is_component =
         |node: &&Node| matches!(&node.kind, NodeKind::Operator(operator) if operator.plan.as_any().is::<ComponentOperatorPlan>());
-    let again = |node: &Node| NewVersion { operator: node.id.clone(), component: None, settings: None };
-    let operators: Vec<NewVersion> = plan.nodes.iter().filter(is_component).map(again).collect();
+    plan.nodes.iter().filter(is_component).map(|node| node.id.clone()).collect()
+}
+
+/// A component on trial beside itself while rows wait at the gate: for half of the keys, or as a shadow where there are none. False: its input had ended.
+async fn try_beside_itself(handle: &JobHandle, component: &OperatorId) -> bool {
+    let version = NewVersion { operator: component.clone(), component: None, settings: None };
+    let share = Share::of_percent(50.0).expect("a share");
+    // How long things take is not what is tried here, on a machine that does much else.
+    let rule = |mode| TrialRule { cpu_ratio_max: 1_000.0, ..TrialRule::of(mode) };
+    let request = |mode| TrialRequest { rule: rule(mode), ..TrialRequest::of(version.clone(), mode) };
+    let mut tried = handle.try_version(request(TrialMode::Canary { share })).await;
+    if let Err(TrialError::Incompatible { .. }) = tried {
+        tried = handle.try_version(request(TrialMode::Shadow)).await;
+    }
+    match tried {
+        Ok(_) => true,
+        Err(TrialError::Ended) => false,
+        Err(error) => panic!("`{component}` can be tried beside itself: {error}"),
+    }
+}
+
+/// A component beside itself answers the same, and changes the same state and timers.
+async fn nothing_differs(handle: &JobHandle) {
+    let report = handle.trial_report().await.expect("it was tried");
+    let counts = report.status.counts;
+    assert!(matches!(report.status.phase, TrialPhase::Ended { .. }), "{report:?}");
+    assert_eq!((counts.rows_differing, counts.updates_differing, counts.rejects_extra, counts.failures), (0, 0, 0, 0), "{report:?}");
+    match report.status.mode {
+        TrialMode::Canary { .. } => assert_eq!(counts.rows_applied, counts.rows, "{report:?}"),
+        TrialMode::Shadow => assert_eq!(counts.rows_applied, 0, "{report:?}"),
+    }
+}
+
+/// Replaces every component by a new instance of itself, all as one step, while rows wait at the gate.
+async fn swap_all(handle: &JobHandle, plan: &JobPlan) {
+    let again = |operator: OperatorId| NewVersion { operator, component: None, settings: None };
+    let operators: Vec<NewVersion> = components_of(plan).into_iter().map(again).collect();
     if operators.is_empty() {
         // The job is all built-in operators.
         return;
     }
-    let request = SwapRequest { operators, switch_at: SwitchAt::Batch, probation: Duration::ZERO, one_way: false, widening: None };
+    let request =
+        SwapRequest { operators, switch_at: SwitchAt::Batch, probation: Duration::ZERO, one_way: false, widening: None, promotes: None };
     let prepared = handle.prepare_swap(request).await.unwrap_or_else(|error| panic!("they can be swapped: {error}"));
     let report = handle.switch(prepared.swap).await.unwrap_or_else(|error| panic!("they can be switched: {error}"));
     assert!(!report.pauses.is_empty(), "a subtask switched in the middle (those without a split have ended)");

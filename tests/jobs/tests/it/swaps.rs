@@ -3,19 +3,10 @@
 //! The process is a runtime that is shut down in the middle of whatever it does. What runs on threads that may block runs on for a moment, as a process
 //! that was thought dead may.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    num::NonZeroU32,
-    path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::{collections::BTreeMap, fs, num::NonZeroU32, path::Path, sync::Arc};
 
 use millstream_engine::{
-    clock::{Random, SystemClock},
+    clock::SystemClock,
     graph::JobPlan,
     operators::Environment,
     plan::{self, PlanOptions},
@@ -24,6 +15,7 @@ use millstream_engine::{
         SwapRequest, SwitchAt,
     },
     spec::JobSpec,
+    testing::Counting,
 };
 use millstream_job_tests::components::{self, repository};
 use millstream_model::ids::TenantId;
@@ -39,17 +31,8 @@ const KEYS: u64 = 101;
 const SLOW: u64 = 200;
 const FAST: u64 = 1_000_000;
 
-/// Names need only be unique.
-struct Counted(AtomicU64);
-
-impl Random for Counted {
-    fn next_u64(&self) -> u64 {
-        self.0.fetch_add(1, Ordering::Relaxed)
-    }
-}
-
 /// A job directory.
-struct Place {
+pub struct Place {
     directory: TempDir,
     components: Runtime,
 }
@@ -65,7 +48,7 @@ pub fn component(name: &str) -> String {
 }
 
 impl Place {
-    fn new() -> Self {
+    pub fn new() -> Self {
         components::build();
         let components = Runtime::new(RuntimeSettings { pooled_instances: 64, ..RuntimeSettings::default() }).expect("an engine");
         Self { directory: tempfile::tempdir().expect("a temporary directory"), components }
@@ -104,7 +87,7 @@ sinks:
     }
 
     /// Starts the job in a process of its own, its file naming this version; so slowly that it does not end before it is killed.
-    fn start(&self, version: &str) -> Process {
+    pub fn start(&self, version: &str) -> Process {
         self.start_at(version, SLOW)
     }
 
@@ -113,7 +96,7 @@ sinks:
     }
 
     /// Runs the job to its end from where it is, and counts what it wrote; the version that it goes on with.
-    fn goes_on_with(&self, version: &str) -> String {
+    pub fn goes_on_with(&self, version: &str) -> String {
         let process = self.start_at(version, FAST);
         let goes_on_with = process.version();
         let outcome = process.runtime.block_on(process.handle.wait());
@@ -152,7 +135,7 @@ impl Process {
             storage: Arc::new(LocalCheckpointStorage::open(&at("checkpoints")).expect("a directory")),
             log: Arc::new(LocalCommitLog::open(&at("commit.log")).expect("a log")),
             work: at("work"),
-            random: Arc::new(Counted(AtomicU64::new(u64::from(std::process::id())))),
+            random: Arc::new(Counting::default()),
             start: StartFrom::Latest,
             file_work: FileWork::OnThreads,
             crash: None,
@@ -304,6 +287,31 @@ fn a_swap_while_a_checkpoint_is_taken_loses_and_repeats_nothing() {
         process.kill();
         assert_eq!(place.goes_on_with("tally"), "jobs-tally-next");
     }
+}
+
+/// A swap to the same state lets the snapshot under way go on: else a job that is swapped again and again would never have a checkpoint.
+#[test]
+fn every_checkpoint_is_taken_of_a_job_that_is_swapped_again_and_again() {
+    let place = Place::new();
+    let process = place.start("tally");
+    for round in 0..40 {
+        let swap = process.prepared(SwapRequest::of(process.new_version(["tally-next", "tally"][round % 2])));
+        let (handle, taking) = (process.handle.clone(), process.handle.clone());
+        // Further into the checkpoint each time.
+        let later = async move {
+            for _ in 0..round {
+                handle.status().await;
+            }
+            handle.switch(swap).await
+        };
+        let (taken, switched) = process.runtime.block_on(async move { tokio::join!(taking.checkpoint(), later) });
+        assert!(taken.is_ok(), "swap {round}: {taken:?}");
+        switched.expect("it switches");
+        process.runtime.block_on(process.handle.settle_swap(swap)).expect("it is on probation");
+        process.until(&SwapPhase::Settled);
+    }
+    process.kill();
+    assert_eq!(place.goes_on_with("tally"), "jobs-tally");
 }
 
 /// A job that stops on probation goes on with the old version, as after a crash: nobody has said yet that the new one is good.

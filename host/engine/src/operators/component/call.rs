@@ -3,20 +3,17 @@
 use std::{ops::Range, sync::Arc};
 
 use arrow_array::ArrayRef;
-use arrow_buffer::{BooleanBuffer, BooleanBufferBuilder, ScalarBuffer};
+use arrow_buffer::{BooleanBuffer, BooleanBufferBuilder};
 use arrow_schema::Schema;
-use millstream_model::{
-    Batch, EventTime, Watermark,
-    key::{decode_keys, encode_keys},
-    state::Clock,
-};
+use millstream_model::{Batch, Watermark, key::decode_keys, state::Clock};
 use millstream_state::{DueTimers, KeySet};
-use millstream_wasm::{CallKeys, Failure, From, Rows, Turn, TurnOutput};
+use millstream_wasm::{CallKeys, Failure, Rejected, Updates};
 
 use super::{
-    layout::{ColumnFrom, OutputLayout},
+    answer::{Answer, Asked, Given},
     plan::ComponentOperatorPlan,
     run::{ComponentOperator, state_failed},
+    trial::Answerer,
 };
 use crate::{
     operator::{Moment, OperatorError, Output},
@@ -33,11 +30,11 @@ pub(super) enum Work {
 
 /// Timers that are due, with the fields of their keys.
 pub(super) struct Timers {
-    due: DueTimers,
+    pub(super) due: DueTimers,
     /// The key fields, one row per timer.
-    keys: Batch,
+    pub(super) keys: Batch,
     /// All are of one clock.
-    clock: Clock,
+    pub(super) clock: Clock,
 }
 
 /// Why a call was not applied.
@@ -82,79 +79,108 @@ impl Work {
             }
         }
     }
+
+    /// These rows or timers of it, in their order.
+    pub(super) fn select(&self, numbers: &[u32]) -> Self {
+        match self {
+            Self::Rows { port, batch } => Self::Rows { port: *port, batch: batch.take(numbers) },
+            Self::Timers(Timers { due, keys, clock }) => {
+                Self::Timers(Timers { due: due.select(numbers), keys: keys.take(numbers), clock: *clock })
+            }
+        }
+    }
 }
 
 impl ComponentOperator {
-    /// Calls the guest once. When it returns `Ok`, everything the guest answered is applied; else nothing is.
-    pub(super) async fn attempt(&mut self, work: &Work, now: Moment, out: &mut Output) -> Result<(), Failed> {
-        match work {
-            Work::Rows { port, batch } => self.attempt_rows(*port, batch, now, out).await,
-            Work::Timers(timers) => self.attempt_timers(timers, now, out).await,
-        }
-    }
-
-    async fn attempt_rows(&mut self, port: usize, batch: &Batch, now: Moment, out: &mut Output) -> Result<(), Failed> {
-        let input = &self.plan.inputs[port];
-        let keys = match &input.keys {
-            Some(columns) => self.resolve(batch, columns)?,
-            None => None,
+    /// Calls the guest once. When it returns `Ok`, everything the guest answered is applied; else nothing is. A version on trial is asked the same, if it
+    /// is to answer too, and what it answers may be applied instead.
+    pub(super) async fn attempt(&mut self, work: &Work, by: Answerer, now: Moment, out: &mut Output) -> Result<(), Failed> {
+        let asked = self.asked(work)?;
+        let values = self.values(&asked, now)?;
+        let answer = match by {
+            Answerer::Old => self.ask(&asked, values, now).await?,
+            Answerer::Both => {
+                let answer = self.ask(&asked, values.clone(), now).await?;
+                if let Some(tried) = self.try_beside(&asked, values, &answer, now).await
+                    && self.accept_tried(&asked, tried, now, out)?
+                {
+                    return Ok(());
+                }
+                answer
+            }
         };
-        let columns = self.columns_read(port, batch).map_err(Failed::Host)?;
-        let rows = Rows {
-            length: batch.num_rows() as u32,
-            columns,
-            event_times: if self.plan.guest.inputs[port].event_times { batch.event_times().cloned() } else { None },
-            changes: batch.changes().cloned(),
-            keys: match (&keys, input.keys.is_some()) {
-                (Some(keys), _) => Some(self.call_keys(keys, now)?),
-                // Keyed, but nothing is remembered: the guest still may ask for the number of keys.
-                (None, true) => Some(CallKeys { length: batch.num_rows() as u32, of_row: None, values: Vec::new() }),
-                (None, false) => None,
-            },
-        };
-        let collections = self.lend(keys.as_ref(), now);
-        let (turn, _returned) = self.instance.process(guest_moment(now), port as u32, rows, collections).await;
-        self.measure(port, batch.num_rows());
-        let turn = turn.map_err(Failed::from)?;
-        self.apply(&turn, keys.as_ref(), None, now)?;
+        let plan = self.plan.clone();
+        self.accept(&plan, &asked, answer, now, out)?;
         self.instance.applied();
-        for rejected in &turn.rejected {
-            out.reject(self.rejection(port, batch, rejected.row as usize, keys.as_ref(), rejected.reason.clone()));
-        }
-        for output in turn.outputs {
-            let (port_out, batch) = self.output_of_rows(port, batch, output, now).map_err(Failed::Host)?;
-            out.emit(port_out, batch);
-        }
         Ok(())
     }
 
-    async fn attempt_timers(&mut self, timers: &Timers, now: Moment, out: &mut Output) -> Result<(), Failed> {
-        let Timers { due, keys: key_columns, clock } = timers;
-        let call = millstream_wasm::DueTimers {
-            length: due.len() as u32,
-            timer: due.timer.iter().copied().collect(),
-            at: due.at.iter().copied().collect(),
-            keys: self.call_keys(&due.keys, now)?,
-            key_columns: key_columns.columns().columns().to_vec(),
-        };
-        let collections = self.lend(Some(&due.keys), now);
-        let (turn, _returned) = self.instance.on_timers(guest_moment(now), call, collections).await;
-        self.measure(self.plan.inputs.len(), due.len());
-        let mut turn = turn.map_err(Failed::from)?;
-        if now.watermark == Some(Watermark::MAX) {
-            self.cut_endless_chains(&mut turn, &due.keys);
+    fn asked<'w>(&self, work: &'w Work) -> Result<Asked<'w>, Failed> {
+        match work {
+            Work::Timers(timers) => Ok(Asked::Timers(timers)),
+            Work::Rows { port, batch } => {
+                let keys = match &self.plan.inputs[*port].keys {
+                    Some(columns) => self.resolve(batch, columns)?,
+                    None => None,
+                };
+                Ok(Asked::Rows { port: *port, batch, keys })
+            }
         }
-        self.apply(&turn, Some(&due.keys), Some(due), now)?;
-        self.instance.applied();
-        for rejected in &turn.rejected {
-            out.reject(self.timer_rejection(timers, rejected.row as usize, rejected.reason.clone()));
+    }
+
+    /// The values of value states that travel with the call; none: the guest has no keys in it.
+    fn values(&self, asked: &Asked<'_>, now: Moment) -> Result<Option<CallKeys>, Failed> {
+        match (asked, asked.keys()) {
+            (_, Some(keys)) => self.call_keys(keys, now).map(Some),
+            // Keyed, but nothing is remembered: the guest still may ask for the number of keys.
+            (Asked::Rows { port, batch, .. }, None) if self.plan.inputs[*port].keys.is_some() => {
+                Ok(Some(CallKeys { length: batch.num_rows() as u32, of_row: None, values: Vec::new() }))
+            }
+            (_, None) => Ok(None),
         }
-        let times: ScalarBuffer<i64> = match clock {
-            Clock::EventTime => due.at.iter().map(|&at| supported(at)).collect(),
-            Clock::ProcessingTime => std::iter::repeat_n(time_without_row(now), due.len()).collect(),
+    }
+
+    /// What the version that runs answers.
+    async fn ask(&mut self, asked: &Asked<'_>, values: Option<CallKeys>, now: Moment) -> Result<Answer, Failed> {
+        let collections = self.lend(asked.keys(), now);
+        let (turn, _returned) = match asked {
+            Asked::Rows { port, batch, .. } => {
+                let rows = self.plan.rows(*port, batch, values).map_err(Failed::Host)?;
+                self.instance.process(guest_moment(now), *port as u32, rows, collections).await
+            }
+            Asked::Timers(timers) => {
+                let due = timers.call(timers.due.timer.clone(), values);
+                self.instance.on_timers(guest_moment(now), due, collections).await
+            }
         };
-        for output in turn.outputs {
-            let (port, batch) = self.output_of_timers(&times, output, now).map_err(Failed::Host)?;
+        self.measure(asked.size_number(&self.plan), asked.len());
+        self.plan.answer(asked, turn.map_err(Failed::from)?, now).map_err(Failed::Host)
+    }
+
+    /// Applies what a version of this plan has answered.
+    pub(super) fn accept(
+        &mut self,
+        plan: &ComponentOperatorPlan,
+        asked: &Asked<'_>,
+        mut answer: Answer,
+        now: Moment,
+        out: &mut Output,
+    ) -> Result<(), Failed> {
+        let fired = match asked {
+            Asked::Rows { .. } => None,
+            Asked::Timers(timers) => Some(&timers.due),
+        };
+        if let (Some(due), Some(Watermark::MAX)) = (fired, now.watermark) {
+            self.cut_endless_chains(&mut answer.updates, &due.keys);
+        }
+        self.apply(&answer.updates, asked.keys(), fired, now)?;
+        for Rejected { row, reason } in answer.rejected {
+            out.reject(match asked {
+                Asked::Rows { port, batch, keys } => plan.rejection(*port, batch, row as usize, keys.as_ref(), reason),
+                Asked::Timers(timers) => plan.timer_rejection(timers, row as usize, reason),
+            });
+        }
+        for Given { port, batch, .. } in answer.outputs {
             out.emit(port, batch);
         }
         Ok(())
@@ -176,19 +202,9 @@ impl ComponentOperator {
         Ok(CallKeys { length: keys.len() as u32, of_row: keys.of_row().cloned(), values: values.map_err(guest_or_host)? })
     }
 
-    fn lend(&self, keys: Option<&KeySet>, now: Moment) -> Option<Box<dyn millstream_wasm::Collections>> {
+    pub(super) fn lend(&self, keys: Option<&KeySet>, now: Moment) -> Option<Box<dyn millstream_wasm::Collections>> {
         let store = self.store.as_ref().filter(|_| self.plan.has_collections())?;
         Some(store.lend(keys?.clone(), state_moment(now)))
-    }
-
-    fn columns_read(&self, port: usize, batch: &Batch) -> Result<Vec<ArrayRef>, OperatorError> {
-        let input = &self.plan.inputs[port];
-        let read = |(&column, cast): (&usize, &Option<arrow_schema::DataType>)| match cast {
-            None => Ok(batch.column(column).clone()),
-            Some(data_type) => arrow_cast::cast(batch.column(column), data_type)
-                .map_err(|error| OperatorError::internal("a column cannot be read as the component reads it").because(error)),
-        };
-        input.reads.iter().zip(&input.casts).map(read).collect()
     }
 
     fn measure(&mut self, size: usize, rows: usize) {
@@ -197,18 +213,18 @@ impl ComponentOperator {
         self.context.metrics.guest_ns.add(u64::try_from(stats.busy.as_nanos()).unwrap_or(u64::MAX));
     }
 
-    fn apply(&mut self, turn: &Turn, keys: Option<&KeySet>, fired: Option<&DueTimers>, now: Moment) -> Result<(), Failed> {
+    fn apply(&mut self, changes: &Updates, keys: Option<&KeySet>, fired: Option<&DueTimers>, now: Moment) -> Result<(), Failed> {
         let (Some(store), Some(keys)) = (&self.store, keys) else { return Ok(()) };
-        if turn.updates.is_empty() && fired.is_none() {
+        if changes.is_empty() && fired.is_none() {
             return Ok(());
         }
-        let updates = state_updates(&turn.updates, keys.len());
+        let updates = state_updates(changes, keys.len());
         store.lock().apply(keys, &updates, fired, state_moment(now)).map_err(guest_or_host)
     }
 
     /// After the end of input nothing stops a timer that sets itself again, so each key may do so only so often.
-    fn cut_endless_chains(&mut self, turn: &mut Turn, keys: &KeySet) {
-        for update in &mut turn.updates.timers {
+    fn cut_endless_chains(&mut self, updates: &mut Updates, keys: &KeySet) {
+        for update in &mut updates.timers {
             let mut kept: Vec<usize> = Vec::with_capacity(update.keys.len());
             for index in 0..update.keys.len() {
                 let deletes = update.deleted.as_ref().is_some_and(|deleted| deleted.value(index));
@@ -226,73 +242,12 @@ impl ComponentOperator {
         }
     }
 
-    fn output_of_rows(&self, port: usize, batch: &Batch, output: TurnOutput, now: Moment) -> Result<(usize, Batch), OperatorError> {
-        let layout = &self.plan.layouts[output.port as usize];
-        let from = simplified(output.from, batch.num_rows());
-        let base = match &layout.kept {
-            Some(kept) if kept.input == port => {
-                let kept_columns = if kept.is_whole_input { batch.clone() } else { batch.project(&kept.columns) };
-                match &from {
-                    From::Identity => kept_columns,
-                    From::Rows(rows) => kept_columns.take(rows),
-                    // What keeps columns and comes from no rows has none: `millstream_wasm` refuses anything else.
-                    From::None => kept_columns.slice(0..0),
-                }
-            }
-            _ => unkept(batch, &from, output.length),
-        };
-        let times = output.event_times.or_else(|| base.event_times().cloned());
-        let changes = if layout.changes { output.changes.or_else(|| base.changes().cloned()) } else { None };
-        finish(layout, base, output.columns, times, changes, now).map(|batch| (output.port as usize, batch))
-    }
-
-    fn output_of_timers(&self, times: &ScalarBuffer<i64>, output: TurnOutput, now: Moment) -> Result<(usize, Batch), OperatorError> {
-        let layout = &self.plan.layouts[output.port as usize];
-        let inherited = || match &output.from {
-            From::Identity => Some(times.clone()),
-            From::Rows(timers) => Some(timers.iter().map(|&timer| times[timer as usize]).collect()),
-            From::None => None,
-        };
-        let times = output.event_times.clone().or_else(inherited);
-        let changes = output.changes.clone().filter(|_| layout.changes);
-        let base = without_columns(output.length);
-        finish(layout, base, output.columns, times, changes, now).map(|batch| (output.port as usize, batch))
-    }
-
     /// The rejection of one row of a call.
     pub(super) fn rejection_of(&self, work: &Work, row: usize, reason: String) -> Rejection {
         match work {
-            Work::Rows { port, batch } => self.rejection(*port, batch, row, None, reason),
-            Work::Timers(timers) => self.timer_rejection(timers, row, reason),
+            Work::Rows { port, batch } => self.plan.rejection(*port, batch, row, None, reason),
+            Work::Timers(timers) => self.plan.timer_rejection(timers, row, reason),
         }
-    }
-
-    fn rejection(&self, port: usize, batch: &Batch, row: usize, keys: Option<&KeySet>, reason: String) -> Rejection {
-        let input = &self.plan.inputs[port];
-        let key_hash = match (keys, &input.keys) {
-            (Some(keys), _) => Some(keys.hash(keys.of_row().map_or(row, |of_row| of_row[row] as usize))),
-            (None, Some(columns)) => {
-                let columns: Vec<ArrayRef> = columns.iter().map(|&column| batch.column(column).slice(row, 1)).collect();
-                encode_keys(&columns, 1).ok().map(|keys| keys.hashes()[0])
-            }
-            (None, None) => None,
-        };
-        Rejection { version: self.version(), key_hash, ..Rejection::of_row(batch, row, &input.reads, reason) }
-    }
-
-    fn timer_rejection(&self, timers: &Timers, number: usize, reason: String) -> Rejection {
-        let name = &self.plan.guest.timers[timers.due.timer[number] as usize].name;
-        let key: Vec<usize> = (0..timers.keys.columns().num_columns()).collect();
-        Rejection {
-            version: self.version(),
-            key_hash: Some(timers.due.keys.hash(number)),
-            event_time: Some(timers.due.at[number]),
-            ..Rejection::of_row(&timers.keys, number, &key, format!("timer `{name}`: {reason}"))
-        }
-    }
-
-    fn version(&self) -> Option<String> {
-        Some(self.plan.descriptor.version.clone())
     }
 
     /// Takes timers away that can never be handled.
@@ -303,14 +258,7 @@ impl ComponentOperator {
     }
 }
 
-impl ComponentOperatorPlan {
-    fn has_collections(&self) -> bool {
-        use millstream_model::state::StateKind;
-        self.guest.states.iter().any(|state| state.kind != StateKind::Value)
-    }
-}
-
-impl std::convert::From<Failure> for Failed {
+impl From<Failure> for Failed {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::Retry(reason) => Self::Retry { reason },
@@ -332,72 +280,15 @@ fn guest_or_host(error: millstream_state::Error) -> Failed {
     }
 }
 
-/// Numbers that name every row in order are no selection.
-fn simplified(from: From, rows: usize) -> From {
-    match from {
-        From::Rows(numbers) if numbers.len() == rows && numbers.iter().enumerate().all(|(row, &number)| row == number as usize) => {
-            From::Identity
-        }
-        from => from,
-    }
-}
-
-/// Event times and changes of the rows that output rows come from, without columns.
-fn unkept(batch: &Batch, from: &From, length: usize) -> Batch {
-    let bare = || without_columns(batch.num_rows()).with_event_times(batch.event_times().cloned()).with_changes(batch.changes().cloned());
-    match from {
-        From::Identity => bare(),
-        From::Rows(rows) => bare().take(rows),
-        From::None => without_columns(length),
-    }
-}
-
-fn without_columns(rows: usize) -> Batch {
-    Batch::try_new(Arc::new(Schema::empty()), Vec::new(), rows).expect("no column contradicts a row count")
-}
-
-fn finish(
-    layout: &OutputLayout,
-    base: Batch,
-    added: Vec<ArrayRef>,
-    times: Option<ScalarBuffer<i64>>,
-    changes: Option<ScalarBuffer<u8>>,
-    now: Moment,
-) -> Result<Batch, OperatorError> {
-    let rows = base.num_rows();
-    let times = layout.event_times.then(|| times.unwrap_or_else(|| std::iter::repeat_n(time_without_row(now), rows).collect()));
-    let passes_whole = layout.kept.as_ref().is_some_and(|kept| kept.is_whole_input);
-    if passes_whole {
-        return Ok(base.with_event_times(times).with_changes(changes));
-    }
-    let column = |from: &ColumnFrom| match *from {
-        ColumnFrom::Kept(column) => base.column(column).clone(),
-        ColumnFrom::Added(column) => added[column].clone(),
-    };
-    let columns = layout.columns.iter().map(column).collect();
-    let whole = base.with_columns(layout.schema.clone(), columns);
-    let whole = whole.map_err(|error| OperatorError::internal("an output does not have the planned columns").because(error))?;
-    Ok(whole.with_event_times(times).with_changes(changes))
-}
-
-/// The event time of rows that come from no row: the operator's watermark.
-fn time_without_row(now: Moment) -> i64 {
-    supported(now.watermark.map_or(i64::MIN, |watermark| watermark.0))
-}
-
-fn supported(time: i64) -> i64 {
-    time.clamp(EventTime::EARLIEST.0, EventTime::LATEST.0)
-}
-
-fn guest_moment(now: Moment) -> millstream_wasm::Moment {
+pub(super) fn guest_moment(now: Moment) -> millstream_wasm::Moment {
     millstream_wasm::Moment { watermark: now.watermark, processing_time_ms: now.processing_time }
 }
 
-fn state_moment(now: Moment) -> millstream_state::Moment {
+pub(super) fn state_moment(now: Moment) -> millstream_state::Moment {
     millstream_state::Moment { watermark: now.watermark, processing_time: now.processing_time }
 }
 
-fn state_updates(updates: &millstream_wasm::Updates, keys: usize) -> millstream_state::Updates {
+fn state_updates(updates: &Updates, keys: usize) -> millstream_state::Updates {
     let none_of = |count: usize| BooleanBuffer::new_unset(count);
     let value = |update: &millstream_wasm::ValueUpdate| millstream_state::ValueUpdate {
         state: update.state as usize,

@@ -2,11 +2,13 @@
 //!
 //! [`Component`] (the settings) → [`ComponentOperatorPlan`] (`plan`: what the guest said it reads, keeps, emits and remembers) →
 //! `run` (one instance, its keyed state, and how a batch goes in calls through it) → `call` (one call: what goes in, how the answer is
-//! applied). What happens when a guest fails is `recovery`, and only there. `compare` says what a new version would change.
+//! applied; `answer`: how both are put together). What happens when a guest fails is `recovery`, and only there. `compare` says what a new version would
+//! change, `trial` tries it beside the running one.
 //!
 //! The guest's memory is disposable: at every batch boundary the host has the latest state, so a new instance, of the same version or
 //! another, may take over.
 
+mod answer;
 mod call;
 mod collections;
 mod compare;
@@ -16,6 +18,7 @@ mod recovery;
 mod run;
 mod settings;
 mod size;
+mod trial;
 
 use std::{io::ErrorKind, path::Path};
 

@@ -19,12 +19,12 @@ use super::{
     layout::OutputLayout,
     run::ComponentOperator,
     settings::{Settings, SettingsSource},
-    with_causes,
+    trial, with_causes,
 };
 use crate::{
     operator::{Operator, OperatorContext, OperatorError, OperatorPlan, Version},
     operators::upgrade::{Declared, Migrator},
-    run::{Comparison, OperatorVersion},
+    run::{Comparison, OperatorVersion, TrialMode},
 };
 
 /// What a component is planned with.
@@ -366,6 +366,13 @@ impl OperatorPlan for ComponentOperatorPlan {
         match new.as_any().downcast_ref::<Self>() {
             Some(new) => compare(self, new),
             None => Comparison { refusals: vec!["only a component can take the place of a component".into()], ..Comparison::default() },
+        }
+    }
+
+    fn trial_refusals(&self, new: &dyn OperatorPlan, mode: TrialMode) -> Vec<String> {
+        match new.as_any().downcast_ref::<Self>() {
+            Some(new) => trial::refusals(self, new, mode),
+            None => vec!["only a component can be tried beside a component".into()],
         }
     }
 

@@ -4,12 +4,14 @@
 //! instance and the whole call once more, then in halves, in row order; a single row that fails twice is rejected. A repeated call gets the
 //! same clocks. Since a failed call applied nothing, nothing is lost or done twice.
 //!
-//! A version on probation gets no second try: the version before is put back, and does the call.
+//! A version on probation gets no second try: the version before is put back, and does the call. A version on trial ([`super::trial`]) only answers what the
+//! running one has answered already, so nothing here is about its failures.
 
 use super::{
     call::{Failed, Work},
     plan::opening_failed,
     run::{Called, ComponentOperator},
+    trial::Answerer,
 };
 use crate::{
     metrics::Waiting,
@@ -28,8 +30,17 @@ struct Piece {
 }
 
 impl ComponentOperator {
-    /// Calls the guest, and deals with its failures.
+    /// Calls the guest, and deals with its failures; while a version is on trial, in parts by who answers.
     pub(super) async fn call(&mut self, work: Work, now: Moment, out: &mut Output) -> Result<Called, OperatorError> {
+        for (part, by) in self.parts(work)? {
+            if self.call_part(part, by, now, out).await? == Called::RolledBack {
+                return Ok(Called::RolledBack);
+            }
+        }
+        Ok(Called::Done)
+    }
+
+    async fn call_part(&mut self, work: Work, by: Answerer, now: Moment, out: &mut Output) -> Result<Called, OperatorError> {
         let mut retries = RETRY_WAITS_MS.iter();
         let whole = work.len();
         let mut pieces = vec![Piece { start: 0, end: whole, is_repeated: false }];
@@ -41,7 +52,7 @@ impl ComponentOperator {
                 part = work.part(piece.start..piece.end);
                 &part
             };
-            let reason = match self.attempt_until_done(current, now, out, &mut retries).await {
+            let reason = match self.attempt_until_done(current, by, now, out, &mut retries).await {
                 Ok(()) => continue,
                 Err(Failed::Host(error)) => return Err(error),
                 Err(Failed::Guest { reason } | Failed::Retry { reason }) => reason,
@@ -76,12 +87,13 @@ impl ComponentOperator {
     async fn attempt_until_done(
         &mut self,
         work: &Work,
+        by: Answerer,
         now: Moment,
         out: &mut Output,
         retries: &mut std::slice::Iter<'_, i64>,
     ) -> Result<(), Failed> {
         loop {
-            match self.attempt(work, now, out).await {
+            match self.attempt(work, by, now, out).await {
                 Err(Failed::Retry { reason }) => match retries.next() {
                     Some(wait_ms) => self.wait_for_retry(reason, *wait_ms).await,
                     None => return Err(Failed::Retry { reason }),

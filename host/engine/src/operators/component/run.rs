@@ -13,6 +13,7 @@ use super::{
     collections::SharedStore,
     plan::{ComponentOperatorPlan, Replacement, opening_failed},
     size::CallSize,
+    trial::Trying,
 };
 use crate::{
     operator::{Control, Moment, NextRows, Operator, OperatorContext, OperatorError, Output},
@@ -47,6 +48,8 @@ pub(super) struct ComponentOperator {
     previous: Option<Previous>,
     /// Why that happened, until somebody asks.
     rolled_back: Option<String>,
+    /// The version on trial beside this one.
+    pub(super) trying: Option<Trying>,
 }
 
 /// The version that a new one on probation has replaced.
@@ -84,6 +87,7 @@ impl ComponentOperator {
             has_more: false,
             previous: None,
             rolled_back: None,
+            trying: None,
         })
     }
 
@@ -102,7 +106,7 @@ impl ComponentOperator {
         if store.next_timer(clock).is_none_or(|next| next > up_to) {
             return Ok(None);
         }
-        let limit = self.sizes[self.plan.inputs.len()].rows();
+        let limit = self.rows_at_once(self.plan.inputs.len());
         store.due(clock, up_to, limit).map_err(state_failed)
     }
 
@@ -117,6 +121,12 @@ impl ComponentOperator {
         if bytes <= most { usize::MAX } else { (batch.num_rows().saturating_mul(most) / bytes).max(1) }
     }
 
+    /// Rows or timers of the next call, so that it takes about as long as it should.
+    fn rows_at_once(&self, size: usize) -> usize {
+        let rows = self.sizes[size].rows();
+        self.trying.as_ref().map_or(rows, |trying| rows.min(trying.rows(size)))
+    }
+
     fn next_timer(&self, clock: Clock) -> Option<i64> {
         self.store.as_ref().and_then(|store| store.lock().next_timer(clock))
     }
@@ -127,6 +137,8 @@ impl ComponentOperator {
             self.store = Some(open_store(&plan, &self.context).await?);
         }
         let sizes = call_sizes(&plan);
+        // Whatever was on trial was tried beside another version.
+        self.trying = None;
         let old = self.take_over(Previous { plan, instance, sizes })?;
         self.previous = on_probation.then_some(old);
         Ok(())
@@ -173,7 +185,7 @@ async fn open_store(plan: &ComponentOperatorPlan, context: &OperatorContext) -> 
     keyed::open_store(context, plan.declared()).await.map(SharedStore::new)
 }
 
-fn call_sizes(plan: &ComponentOperatorPlan) -> Vec<CallSize> {
+pub(super) fn call_sizes(plan: &ComponentOperatorPlan) -> Vec<CallSize> {
     let aim = plan.component.limits().yield_interval;
     let hinted = plan.guest.rows_max().map_or(ROWS_PER_CALL_MAX, |rows| (rows.get() as usize).min(ROWS_PER_CALL_MAX));
     let mut sizes = vec![CallSize::new(aim, hinted); plan.inputs.len()];
@@ -198,7 +210,7 @@ impl Operator for ComponentOperator {
         let most_by_bytes = self.rows_by_bytes(input, &batch);
         let mut start = 0;
         while start < rows {
-            let end = rows.min(start + self.sizes[input].rows().min(most_by_bytes));
+            let end = rows.min(start + self.rows_at_once(input).min(most_by_bytes));
             let part = if end - start == rows { batch.clone() } else { batch.slice(start..end) };
             self.call(Work::Rows { port: input, batch: part }, now, out).await?;
             start = end;
@@ -279,6 +291,11 @@ impl Operator for ComponentOperator {
                 Ok(())
             }
             Control::RollBack => self.roll_back().map(drop),
+            Control::Try { candidate, record } => self.begin_trial(candidate, record),
+            Control::EndTrial => {
+                self.trying = None;
+                Ok(())
+            }
         }
     }
 

@@ -1,9 +1,4 @@
-use std::{
-    collections::BTreeSet,
-    path::Path,
-    sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
-};
+use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use arrow_array::Int64Array;
 use arrow_schema::{DataType, Field, Schema};
@@ -23,7 +18,7 @@ use tokio::sync::Semaphore;
 
 use super::*;
 use crate::{
-    clock::{ManualClock, Random},
+    clock::ManualClock,
     graph::{Checkpoints, Durability},
     operator::{OperatorError, OutputPort},
     run::{
@@ -31,22 +26,12 @@ use crate::{
         job::lock,
         snapshot::{LinkSnapshot, Timings},
     },
-    testing::{CollectSink, FedSource, JobBuilder},
+    testing::{CollectSink, Counting, FedSource, JobBuilder},
 };
 
 const C1: CheckpointId = CheckpointId(1);
 const C2: CheckpointId = CheckpointId(2);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// 1, 2, 3, …
-#[derive(Default)]
-struct Counting(AtomicU64);
-
-impl Random for Counting {
-    fn next_u64(&self) -> u64 {
-        self.0.fetch_add(1, Ordering::Relaxed)
-    }
-}
 
 /// A directory in which one attempt after the other takes checkpoints of a job of two subtasks.
 struct Place {

@@ -2,10 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use millstream_model::ids::CheckpointId;
@@ -16,7 +13,7 @@ use crate::{
     connector::{Sink, SinkContext, SinkWriter, Transactional},
     operator::OutputPort,
     run::{FileWork, StartFrom},
-    testing::{DiscardSink, FedSource, JobBuilder},
+    testing::{Counting, DiscardSink, FedSource, JobBuilder},
 };
 
 const TOPIC: &str = "topic commits";
@@ -79,16 +76,6 @@ impl Transaction for Joined {
 
 fn unreachable_cluster() -> Error {
     Error::Unreachable { what: "claiming", path: TOPIC.into(), source: "nobody answers".into() }
-}
-
-/// 1, 2, 3, …
-#[derive(Default)]
-struct Counting(AtomicU64);
-
-impl Random for Counting {
-    fn next_u64(&self) -> u64 {
-        1 + self.0.fetch_add(1, Ordering::Relaxed)
-    }
 }
 
 fn job() -> JobId {

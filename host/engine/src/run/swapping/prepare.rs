@@ -40,6 +40,11 @@ pub(in crate::run) enum PreparedAnswer {
 }
 
 impl PreparedAnswer {
+    /// Whether it switches at once.
+    pub(super) fn switches(&self) -> bool {
+        matches!(self, Self::Switch(_))
+    }
+
     pub(super) fn refuse(self, error: SwapError) {
         // Whoever asked may have gone.
         match self {

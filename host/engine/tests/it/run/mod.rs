@@ -7,6 +7,7 @@ mod recorder;
 mod restored;
 mod swaps;
 mod time;
+mod trials;
 mod why;
 
 use std::{path::Path, sync::Arc, time::Duration};

@@ -1,20 +1,13 @@
 //! What a job that goes on from a checkpoint knows again.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use millstream_engine::{
     checkpoint::files::FileWork,
-    clock::Random,
     graph::{Edge, EventTimeFrom, EventTimePlan, Exchange, JobPlan},
     operator::OutputPort,
     run::{Durable, JobHandle, RunSettings, StartFrom, start},
-    testing::{DiscardSink, FedSource, JobBuilder, edge, unkeyed},
+    testing::{Counting, DiscardSink, FedSource, JobBuilder, edge, unkeyed},
 };
 use millstream_model::Watermark;
 use millstream_storage::{CommitLog, MemoryCheckpointStorage, MemoryCommitLog};
@@ -27,15 +20,6 @@ use super::{
 
 /// Far beyond any machine's slowness.
 const DEADLINE: Duration = Duration::from_secs(60);
-
-#[derive(Default)]
-struct Counting(AtomicU64);
-
-impl Random for Counting {
-    fn next_u64(&self) -> u64 {
-        self.0.fetch_add(1, Ordering::Relaxed)
-    }
-}
 
 /// What outlives a run.
 struct Place {
