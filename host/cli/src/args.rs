@@ -4,8 +4,8 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     build, checkpoint,
-    client::{components, contexts, jobs, streams, swap, tokens},
-    completions, doctor, explain, inspect, new, run, savepoint, schema, serve, state, status, stop,
+    client::{components, contexts, jobs, streams, swap, tenants, tokens, trial},
+    completions, doctor, explain, inspect, new, run, runner, savepoint, schema, serve, state, status, stop,
     terminal::Colors,
     test, topics, validate, why,
 };
@@ -48,6 +48,8 @@ pub enum Command {
     Run(run::Arguments),
     Serve(serve::Arguments),
     #[command(hide = true)]
+    Runner(runner::Arguments),
+    #[command(hide = true)]
     CompileComponent(serve::CompileArguments),
     Login(contexts::LoginArguments),
     Context(contexts::ContextArguments),
@@ -65,10 +67,12 @@ pub enum Command {
     Versions(jobs::JobArguments),
     Swap(swap::SwapArguments),
     Rollback(swap::RollbackArguments),
+    Trial(trial::TrialArguments),
     Logs(streams::LogsArguments),
     Tail(streams::TailArguments),
     Results(streams::ResultsArguments),
     Events(streams::EventsArguments),
+    Tenant(tenants::TenantArguments),
     Token(tokens::TokenArguments),
     Secret(tokens::SecretArguments),
     Status(status::Arguments),
@@ -105,10 +109,12 @@ impl Command {
             Self::Delete(arguments) => arguments.service.json,
             Self::Swap(arguments) => arguments.service.json,
             Self::Rollback(arguments) => arguments.service.json,
+            Self::Trial(arguments) => arguments.service.json,
             Self::Logs(arguments) => arguments.service.json,
             Self::Tail(arguments) => arguments.service.json,
             Self::Results(arguments) => arguments.service.json,
             Self::Events(arguments) => arguments.service.json,
+            Self::Tenant(arguments) => arguments.json(),
             Self::Token(arguments) => arguments.json(),
             Self::Secret(arguments) => arguments.json(),
             Self::Status(arguments) => arguments.service.json,
@@ -122,6 +128,7 @@ impl Command {
             Self::Inspect(arguments) => arguments.json,
             Self::Doctor(arguments) => arguments.json,
             Self::CompileComponent(_)
+            | Self::Runner(_)
             | Self::Context(_)
             | Self::Explain(_)
             | Self::Schema(_)

@@ -50,7 +50,7 @@ struct Check {
 }
 
 pub fn execute(arguments: Arguments) -> Result<Exit, Failure> {
-    let mut checks = vec![cores(), memory(), open_files(), guests()];
+    let mut checks = vec![cores(), memory(), open_files(), guests(), walls()];
     checks.extend(crate::build::requirements().into_iter().map(Check::from));
     let text = if arguments.json {
         serde_json::to_string_pretty(&checks).expect("checks have string keys only")
@@ -138,6 +138,18 @@ fn guests() -> Check {
             Check { name: "WebAssembly engine", status: Status::Missing, found: causes.join("; "), fix: Some(fix) }
         }
     }
+}
+
+/// Runners of the service wall themselves in, as far as the kernel can.
+fn walls() -> Check {
+    let refused = millstream_sandbox::offered().refused();
+    if refused.is_empty() {
+        return Check::good("walls of runners", "Landlock, seccomp, limits");
+    }
+    Check::good("walls of runners", refused.join("; ")).unless_enough(
+        false,
+        "a newer kernel, or a container that allows it; until then let no tenant in whom you would not let into the machine",
+    )
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ mod new;
 mod progress;
 mod report;
 mod run;
+mod runner;
 mod savepoint;
 mod schema;
 mod serve;
@@ -46,7 +47,7 @@ use millstream_server::logs::Logs;
 
 use crate::{
     args::{Cli, Command},
-    client::{components, contexts, jobs, streams, swap, tokens},
+    client::{components, contexts, jobs, streams, swap, tenants, tokens, trial},
     report::{Exit, Failure},
 };
 
@@ -54,7 +55,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     terminal::set_colors(cli.color);
     let logs = Logs::new(Arc::new(SystemClock), terminal::HIDDEN.clone());
-    logging::start(&cli.log, matches!(cli.command, Command::Serve(_)).then(|| logs.clone()));
+    logging::start(&cli.log, matches!(cli.command, Command::Serve(_) | Command::Runner(_)).then(|| logs.clone()));
     let json = cli.command.wants_json();
     match execute(cli.command, logs) {
         Ok(exit) => exit.into(),
@@ -69,6 +70,7 @@ fn execute(command: Command, logs: Logs) -> Result<Exit, Failure> {
     match command {
         Command::Run(arguments) => run::execute(arguments),
         Command::Serve(arguments) => serve::execute(arguments, logs),
+        Command::Runner(arguments) => runner::execute(arguments, logs),
         Command::CompileComponent(arguments) => serve::compile_component(&arguments),
         Command::Login(arguments) => contexts::login(arguments),
         Command::Context(arguments) => contexts::context(arguments),
@@ -83,10 +85,12 @@ fn execute(command: Command, logs: Logs) -> Result<Exit, Failure> {
         Command::Versions(arguments) => jobs::versions(arguments),
         Command::Swap(arguments) => swap::swap(arguments),
         Command::Rollback(arguments) => swap::rollback(arguments),
+        Command::Trial(arguments) => trial::trial(arguments),
         Command::Logs(arguments) => streams::logs(arguments),
         Command::Tail(arguments) => streams::tail(arguments),
         Command::Results(arguments) => streams::results(arguments),
         Command::Events(arguments) => streams::events(arguments),
+        Command::Tenant(arguments) => tenants::tenant(arguments),
         Command::Token(arguments) => tokens::token(arguments),
         Command::Secret(arguments) => tokens::secret(arguments),
         Command::Status(arguments) => status::execute(arguments),

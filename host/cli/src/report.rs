@@ -172,6 +172,7 @@ mod tests {
             excerpt: Some("      pth: x".into()),
             causes: vec!["of `files`".into()],
             fix: Some("did you mean `path`?".into()),
+            quota: None,
         };
         let plain = anstream::adapter::strip_str(&problem_text(&problem)).to_string();
         insta::assert_snapshot!(plain, @r"

@@ -4,18 +4,21 @@ use std::{
     io::IsTerminal as _,
     net::SocketAddr,
     num::{NonZeroU32, NonZeroUsize},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     thread,
     time::Duration,
 };
 
+use millstream_egress::{self as egress, Mode, Policy};
 use millstream_server::{
     components::{compile, pull::Registry},
     failure,
+    jobs::confined::Strangers,
     logs::Logs,
     report::Report,
-    serve::{Server, Settings, compiled_directory, connectors},
+    serve::{Isolated, Server, Settings, compiled_directory, connectors},
+    workshop::{child::Setup, remote::Starter},
 };
 use millstream_wasm::{Runtime, RuntimeSettings};
 use tokio::sync::watch;
@@ -30,7 +33,7 @@ use crate::{
 
 /// Runs the service: components and jobs are pushed, submitted, watched and swapped over HTTP.
 ///
-/// At the first start it prints a token with the scope `admin`, once: `millstream login` keeps it. Jobs run durably: after a crash, or the end of the
+/// At the first start it prints a token that may do everything, once: `millstream login` keeps it. Jobs run durably: after a crash, or the end of the
 /// service, every job that should run goes on from its last checkpoint when the service starts again. SIGTERM and Ctrl-C stop every job behind a
 /// checkpoint; again gives up at once.
 #[derive(clap::Args)]
@@ -66,7 +69,20 @@ pub struct Arguments {
     /// A registry that components may be pulled from, as https://HOST; again for each. Without: none.
     #[arg(long, value_name = "URL", env = "MILLSTREAM_REGISTRY", value_delimiter = ',')]
     registry: Vec<String>,
-    /// Instances of components at once, over all jobs.
+    /// How the jobs of tenants are kept apart: `process` (each tenant's in a process of its own, walled in) or `none` (all in this process).
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = Isolation::Process, hide_possible_values = true)]
+    isolation: Isolation,
+    /// Strangers share it: no job reads files, opens ports or chooses where checkpoints go, and jobs connect to the internet only (`--egress public`).
+    #[arg(long)]
+    hosted: bool,
+    /// Where jobs may connect to: open (everywhere), public (the internet, nothing of this machine and its networks) or listed (only what
+    /// --egress-allow names) [default: open; of a hosted service public].
+    #[arg(long, value_name = "MODE", value_parser = egress_mode, env = "MILLSTREAM_EGRESS")]
+    egress: Option<Mode>,
+    /// Where jobs may connect to besides, as 10.1.2.0/24, 127.0.0.1:9092, broker.internal or broker.internal:9092; again for each.
+    #[arg(long, value_name = "PLACE", env = "MILLSTREAM_EGRESS_ALLOW", value_delimiter = ',')]
+    egress_allow: Vec<String>,
+    /// Instances of components at once, over all jobs of a tenant.
     #[arg(long, value_name = "N", default_value_t = 4_000)]
     instances: u32,
     /// Memory that compiling one component may take, in MiB.
@@ -80,8 +96,18 @@ pub struct Arguments {
     pub json: bool,
 }
 
+/// How the jobs of tenants are kept apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Isolation {
+    /// A process per tenant.
+    Process,
+    /// Not at all.
+    None,
+}
+
 pub fn execute(arguments: Arguments, logs: Logs) -> Result<Exit, Failure> {
-    let data = runtime("millstream-data", thread::available_parallelism().map_or(1, NonZeroUsize::get))?;
+    // With runners no row flows in this process.
+    let data = runtime("millstream-data", if arguments.isolation == Isolation::None { cores() } else { 1 })?;
     let control = runtime("millstream-control", 2)?;
     let ended = control.block_on(serve(&arguments, logs, data.handle()));
     data.shutdown_background();
@@ -89,7 +115,13 @@ pub fn execute(arguments: Arguments, logs: Logs) -> Result<Exit, Failure> {
     ended
 }
 
-fn runtime(name: &str, threads: usize) -> Result<tokio::runtime::Runtime, Failure> {
+/// How many threads can work at once.
+pub fn cores() -> usize {
+    thread::available_parallelism().map_or(1, NonZeroUsize::get)
+}
+
+/// A runtime with so many threads.
+pub fn runtime(name: &str, threads: usize) -> Result<tokio::runtime::Runtime, Failure> {
     let built = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).thread_name(name).enable_all().build();
     built.map_err(|error| Failure::new(Exit::Failed, "the threads of the service cannot be started").because(&error))
 }
@@ -129,6 +161,7 @@ fn settings(arguments: &Arguments, logs: Logs, data: &tokio::runtime::Handle) ->
         tls: arguments.tls_cert.clone().zip(arguments.tls_key.clone()),
         is_behind_proxy: arguments.behind_proxy,
         files: arguments.files.clone(),
+        isolation: isolated(arguments, &program)?,
         instances: arguments.instances,
         compiler: compile::Settings {
             program,
@@ -136,6 +169,8 @@ fn settings(arguments: &Arguments, logs: Logs, data: &tokio::runtime::Handle) ->
             memory_bytes: arguments.compile_memory << 20,
             cpu: Duration::from_secs(arguments.compile_cpu),
         },
+        strangers: if arguments.hosted { Strangers::All } else { Strangers::Others },
+        egress: egress(arguments)?,
         registries: arguments.registry.iter().map(|url| Registry::parse(url)).collect::<Result<_, _>>()?,
         parallelism: cores.unwrap_or(NonZeroU32::MIN),
         data: data.clone(),
@@ -144,6 +179,39 @@ fn settings(arguments: &Arguments, logs: Logs, data: &tokio::runtime::Handle) ->
         hidden: terminal::HIDDEN.clone(),
         crash: crash_points()?,
     })
+}
+
+fn isolated(arguments: &Arguments, program: &Path) -> Result<Isolated, Failure> {
+    if arguments.isolation == Isolation::None {
+        return Ok(Isolated::None);
+    }
+    let starter = Starter::new(program.to_owned(), vec!["runner".into()])
+        .map_err(|error| Failure::new(Exit::Failed, "the thread that starts runners cannot be started").because(&error))?;
+    let refused = millstream_sandbox::offered().refused();
+    if !refused.is_empty() {
+        terminal::note(&format!("runners have fewer walls on this machine than they should: {}", refused.join("; ")));
+    }
+    Ok(Isolated::Process(starter))
+}
+
+fn egress_mode(text: &str) -> Result<Mode, String> {
+    match text {
+        "open" => Ok(Mode::Open),
+        "public" => Ok(Mode::Public),
+        "listed" => Ok(Mode::Listed),
+        _ => Err("expected open, public or listed".to_owned()),
+    }
+}
+
+fn egress(arguments: &Arguments) -> Result<egress::Settings, Failure> {
+    let mode = arguments.egress.unwrap_or(if arguments.hosted { Mode::Public } else { Mode::Open });
+    let settings = egress::Settings { mode, allow: arguments.egress_allow.clone() };
+    // Here, where it can be said what was written wrong.
+    let read = Policy::read(&settings).map_err(|error| {
+        Failure::new(Exit::Invalid, error.to_string())
+            .fix("write it as 10.1.2.0/24, 127.0.0.1:9092, broker.internal or broker.internal:9092")
+    });
+    read.map(|_| settings)
 }
 
 fn say(arguments: &Arguments, server: &Server) {
@@ -156,7 +224,7 @@ fn say(arguments: &Arguments, server: &Server) {
     terminal::note(&format!("{STRONG}{url}{STRONG:#}, in {}", arguments.dir.display()));
     if let Some(token) = server.first_token() {
         terminal::note(&format!(
-            "first token, with the scope admin, shown this once:\n  {token}\n  millstream login {url} --token {token}"
+            "a token with the scopes admin and host, shown this once:\n  {token}\n  millstream login {url} --token {token}"
         ));
     } else if std::io::stderr().is_terminal() {
         terminal::note("stop it with Ctrl-C");
@@ -175,6 +243,9 @@ pub struct CompileArguments {
 }
 
 pub fn compile_component(arguments: &CompileArguments) -> Result<Exit, Failure> {
+    // Before the first thread, and before anything of the component is looked at.
+    let walls = Setup::walls_of_compiler(&arguments.file, &arguments.compiled);
+    millstream_sandbox::enter(&walls).map_err(|error| Failure::from_error(Exit::Failed, &error))?;
     let answer = machine::block_on(async { Ok::<_, Failure>(compiled(arguments).await) })?;
     match answer {
         Ok(report) => {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use crate::{
-    catalogue::objects::{AuditRecord, ComponentPhase, Desired, Origin, Scope, Start},
+    catalogue::objects::{AuditRecord, ComponentPhase, Desired, Origin, Scope, Start, TenantSettings},
     components::{Progress, Stage},
     events::Event,
     failure::Problem,
@@ -17,10 +17,12 @@ pub use crate::{
         savepoints::SavepointView,
         swap::{Replacement, SwapReport, Wanted as SwapRequest},
         tag_swap::{JobSwap, Outcome as TagSwapOutcome, TagSwap, TagWanted as TagSwapRequest},
+        trials::{PromoteRequest, TrialView, TrialWanted as TrialRequest},
     },
     logs::Line,
     report::Report,
     state::Listed,
+    tenants::{Exceeded, InUse, Quota, Quotas, usage::Amounts},
 };
 
 /// A page of a list.
@@ -75,6 +77,105 @@ pub struct Identity {
     pub scopes: BTreeSet<Scope>,
     /// The version of the service.
     pub version: String,
+}
+
+/// A tenant.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct TenantView {
+    /// Its name.
+    pub name: String,
+    /// When it was made, ms since epoch.
+    pub created_ms: i64,
+    /// What it may.
+    #[serde(flatten)]
+    pub settings: TenantSettings,
+    /// What it has.
+    pub in_use: InUse,
+}
+
+/// A tenant to be made.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct NewTenant {
+    /// Its name.
+    #[schemars(regex(pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"))]
+    pub name: String,
+    /// What it may.
+    #[serde(default)]
+    pub settings: TenantSettings,
+}
+
+/// How a tenant is deleted.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct DeleteTenantQuery {
+    /// `delete`: its jobs with their savepoints and its components go with it.
+    pub contents: Option<DeleteContents>,
+}
+
+/// What becomes of what a deleted tenant has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum DeleteContents {
+    /// It goes with it.
+    Delete,
+}
+
+/// What a tenant has used.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct UsageView {
+    /// Which.
+    pub tenant: String,
+    /// Since it was made.
+    pub total: AmountsView,
+    /// By day, oldest first; at most 400 days.
+    pub days: Vec<DayView>,
+}
+
+/// What was used on one day.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct DayView {
+    /// The day (UTC), as 2026-11-22.
+    pub day: String,
+    /// What was used on it.
+    #[serde(flatten)]
+    pub used: AmountsView,
+}
+
+/// What was used.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct AmountsView {
+    /// CPU time of components, in seconds.
+    pub cpu_seconds: f64,
+    /// Bytes of memory × hours.
+    pub memory_byte_hours: f64,
+    /// Bytes of checkpoints and savepoints × hours.
+    pub state_byte_hours: f64,
+    /// Rows that sources have read.
+    pub rows_in: u64,
+    /// Rows that sinks were given.
+    pub rows_out: u64,
+    /// Bytes that were sent to other machines.
+    pub egress_bytes: u64,
+}
+
+impl AmountsView {
+    /// The same, in the units of people.
+    pub fn of(amounts: Amounts) -> Self {
+        let Amounts { cpu_us, memory_byte_s, state_byte_s, rows_in, rows_out, egress_bytes } = amounts;
+        Self {
+            cpu_seconds: cpu_us as f64 / 1e6,
+            memory_byte_hours: memory_byte_s as f64 / 3_600.0,
+            state_byte_hours: state_byte_s as f64 / 3_600.0,
+            rows_in,
+            rows_out,
+            egress_bytes,
+        }
+    }
 }
 
 /// A token, without its secret.

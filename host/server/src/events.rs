@@ -1,7 +1,8 @@
-//! What happens in the service, for whoever listens: a bounded ring per process. Who comes late or does not keep up misses the oldest, and is told.
+//! What happens in the service, for whoever listens: a bounded ring per tenant. Who comes late or does not keep up misses the oldest, and is told.
+//! Numbers are those of the tenant: they tell nobody what others do, and one that makes many events has none of another forgotten.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -11,7 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-/// Events that are kept.
+/// Events that are kept of each tenant.
 const KEPT: usize = 4_096;
 
 /// Something that happened.
@@ -47,6 +48,16 @@ pub enum What {
         /// Its number.
         version: u64,
     },
+    /// A trial is in another phase.
+    Trial {
+        /// Its number.
+        trial: u64,
+        /// Which.
+        phase: String,
+        /// Why, if it is over.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
     /// A savepoint was taken.
     Savepoint {
         /// Its name.
@@ -63,65 +74,71 @@ pub enum What {
 #[derive(Clone)]
 pub struct Events {
     clock: Arc<dyn Clock>,
-    ring: Arc<Mutex<Ring>>,
-    newest: watch::Sender<u64>,
+    rings: Arc<Mutex<BTreeMap<TenantId, Ring>>>,
+    /// Events of all tenants so far: whoever waits looks again.
+    all: watch::Sender<u64>,
 }
 
 #[derive(Default)]
 struct Ring {
     newest: u64,
-    events: VecDeque<(TenantId, Event)>,
+    events: VecDeque<Event>,
 }
 
 impl Events {
     /// None yet.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, ring: Arc::default(), newest: watch::Sender::new(0) }
+        Self { clock, rings: Arc::default(), all: watch::Sender::new(0) }
     }
 
     /// Something has happened.
     pub fn emit(&self, tenant: &TenantId, job: Option<&str>, what: What) {
-        let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rings = self.rings.lock().unwrap_or_else(PoisonError::into_inner);
+        let ring = rings.entry(tenant.clone()).or_default();
         ring.newest += 1;
         let event = Event { number: ring.newest, at_ms: self.clock.now_ms(), job: job.map(str::to_owned), what };
-        ring.events.push_back((tenant.clone(), event));
+        ring.events.push_back(event);
         if ring.events.len() > KEPT {
             ring.events.pop_front();
         }
-        self.newest.send_replace(ring.newest);
+        drop(rings);
+        self.all.send_modify(|all| *all += 1);
     }
 
-    /// The number of the last event.
-    pub fn newest(&self) -> u64 {
-        self.ring.lock().unwrap_or_else(PoisonError::into_inner).newest
+    /// The number of the last event of a tenant.
+    pub fn newest(&self, tenant: &TenantId) -> u64 {
+        self.rings.lock().unwrap_or_else(PoisonError::into_inner).get(tenant).map_or(0, |ring| ring.newest)
+    }
+
+    /// Forgets the events of a tenant.
+    pub fn forget(&self, tenant: &TenantId) {
+        self.rings.lock().unwrap_or_else(PoisonError::into_inner).remove(tenant);
     }
 
     /// The events of a tenant, or of one of its jobs, behind number `after`; waits until there is one. Cancel-safe.
     pub async fn after(&self, tenant: &TenantId, job: Option<&str>, after: &mut u64) -> Vec<Event> {
-        let mut newest = self.newest.subscribe();
+        let mut all = self.all.subscribe();
         loop {
             let found = self.behind(tenant, job, after);
             if !found.is_empty() {
                 return found;
             }
-            if newest.changed().await.is_err() {
+            if all.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
         }
     }
 
     fn behind(&self, tenant: &TenantId, job: Option<&str>, after: &mut u64) -> Vec<Event> {
-        let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        let rings = self.rings.lock().unwrap_or_else(PoisonError::into_inner);
         let mut found = Vec::new();
-        let missed = ring.events.front().map_or(0, |(_, oldest)| oldest.number.saturating_sub(*after + 1));
+        let Some(ring) = rings.get(tenant) else { return found };
+        let missed = ring.events.front().map_or(0, |oldest| oldest.number.saturating_sub(*after + 1));
         if missed > 0 {
             found.push(Event { number: *after + missed, at_ms: self.clock.now_ms(), job: None, what: What::Missed { count: missed } });
         }
-        let own = ring
-            .events
-            .iter()
-            .filter(|(owner, event)| owner == tenant && event.number > *after && job.is_none_or(|job| event.job.as_deref() == Some(job)));
-        found.extend(own.map(|(_, event)| event.clone()));
+        let own = ring.events.iter().filter(|event| event.number > *after && job.is_none_or(|job| event.job.as_deref() == Some(job)));
+        found.extend(own.cloned());
         *after = ring.newest;
         found
     }
@@ -145,7 +162,9 @@ mod tests {
         events.emit(&ours, Some("x"), phase("running"));
         let mut after = 0;
         let heard = events.after(&ours, Some("x"), &mut after).await;
-        assert_eq!(heard.iter().map(|event| event.number).collect::<Vec<_>>(), [2]);
+        assert_eq!(heard.iter().map(|event| event.number).collect::<Vec<_>>(), [1]);
+        (0..=KEPT).for_each(|_| events.emit(&theirs, Some("x"), phase("stopped")));
+        assert_eq!(events.behind(&ours, None, &mut 0).len(), 1, "what another tenant does makes nobody miss anything");
         for _ in 0..=KEPT {
             events.emit(&ours, Some("x"), phase("stopped"));
         }

@@ -11,6 +11,8 @@ use millstream_model::{ErrorKind, ids::OperatorId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::tenants::Exceeded;
+
 /// One thing that is wrong.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Problem {
@@ -37,10 +39,13 @@ pub struct Problem {
     /// How to put it right.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fix: Option<String>,
+    /// The quota that is used up, if that is what is wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota: Option<Exceeded>,
 }
 
 /// Why something was not done.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// What a caller may do about it.
     pub kind: ErrorKind,
@@ -71,6 +76,7 @@ impl Failure {
             path: Some(problem.path.clone()).filter(|path| !path.is_empty()),
             fix: problem.help.clone(),
             causes: Vec::new(),
+            quota: None,
         };
         Self { kind: problems.kind(), problems: problems.problems.iter().map(shown).collect() }
     }

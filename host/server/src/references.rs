@@ -108,6 +108,11 @@ impl References {
         found
     }
 
+    /// Whether the same references stand for the same.
+    pub fn stand_for_the_same(&self, other: &Self) -> bool {
+        self.values == other.values
+    }
+
     fn sort_needles(&mut self) {
         self.needles.sort_by(|a, b| b.0.len().cmp(&a.0.len()).then_with(|| a.cmp(b)));
         self.needles.dedup_by(|a, b| a.0 == b.0);
@@ -177,13 +182,17 @@ impl References {
 
     /// A failure in which nothing stands any more that a reference stands for.
     pub fn redacted(&self, mut failure: Failure) -> Failure {
-        for problem in &mut failure.problems {
-            let Problem { message, causes, fix, .. } = problem;
-            for text in std::iter::once(message).chain(causes.iter_mut()).chain(fix.as_mut()) {
-                *text = self.redact(text);
-            }
-        }
+        failure.problems = failure.problems.into_iter().map(|problem| self.redacted_problem(problem)).collect();
         failure
+    }
+
+    /// A problem in which nothing stands any more that a reference stands for.
+    pub fn redacted_problem(&self, mut problem: Problem) -> Problem {
+        let Problem { message, causes, fix, .. } = &mut problem;
+        for text in std::iter::once(message).chain(causes.iter_mut()).chain(fix.as_mut()) {
+            *text = self.redact(text);
+        }
+        problem
     }
 
     /// A text in which nothing stands any more that a reference stands for.

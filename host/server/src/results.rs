@@ -10,16 +10,11 @@ use millstream_engine::{
     graph::{JobPlan, NodeKind},
     operator::OperatorError,
 };
-use millstream_model::{ErrorKind, ids::TenantId};
+use millstream_model::ErrorKind;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{
-    failure::Failure,
-    jobs::{Jobs, observed::Phase, prepare::Asked},
-    rows::rows,
-    text,
-};
+use crate::{failure::Failure, rows::rows, text};
 
 /// Rows that are read at a time: a page is longer than [`PAGE_BYTES`] by those at most.
 const ROWS_AT_ONCE: usize = 32;
@@ -56,26 +51,11 @@ impl fmt::Display for Cursor {
     }
 }
 
-impl Jobs {
-    /// What a finished job has published to a sink; `sink` may be left out if only one can be read.
-    ///
-    /// # Errors
-    /// It has not finished, has no such sink, or the sink cannot be read back.
-    pub async fn results(&self, tenant: &TenantId, name: &str, sink: Option<&str>) -> Result<Arc<dyn Source>, Failure> {
-        let found = self.job(tenant, name).await?;
-        let observed = self.runner(tenant, name).observed();
-        if observed.phase != Phase::Finished {
-            let message = format!("job `{name}` has not finished: it is {}", observed.phase.name());
-            return Err(Failure::new(ErrorKind::Conflict, message)
-                .fix(format!("wait for its end; `millstream tail {name} OPERATOR` shows the rows of a running job")));
-        }
-        // Who looks needs what the version wrote, so it is planned as it was.
-        let prepared = self.preparing.prepare(tenant, &Asked::of(found.object.current()), None).await?;
-        published(&prepared.plan, sink).map_err(|failure| prepared.references.redacted(failure))
-    }
-}
-
-fn published(plan: &JobPlan, wanted: Option<&str>) -> Result<Arc<dyn Source>, Failure> {
+/// What a finished job has published to a sink; `wanted` may be left out if only one can be read.
+///
+/// # Errors
+/// It has no such sink, or the sink cannot be read back.
+pub fn published(plan: &JobPlan, wanted: Option<&str>) -> Result<Arc<dyn Source>, Failure> {
     let sinks = || {
         plan.nodes.iter().filter_map(|node| match &node.kind {
             NodeKind::Sink(sink) => Some((node.id.as_str(), sink)),

@@ -13,6 +13,7 @@
 //! DIR/compiled.key    the key of those signatures
 //! DIR/files/          where relative paths of job files start
 //! DIR/jobs/           crate::jobs
+//! DIR/runners/        what the runner of each tenant may read (crate::workshop)
 //! ```
 
 use std::{
@@ -29,6 +30,7 @@ use std::{
 };
 
 use millstream_connectors::kafka::{KafkaSink, KafkaSource, Machine};
+use millstream_egress::{self as egress, Policy, gate};
 use millstream_engine::{
     clock::{Clock, SystemClock},
     connector::Connectors,
@@ -43,7 +45,7 @@ use tokio::{net::TcpListener, runtime::Handle, sync::watch};
 use crate::{
     catalogue::{
         Expected, Kind, LocalCatalogue, Store,
-        objects::{Answer, Scope},
+        objects::{Answer, Scope, Token},
     },
     components::{
         Components, compile,
@@ -52,11 +54,18 @@ use crate::{
     events::Events,
     failure::Failure,
     http::{self, connection, service::Service, tls::Certificates},
-    jobs::{Jobs, prepare::Preparing},
+    jobs::{
+        Jobs,
+        confined::Strangers,
+        meter::Meter,
+        workshops::{Isolation, Processes, Workshops},
+    },
     logs::Logs,
     random::Seeded,
     references::Hidden,
+    tenants::Tenants,
     token::{self, Wanted},
+    workshop::{Means, remote::Starter},
 };
 
 /// How often files of certificates and old answers are looked at.
@@ -76,10 +85,16 @@ pub struct Settings {
     pub is_behind_proxy: bool,
     /// Where relative paths of job files start; none: `files` in the directory.
     pub files: Option<PathBuf>,
-    /// Instances of components at once; addresses are reserved for them, not memory.
+    /// How the code of tenants is kept apart.
+    pub isolation: Isolated,
+    /// Instances of components at once, in each process that has any; addresses are reserved for them, not memory.
     pub instances: u32,
     /// Who compiles. The service adds where native code goes.
     pub compiler: compile::Settings,
+    /// Whose jobs name nothing of this machine.
+    pub strangers: Strangers,
+    /// Where this process may connect to, from the moment the service is opened.
+    pub egress: egress::Settings,
     /// Registries that components may be pulled from.
     pub registries: Vec<Registry>,
     /// Parallelism of jobs that do not say theirs.
@@ -94,6 +109,14 @@ pub struct Settings {
     pub hidden: Hidden,
     /// For tests: where to die.
     pub crash: Option<Arc<dyn CrashPoints>>,
+}
+
+/// How the code of tenants is kept apart.
+pub enum Isolated {
+    /// A process per tenant, as the starter starts it, with these limits.
+    Process(Starter),
+    /// Not at all: it runs in this process.
+    None,
 }
 
 /// The service, listening.
@@ -126,11 +149,15 @@ impl Server {
     /// The directory is in use or damaged, the address is taken, or it is open to others without TLS.
     pub async fn open(settings: Settings) -> Result<Self, Failure> {
         check_exposure(&settings)?;
+        // Before anything of a tenant is known: nothing has been connected yet.
+        let policy = Policy::read(&settings.egress).map_err(|error| Failure::from_error(error.kind(), &error))?;
+        gate::close(policy).map_err(|error| Failure::from_error(ErrorKind::Conflict, &error))?;
         let directory = made(&settings.directory)?;
         let lock = DirectoryLock::acquire(&directory)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let store = Store::new(Arc::new(LocalCatalogue::open(&directory)?));
         let certificates = settings.tls.as_ref().map(|(certificate, key)| Certificates::read(certificate, key)).transpose()?.map(Arc::new);
+        Tenants::new(store.clone(), clock.clone()).make_local().await?;
         let first_token = first_token(&store, clock.now_ms()).await?;
         let listener = TcpListener::bind(settings.listen).await;
         let listener = listener.map_err(|error| {
@@ -162,6 +189,9 @@ impl Server {
         connection::serve(listener, certificates, router, closing).await;
         starting.abort();
         tidying.abort();
+        if let Err(failure) = service.meter.last_look().await {
+            tracing::warn!("the last use of the tenants could not be written down: {failure}");
+        }
         service.jobs.suspend().await;
     }
 }
@@ -185,54 +215,90 @@ fn made(directory: &Path) -> Result<PathBuf, Failure> {
     })
 }
 
+/// Whoever starts the service can always get into it: a token is made when none is left that may do everything.
 async fn first_token(store: &Store, now_ms: i64) -> Result<Option<String>, Failure> {
-    if !store.tenants(Kind::Token).await?.is_empty() {
+    let local = TenantId::local();
+    let tokens = store.list::<Token>(&local, None, usize::MAX).await?;
+    if tokens.iter().any(|found| found.object.scopes.contains(&Scope::Host) && token::holds(&found.object, now_ms)) {
         return Ok(None);
     }
-    let wanted = Wanted { label: "made at the first start".to_owned(), scopes: BTreeSet::from([Scope::Admin]), expires_ms: None };
-    Ok(Some(token::make(store, &TenantId::local(), wanted, now_ms).await?.text))
+    let scopes = BTreeSet::from([Scope::Admin, Scope::Host]);
+    let wanted = Wanted { label: "made at the start of the service".to_owned(), scopes, expires_ms: None };
+    Ok(Some(token::make(store, &local, wanted, now_ms).await?.text))
 }
 
 fn service(settings: Settings, directory: PathBuf, store: Store, clock: Arc<dyn Clock>) -> Result<Arc<Service>, Failure> {
-    let runtime = RuntimeSettings {
-        cache_dir: Some(compiled_directory(&directory)),
-        pooled_instances: settings.instances,
-        ..RuntimeSettings::default()
-    };
-    let runtime = Runtime::new(runtime).map_err(|error| Failure::from_error(error.kind(), &error))?;
-    let components =
-        Arc::new(Components::new(store.clone(), runtime, &directory, settings.compiler, Puller::new(settings.registries)?, clock.clone()));
-    let files = settings.files.unwrap_or_else(|| directory.join("files"));
-    durable::create_directory(&files)
+    let tenants = Arc::new(Tenants::new(store.clone(), clock.clone()));
+    let files = settings.files.clone().unwrap_or_else(|| directory.join("files"));
+    let files = durable::create_directory(&files)
+        .and_then(|()| files.canonicalize())
         .map_err(|error| Failure::new(ErrorKind::Unavailable, format!("`{}` cannot be made", files.display())).because(&error))?;
-    let events = Events::new(clock.clone());
-    let preparing = Preparing {
-        store: store.clone(),
-        components: components.clone(),
-        connectors: Arc::new(settings.connectors),
-        hidden: settings.hidden.clone(),
-        files,
-        clock: clock.clone(),
-        parallelism: settings.parallelism,
+    let compiled = compiled_directory(&directory);
+    // There before anybody is walled in with it.
+    durable::create_directory(&compiled)
+        .map_err(|error| Failure::new(ErrorKind::Unavailable, format!("`{}` cannot be made", compiled.display())).because(&error))?;
+    let connectors = Arc::new(settings.connectors);
+    // Of a service with runners it loads nothing; it makes the key that native code is signed with.
+    let instances = if matches!(settings.isolation, Isolated::None) { settings.instances } else { 1 };
+    let runtime = RuntimeSettings { cache_dir: Some(compiled), pooled_instances: instances, ..RuntimeSettings::default() };
+    let runtime = Runtime::new(runtime).map_err(|error| Failure::from_error(error.kind(), &error))?;
+    let bytes_max = runtime.limits().component_bytes;
+    let components = Arc::new(Components::new(
+        store.clone(),
+        bytes_max,
+        &directory,
+        settings.compiler,
+        Puller::new(settings.registries)?,
+        tenants.clone(),
+        clock.clone(),
+    ));
+    let isolation = match settings.isolation {
+        Isolated::Process(starter) => Isolation::Process(Box::new(Processes {
+            starter,
+            files,
+            instances: settings.instances,
+            parallelism: settings.parallelism,
+            egress: settings.egress,
+            strangers: settings.strangers,
+        })),
+        Isolated::None => Isolation::None(Arc::new(Means {
+            runtime,
+            connectors: connectors.clone(),
+            files,
+            clock: clock.clone(),
+            random: Arc::new(Seeded::from_system()?),
+            data: settings.data,
+            rocks: Arc::new(RocksShared::new(RocksSharedSettings::default())),
+            crash: settings.crash,
+            parallelism: settings.parallelism,
+            hidden: settings.hidden.clone(),
+        })),
     };
+    let events = Events::new(clock.clone());
     let jobs = Arc::new(Jobs {
         store: store.clone(),
-        preparing,
-        directory: directory.join("jobs"),
+        tenants: tenants.clone(),
+        components: components.clone(),
+        connectors,
+        strangers: settings.strangers,
+        workshops: Workshops::new(isolation, directory),
         clock: clock.clone(),
-        random: Arc::new(Seeded::from_system()?),
-        data: settings.data,
-        rocks: Arc::new(RocksShared::new(RocksSharedSettings::default())),
-        crash: settings.crash,
+        logs: settings.logs.clone(),
         hidden: settings.hidden,
         events: events.clone(),
         runners: Mutex::default(),
+        tried: Default::default(),
+        is_closing: AtomicBool::new(false),
     });
     let (logs, is_ready, answering) = (settings.logs, AtomicBool::new(false), Mutex::default());
-    Ok(Arc::new(Service { store, components, jobs, events, logs, clock, is_ready, answering }))
+    let meter = Meter::new(store.clone(), tenants.clone(), jobs.clone(), logs.clone(), clock.clone());
+    Ok(Arc::new(Service { store, tenants, meter, components, jobs, events, logs, clock, is_ready, answering }))
 }
 
 async fn start(service: Arc<Service>) {
+    if let Err(failure) = finish_leaving(&service).await {
+        tracing::error!("a tenant that was deleted is not gone yet: {failure}");
+    }
     // One does not wait for the other: what is damaged of the one is no reason for the other to stand still.
     if let Err(failure) = service.components.resume().await {
         tracing::error!("not every component is compiled that was pushed: {failure}");
@@ -243,12 +309,23 @@ async fn start(service: Arc<Service>) {
     service.is_ready.store(true, Ordering::Relaxed);
 }
 
+/// Goes on with deletions that the end of the process before has cut short.
+async fn finish_leaving(service: &Service) -> Result<(), Failure> {
+    for tenant in service.tenants.leaving().await? {
+        service.jobs.finish_leaving(&service.tenants, &tenant).await?;
+    }
+    Ok(())
+}
+
 /// What is done now and then.
 async fn tidy(service: Arc<Service>, certificates: Option<Arc<Certificates>>) {
     loop {
         service.clock.sleep(TIDY_MS).await;
         if let Some(certificates) = certificates.clone() {
             drop(tokio::task::spawn_blocking(move || certificates.refresh()).await);
+        }
+        if let Err(failure) = service.meter.look().await {
+            tracing::warn!("what tenants use could not be measured: {failure}");
         }
         if let Err(failure) = forget_answers(&service).await {
             tracing::warn!("old answers could not be forgotten: {failure}");

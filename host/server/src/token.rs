@@ -78,7 +78,7 @@ pub async fn make(store: &Store, tenant: &TenantId, wanted: Wanted, now_ms: i64)
 pub async fn holder(store: &Store, text: &str, now_ms: i64) -> Result<Option<Actor>, Failure> {
     let mut parts = text.split('_');
     let (Some(PREFIX), Some(id), Some(secret), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else { return Ok(None) };
-    for tenant in store.tenants(Kind::Token).await? {
+    for tenant in store.owners(Kind::Token, id).await? {
         let Some(found) = store.get::<Token>(&tenant, id).await? else { continue };
         let is_it: bool = hashed(secret).as_bytes().ct_eq(found.object.sha256.as_bytes()).into();
         return Ok((is_it && holds(&found.object, now_ms)).then(|| Actor { tenant, token: id.to_owned(), scopes: found.object.scopes }));
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn admin_allows_everything_and_every_scope_allows_to_look() {
+    fn admin_allows_everything_in_its_tenant_and_every_scope_allows_to_look() {
         let allowed: Vec<(Scope, Vec<Scope>)> =
             Scope::ALL.into_iter().map(|has| (has, Scope::ALL.into_iter().filter(|&needed| has.allows(needed)).collect())).collect();
         assert_eq!(
@@ -162,7 +162,8 @@ mod tests {
                 (Scope::View, vec![Scope::View]),
                 (Scope::Operate, vec![Scope::View, Scope::Operate]),
                 (Scope::Deploy, vec![Scope::View, Scope::Deploy]),
-                (Scope::Admin, Scope::ALL.to_vec()),
+                (Scope::Admin, vec![Scope::View, Scope::Operate, Scope::Deploy, Scope::Admin]),
+                (Scope::Host, vec![Scope::View, Scope::Host]),
             ]
         );
     }

@@ -10,7 +10,9 @@ pub mod jobs;
 pub mod place;
 pub mod streams;
 pub mod swap;
+pub mod tenants;
 pub mod tokens;
+pub mod trial;
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! `millstream swap` and `millstream rollback`.
+//! `millstream swap` and `millstream rollback`. A swap that begins as a trial is [`super::trial`]'s.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use millstream_engine::run::{OperatorSwap, SwapPhase, SwitchAt};
 use millstream_server::api::{Replacement, RollbackRequest, SwapReport, SwapRequest};
 use serde_json::Value;
 
-use super::{Service, jobs::path};
+use super::{Service, jobs::path, trial::TrialOptions};
 use crate::{
     report::{Exit, Failure},
     terminal::{FAINT, GOOD, STRONG},
@@ -20,7 +20,9 @@ use crate::{
 Examples:
   millstream swap counts counts=count:v2
   millstream swap counts enrich=enrich:v3 score=score:v7     several as one version
-  millstream swap counts --settings enrich='{\"limit\": 5}'")]
+  millstream swap counts --settings enrich='{\"limit\": 5}'
+  millstream swap counts counts=count:v2 --shadow            compare first: millstream trial counts
+  millstream swap counts counts=count:v2 --canary 5% --promote-after 10m")]
 pub struct SwapArguments {
     /// The job.
     #[arg(value_name = "JOB")]
@@ -43,6 +45,8 @@ pub struct SwapArguments {
     /// New settings of an operator, as JSON.
     #[arg(long, value_name = "OPERATOR=JSON", value_parser = settings)]
     settings: Vec<(String, Value)>,
+    #[command(flatten)]
+    trial: TrialOptions,
     #[command(flatten)]
     pub service: Service,
 }
@@ -81,6 +85,14 @@ pub fn swap(arguments: SwapArguments) -> Result<Exit, Failure> {
     for (operator, value) in arguments.settings {
         operators.entry(operator).or_insert_with(empty).settings = Some(value);
     }
+    if let Some(option) = arguments.trial.unused() {
+        return Err(
+            Failure::new(Exit::Invalid, format!("{option} says when a trial ends, and a swap is none")).fix("add --shadow or --canary 5%")
+        );
+    }
+    if arguments.trial.is_trial() {
+        return arguments.trial.begin(&arguments.service, &arguments.job, operators, arguments.probation);
+    }
     let request = SwapRequest {
         operators,
         switch_at: if arguments.at_barrier { SwitchAt::Barrier } else { SwitchAt::Batch },
@@ -100,7 +112,7 @@ pub fn rollback(arguments: RollbackArguments) -> Result<Exit, Failure> {
 }
 
 /// `counts swapped: version 3; held up for 0.2 ms`, and below what is different.
-fn text(job: &str, done: &str, report: &SwapReport) -> String {
+pub fn text(job: &str, done: &str, report: &SwapReport) -> String {
     let longest = report.pauses_us.iter().max().map(|&us| format!("; held up for {:.1} ms", us as f64 / 1e3)).unwrap_or_default();
     let mut text = format!("{STRONG}{job}{STRONG:#} {GOOD}{done}{GOOD:#}: version {}{longest}\n", report.version);
     let is_undone =

@@ -37,17 +37,23 @@ enum TokenCommand {
     Create {
         /// What it is for.
         label: String,
-        /// What it allows: view, operate, deploy or admin. Once for every scope.
+        /// What it allows: view, operate, deploy, admin, or host (tenants). Once for every scope.
         #[arg(long, value_name = "SCOPE", value_parser = scope, required = true)]
         scope: Vec<Scope>,
         /// For how many days it holds [default: until it is revoked].
         #[arg(long, value_name = "DAYS")]
         expires_in_days: Option<u32>,
+        /// Another tenant, for which it is.
+        #[arg(long, value_name = "NAME")]
+        tenant: Option<String>,
         #[command(flatten)]
         service: Service,
     },
     /// Lists tokens, without their secrets.
     List {
+        /// Another tenant, whose they are.
+        #[arg(long, value_name = "NAME")]
+        tenant: Option<String>,
         #[command(flatten)]
         service: Service,
     },
@@ -55,6 +61,9 @@ enum TokenCommand {
     Revoke {
         /// Its id.
         id: String,
+        /// Another tenant, whose it is.
+        #[arg(long, value_name = "NAME")]
+        tenant: Option<String>,
         #[command(flatten)]
         service: Service,
     },
@@ -97,7 +106,8 @@ enum SecretCommand {
 impl TokenArguments {
     /// Whether results and failures are wanted as JSON.
     pub fn json(&self) -> bool {
-        let (TokenCommand::Create { service, .. } | TokenCommand::List { service } | TokenCommand::Revoke { service, .. }) = &self.command;
+        let (TokenCommand::Create { service, .. } | TokenCommand::List { service, .. } | TokenCommand::Revoke { service, .. }) =
+            &self.command;
         service.json
     }
 }
@@ -111,19 +121,24 @@ impl SecretArguments {
 }
 
 fn scope(text: &str) -> Result<Scope, String> {
-    Scope::ALL.into_iter().find(|scope| scope.to_string() == text).ok_or_else(|| "expected view, operate, deploy or admin".to_owned())
+    Scope::ALL.into_iter().find(|scope| scope.to_string() == text).ok_or_else(|| "expected view, operate, deploy, admin or host".to_owned())
+}
+
+/// Where the tokens of a tenant are; none: of that of who asks.
+fn path(tenant: Option<&str>) -> String {
+    tenant.map_or_else(|| "/v1/tokens".to_owned(), |tenant| format!("/v1/tenants/{}/tokens", escaped(tenant)))
 }
 
 pub fn token(arguments: TokenArguments) -> Result<Exit, Failure> {
     match arguments.command {
-        TokenCommand::Create { label, scope, expires_in_days, service } => {
+        TokenCommand::Create { label, scope, expires_in_days, tenant, service } => {
             let expires_in_s = expires_in_days.map(|days| Duration::from_secs(u64::from(days) * 86_400).as_secs());
             let wanted = NewToken { label, scopes: scope.into_iter().collect::<BTreeSet<_>>(), expires_in_s };
-            let made: MadeToken = service.connect()?.post("/v1/tokens", &wanted)?;
+            let made: MadeToken = service.connect()?.post(&path(tenant.as_deref()), &wanted)?;
             Ok(service.show(&made, |made| format!("{STRONG}{}{STRONG:#}\ntoken {}, shown this once", made.secret, made.token.id)))
         }
-        TokenCommand::List { service } => {
-            let found: Vec<TokenView> = service.connect()?.all("/v1/tokens")?;
+        TokenCommand::List { tenant, service } => {
+            let found: Vec<TokenView> = service.connect()?.all(&path(tenant.as_deref()))?;
             let row = |token: &TokenView| {
                 let scopes: Vec<String> = token.scopes.iter().map(ToString::to_string).collect();
                 let until = match (token.revoked_ms, token.expires_ms) {
@@ -136,8 +151,9 @@ pub fn token(arguments: TokenArguments) -> Result<Exit, Failure> {
             let rows: Vec<_> = found.iter().map(row).collect();
             Ok(service.show(&found, |_| terminal::table(["ID", "LABEL", "SCOPES", "MADE", "UNTIL"], &rows)))
         }
-        TokenCommand::Revoke { id, service } => {
-            let token: TokenView = service.connect()?.ask(Method::DELETE, &format!("/v1/tokens/{}", escaped(&id)), Body::Nothing)?;
+        TokenCommand::Revoke { id, tenant, service } => {
+            let path = format!("{}/{}", path(tenant.as_deref()), escaped(&id));
+            let token: TokenView = service.connect()?.ask(Method::DELETE, &path, Body::Nothing)?;
             Ok(service.show(&token, |token| format!("token {} revoked", token.id)))
         }
     }

@@ -113,11 +113,8 @@ fn found(settings: Value, base: PathBuf, file: Option<&Path>) -> Result<Found, F
         file: file.map(Path::to_owned),
         path: Some(path.to_owned()).filter(|path| !path.is_empty()),
         message: message.to_owned(),
-        line: None,
-        column: None,
-        excerpt: None,
-        causes: Vec::new(),
         fix: fix.map(str::to_owned),
+        ..Problem::default()
     };
     let open: Vec<Problem> = SECRETS
         .iter()

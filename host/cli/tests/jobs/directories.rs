@@ -150,3 +150,36 @@ fn options_of_a_durable_run_ask_for_a_directory() {
     ended(&mut place.run(&["--restore", "x"])).with_code(2).saying(&["--state"]);
     ended(&mut place.run(&["--state", "state", "--rename", "a=b"])).with_code(2).saying(&["--restore"]);
 }
+
+/// Copies numbers from one place to another.
+fn copying(guarantee: &str, source: &str, sink: &str) -> Place {
+    Place::with(&format!("job: copying\n{guarantee}sources:\n  numbers: {source}\nsinks:\n  out: {{ input: numbers, {sink} }}\n"))
+}
+
+const SEQUENCE: &str = "{ sequence: { from: 1, to: 10 } }";
+const STDIN: &str = "{ stdin: {}, schema: { value: Int64 } }";
+const FILES: &str = "files: { path: out, format: ndjson }";
+const POST: &str = "http: { url: \"http://127.0.0.1:9/rows\" }";
+
+#[test]
+fn what_a_job_cannot_promise_is_refused_before_anything_runs() {
+    let cases = [
+        ("exactly-once", STDIN, FILES, "exactly-once cannot be kept because of `numbers` (at-most-once)"),
+        ("at-least-once", STDIN, FILES, "at-least-once cannot be kept because of `numbers` (at-most-once)"),
+        ("exactly-once", SEQUENCE, POST, "exactly-once cannot be kept because of `out` (at-least-once)"),
+    ];
+    for (wanted, source, sink, message) in cases {
+        let place = copying(&format!("guarantee: {wanted}\n"), source, sink);
+        ended(&mut place.run(&["--state", "state"])).with_code(2).saying(&[message, "what its sources and sinks allow"]);
+        assert!(!place.join("state").exists() && !place.join("out").exists(), "{message}");
+    }
+}
+
+#[test]
+fn a_job_says_at_its_start_the_strongest_that_its_connectors_allow() {
+    for (source, said) in [(SEQUENCE, "copying: exactly once, a fresh start"), (STDIN, "copying: at most once, a fresh start")] {
+        ended(&mut copying("", source, FILES).run(&["--state", "state"])).with_code(0).saying(&[said]);
+    }
+    let weaker = copying("guarantee: at-least-once\n", SEQUENCE, FILES);
+    ended(&mut weaker.run(&["--state", "state"])).with_code(0).saying(&["copying: at least once, a fresh start"]);
+}

@@ -173,7 +173,12 @@ fn expected(rows: u64) -> impl Iterator<Item = u64> {
 
 /// Looks until there are as many as there should be, as long as there come more.
 fn until_all(rows: u64, look: impl Fn() -> Seen) -> Seen {
-    let (wanted, mut most, mut since) = (expected(rows).count(), 0, now());
+    until(expected(rows).count(), look)
+}
+
+/// Looks until there are `wanted` records, as long as there come more.
+fn until<K, V>(wanted: usize, look: impl Fn() -> BTreeMap<K, Vec<V>>) -> BTreeMap<K, Vec<V>> {
+    let (mut most, mut since) = (0, now());
     loop {
         let seen = look();
         let found = seen.values().map(Vec::len).sum::<usize>();

@@ -122,6 +122,30 @@ fn savepoints_are_listed_inspected_and_deleted() {
 }
 
 #[test]
+fn backups_are_taken_by_themselves_and_the_oldest_go() {
+    const LONG: u64 = 6 * RATE;
+    let place = counting::place(Some(LONG), RATE).set("savepoints={\"every\":\"1s\",\"retained\":2}");
+    let mut running = Running::start(place.run(&["--state", "state"]).env("MILLSTREAM_LOG", "info"));
+    running.until("counting: exactly once");
+    place.says(&["savepoint", "create", "mine", "--state", "state"]).with_code(0);
+    for _ in 0..3 {
+        running.until("backup taken");
+    }
+    running.kill();
+    // The process may have died between the newest and the removal of the oldest.
+    let listed = place.says(&["savepoint", "list", "--state", "state", "--json"]).with_code(0).stdout;
+    let names = |beginning: &str| listed.matches(&format!("\"name\":\"{beginning}")).count();
+    assert!(names("mine") == 1 && (2..=3).contains(&names("backup-")), "{listed}");
+    let mut backups: Vec<_> = fs::read_dir(place.join("state/savepoints")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    backups.sort();
+    let newest = backups.iter().rfind(|path| path.file_name().unwrap().to_string_lossy().starts_with("backup-")).unwrap();
+    let fork = place.set("sinks.out.files.path=fork");
+    ended(&mut fork.run(&["--state", "other", "--restore", newest.to_str().unwrap()])).with_code(0);
+    let counts = counting::written(&fork.join("fork"));
+    assert!(counts.iter().all(|(key, counts)| counts.last() == Some(&counting::times(*key, LONG))), "{counts:?}");
+}
+
+#[test]
 fn a_job_that_does_not_run_has_a_savepoint_of_its_last_checkpoint() {
     let place = counting::place(Some(ROWS), RATE);
     running(&place, &["--state", "state"]).kill();

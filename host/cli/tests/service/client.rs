@@ -76,6 +76,18 @@ fn a_person_logs_in_pushes_submits_swaps_and_looks() {
     assert_eq!(missing.status.code(), Some(2), "{}", String::from_utf8_lossy(&missing.stderr));
     let token = client.done(&["token", "create", "ci", "--scope", "view", "--json"]);
     assert!(token.contains("\"secret\":\"ms_"));
+    client.done(&["tenant", "create", "acme", "--jobs", "3", "--state-bytes", "5GiB"]);
+    assert!(client.done(&["tenant", "set", "acme", "--requests-per-s", "none"]).contains("5.0 GiB"));
+    let made: serde_json::Value =
+        serde_json::from_str(&client.done(&["token", "create", "first", "--scope", "admin", "--tenant", "acme", "--json"])).expect("JSON");
+    let secret = made["secret"].as_str().expect("text");
+    assert!(client.done(&["tenant", "get", "--url", &url, "--token", secret]).contains("tenant acme"));
+    assert!(!client.run(&["tenant", "list", "--url", &url, "--token", secret]).status.success());
+    client.done(&["token", "revoke", made["id"].as_str().expect("text"), "--tenant", "acme"]);
+    assert!(!client.run(&["jobs", "--url", &url, "--token", secret]).status.success());
+    assert!(client.done(&["tenant", "list"]).contains("acme"));
+    assert!(client.done(&["tenant", "usage", "acme"]).contains("all"));
+    client.done(&["tenant", "delete", "acme"]);
 }
 
 /// Mistakes in a job file are shown with their places in the file, as `validate` shows them.

@@ -4,7 +4,10 @@ use std::{fs, path::Path};
 
 use serde_json::json;
 
-use crate::harness::{Service, directory};
+use crate::{
+    harness::{Service, directory},
+    runners::runner,
+};
 
 /// Open at one moment and not at another: connections, threads that do file work.
 const PASSING: usize = 8;
@@ -14,7 +17,7 @@ const BYTES_BETWEEN_REWRITES: u64 = 8 << 20;
 /// What the allocator may keep of memory that is free: a pool of 8 MiB for each processor and then some.
 const POOLS_BYTES: u64 = 32 << 20;
 
-/// What a service holds.
+/// What a service holds, with its runner.
 #[derive(Debug)]
 struct Holds {
     descriptors: usize,
@@ -25,18 +28,25 @@ struct Holds {
 
 impl Holds {
     fn of(service: &Service) -> Self {
-        let process = format!("/proc/{}", service.id());
-        let entries = |what: &str| fs::read_dir(format!("{process}/{what}")).expect("it runs").count();
-        let status = fs::read_to_string(format!("{process}/status")).expect("it runs");
-        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has memory");
-        let kib: u64 = resident.trim().trim_end_matches(" kB").parse().expect("a number");
+        let processes = [service.id(), runner(service)];
+        let entries = |what: &str| {
+            let counted = |process: &u32| fs::read_dir(format!("/proc/{process}/{what}")).expect("it runs").count();
+            processes.iter().map(counted).sum()
+        };
         Self {
             descriptors: entries("fd"),
             threads: entries("task"),
-            resident_bytes: kib << 10,
+            resident_bytes: processes.iter().copied().map(resident_bytes).sum(),
             disk_bytes: bytes_below(service.directory()),
         }
     }
+}
+
+fn resident_bytes(process: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).expect("it runs");
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has memory");
+    let kib: u64 = resident.trim().trim_end_matches(" kB").parse().expect("a number");
+    kib << 10
 }
 
 fn bytes_below(directory: &Path) -> u64 {

@@ -71,8 +71,12 @@ impl Service {
 
     /// What it says on its way goes into a file.
     pub fn start_logged(directory: &Path, log: &Path) -> Self {
+        Self::start_logged_with(directory, &[], log)
+    }
+
+    pub fn start_logged_with(directory: &Path, more: &[&str], log: &Path) -> Self {
         let log = std::fs::File::options().create(true).append(true).open(log).expect("writable");
-        Self::spawn(directory, &[], &[], log.into()).expect("it says where it listens")
+        Self::spawn(directory, more, &[], log.into()).expect("it says where it listens")
     }
 
     /// None: it ends instead of listening.
@@ -163,18 +167,14 @@ impl Service {
         send(&self.address, method, path, token, headers, body)
     }
 
-    pub fn connect(&self) -> TcpStream {
-        connect(&self.address)
-    }
-
     /// Lines of a stream of events.
     pub fn events(&self, path: &str, token: &str) -> impl Iterator<Item = String> {
         BufReader::new(self.send("GET", path, token, &[], b"")).lines().map_while(Result::ok)
     }
 
-    /// The next `count` rows of an operator.
+    /// The next `count` rows of an operator; fewer if no more come.
     pub fn tail(&self, job: &str, operator: &str, count: usize) -> Vec<Value> {
-        let path = format!("/v1/jobs/{job}/operators/{operator}/tail?rows={count}");
+        let path = format!("/v1/jobs/{job}/operators/{operator}/tail?rows={count}&seconds={}", DEADLINE.as_secs());
         let data = self.events(&path, &self.token).filter_map(|line| line.strip_prefix("data: ").map(str::to_owned));
         let events = data.map(|data| serde_json::from_str::<Value>(&data).expect("JSON"));
         events.flat_map(|event| event["rows"].as_array().cloned().unwrap_or_default()).take(count).collect()
@@ -209,6 +209,37 @@ impl Service {
 
     pub fn wait_for_phase(&self, job: &str, phase: &str) -> Value {
         self.wait_for(phase, &format!("/v1/jobs/{job}"), |view| view["observed"]["phase"] == phase)
+    }
+
+    /// Waits until a job of a tenant is in a phase; events say when it is worth another look, so that nobody asks all the time.
+    pub fn wait_for_phase_as(&self, token: &str, job: &str, phase: &str) -> Value {
+        let path = format!("/v1/jobs/{job}/events");
+        let mut events = self.events(&path, token);
+        assert_eq!(events.next().as_deref(), Some("HTTP/1.1 200 OK"));
+        loop {
+            let view = self.ask("GET", &format!("/v1/jobs/{job}"), token, &[], b"").expect(200);
+            if view["observed"]["phase"] == phase {
+                return view;
+            }
+            // The stream is read with a deadline.
+            assert!(events.any(|line| line.starts_with("data: ")), "{phase}: {view}");
+        }
+    }
+
+    /// A tenant that may ask as often as it likes; a token that may do everything in it.
+    pub fn tenant(&self, name: &str) -> String {
+        self.post("/v1/tenants", &json!({ "name": name, "settings": { "quotas": { "requests-per-s": null } } })).expect(201);
+        let made = self.post(&format!("/v1/tenants/{name}/tokens"), &json!({ "label": "test", "scopes": ["admin"] })).expect(201);
+        made["secret"].as_str().expect("text").to_owned()
+    }
+
+    /// A job that [`Self::submit`] made runs on as it was: nothing has changed it, interrupted it, or holds it up.
+    pub fn assert_untouched(&self, job: &str) {
+        let view = self.get(&format!("/v1/jobs/{job}")).expect(200);
+        assert_eq!((&view["version"], &view["observed"]["phase"]), (&json!(1), &json!("running")), "{view}");
+        let run = self.get(&format!("/v1/jobs/{job}/run")).expect(200);
+        assert_eq!(run["durable"]["restarts"], 0, "{run}");
+        assert!(self.tail(job, "counts", 5).iter().all(|row| row["by"] == "v1"));
     }
 
     pub fn make_token(&self, scopes: &[&str]) -> (String, String) {
@@ -313,10 +344,11 @@ pub fn directory() -> tempfile::TempDir {
     tempfile::tempdir().expect("a temporary directory")
 }
 
-/// An HTTP server that takes requests and does not answer before it is told to.
+/// An HTTP server that takes requests and does not answer before it is told to; dropped, it hangs up.
 pub struct Endpoint {
     address: std::net::SocketAddr,
     answers: Arc<(Mutex<bool>, Condvar)>,
+    connections: Arc<Mutex<Vec<TcpStream>>>,
 }
 
 impl Endpoint {
@@ -325,15 +357,18 @@ impl Endpoint {
         let address = listener.local_addr().expect("it is bound");
         let answers: Arc<(Mutex<bool>, Condvar)> = Arc::default();
         let (weak, told) = (Arc::downgrade(&answers), answers.clone());
+        let connections: Arc<Mutex<Vec<TcpStream>>> = Arc::default();
+        let accepted = connections.clone();
         std::thread::spawn(move || {
             drop(told);
             for stream in listener.incoming() {
                 // Nobody holds the endpoint any more: the port is free again.
                 let (Ok(stream), Some(answers)) = (stream, weak.upgrade()) else { return };
+                accepted.lock().expect("no holder panics").push(stream.try_clone().expect("a descriptor"));
                 std::thread::spawn(move || serve(stream, &answers));
             }
         });
-        Self { address, answers }
+        Self { address, answers, connections }
     }
 
     pub fn url(&self) -> String {
@@ -353,6 +388,10 @@ impl Drop for Endpoint {
         self.answers = Arc::default();
         // Wakes the one who accepts, who then sees that there is no endpoint.
         drop(TcpStream::connect(self.address));
+        for connection in self.connections.lock().expect("no holder panics").drain(..) {
+            // Whoever is connected may have hung up first.
+            drop(connection.shutdown(std::net::Shutdown::Both));
+        }
     }
 }
 

@@ -74,22 +74,6 @@ fn a_new_job_with_the_name_of_a_deleted_one_starts_from_the_beginning() {
 }
 
 #[test]
-fn a_job_file_with_mistakes_is_answered_with_all_of_them_and_their_places() {
-    let directory = directory();
-    let service = Service::start(directory.path());
-    let bad = "job: x\nsources:\n  a:\n    sequnce: {}\noperators:\n  b:\n    input: c\n    component: nobody:v1\nsinks:\n  s:\n    input: b\n    stdout: {}\n";
-    for path in ["/v1/validate", "/v1/jobs"] {
-        let document = service.ask("POST", path, &service.token, &[], bad.as_bytes()).problem(400, "sequnce");
-        let problems = document["problems"].as_array().expect("all of them");
-        assert!(problems.len() >= 3, "{document}");
-        assert!(problems.iter().all(|problem| problem["line"].is_u64() && problem["message"].is_string()), "{document}");
-    }
-    assert_eq!(service.get("/v1/jobs").expect(200)["items"], json!([]));
-    let path = job("x", "{}", "blackhole: {}").replace("component: count:v1", "component: { path: /etc/passwd }");
-    service.ask("POST", "/v1/jobs", &service.token, &[], path.as_bytes()).problem(400, "reads no files of its machine");
-}
-
-#[test]
 fn secrets_are_put_in_place_and_never_shown() {
     let directory = directory();
     let service = Service::start(directory.path());

@@ -22,6 +22,7 @@ fn every_answer_is_one_that_the_document_knows() {
     let (spare, _) = service.make_token(&["view"]);
     let file = directory.path().join("count.wasm");
     std::fs::write(&file, component("count")).expect("writable");
+    service.tenant("acme");
     let output = Command::new("schemathesis")
         .args(["--config-file", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/service/schemathesis.toml")])
         .args(["run", &format!("http://{}/v1/openapi.json", service.address())])

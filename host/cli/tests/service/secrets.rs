@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Service, directory, job};
+use crate::harness::{Endpoint, Service, directory, job};
 
 /// What the component shows of a key: its FNV-1a sum.
 fn sum(key: &str) -> String {
@@ -116,6 +116,55 @@ fn a_secret_in_settings_reaches_the_component_alone_whatever_is_swapped_or_kille
     let lines = service.get("/v1/jobs/counts/logs?limit=1000").body;
     assert!(lines.contains("opened with ${secret:other}"), "{lines}");
     assert_said_nowhere(&service, &log, &[one, two, three, four]);
+}
+
+/// An outage ends by what secrets stand for when the next attempt begins, in the same process: those of connectors, and those of components, swapped in or
+/// not.
+#[test]
+fn the_next_attempt_has_what_secrets_stand_for_by_then() {
+    let (directory, said) = (directory(), directory());
+    let log = said.path().join("log");
+    let service = Service::start_logged(directory.path(), &log);
+    let nobody = Endpoint::start().url();
+    let [one, two, three, four] = ["planted-one-7d1f", "planted-two-93ac", "planted-three-0b52", "planted-four-e8d6"];
+    service.push_of_tests("v2", "count-choosy");
+    [("url", nobody.as_str()), ("key", one), ("other", three)].iter().for_each(|(secret, value)| set(&service, secret, value));
+    let named = "component: { name: count:v2, settings: { opens: well, key: \"${secret:key}\" } }";
+    let sink = "http: { url: \"${secret:url}\", batch-rows: 1, tries: 1 }";
+    let text = job("counts", "{ rate: 100 }", sink).replace("component: count:v1", named) + "restart: { first: 100ms, most: 100ms }\n";
+    service.ask("POST", "/v1/jobs", &service.token, &[], text.as_bytes()).expect(201);
+    let restarts = |least: u64| {
+        let is_so = |run: &Value| run["durable"]["restarts"].as_u64() >= Some(least);
+        service.wait_for("it fails", "/v1/jobs/counts/run", is_so)["durable"]["restarts"].as_u64().expect("a number")
+    };
+    restarts(2);
+
+    let first = Endpoint::start();
+    first.answer();
+    set(&service, "key", two);
+    set(&service, "url", &first.url());
+    let checkpointed = |than: u64| {
+        let is_so = |run: &Value| run["durable"]["last-checkpoint"]["checkpoint"].as_u64() > Some(than);
+        service.wait_for("a checkpoint", "/v1/jobs/counts/run", is_so)["durable"]["last-checkpoint"]["checkpoint"]
+            .as_u64()
+            .expect("a number")
+    };
+    let checkpoint = checkpointed(0);
+    assert_runs_with(&service, two);
+
+    service.post("/v1/jobs/counts/swap", &swap("${secret:other}")).expect(200);
+    assert_runs_with(&service, three);
+    let before = restarts(0);
+    let second = Endpoint::start();
+    second.answer();
+    set(&service, "other", four);
+    set(&service, "url", &second.url());
+    assert_runs_with(&service, three);
+    drop(first);
+    restarts(before + 1);
+    checkpointed(checkpoint);
+    assert_runs_with(&service, four);
+    assert_said_nowhere(&service, &log, &[one, two, three, four, &nobody, &second.url()]);
 }
 
 /// What a process that died on probation comes back to has its own secret, though the job file that was swapped in names another one.

@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::harness::{Service, directory, job};
 
 /// A bounded job with a result that can be counted: no row is lost, none counts twice, whatever was swapped meanwhile.
-fn results(service: &Service, name: &str) -> Vec<(i64, u64, String)> {
+pub fn results(service: &Service, name: &str) -> Vec<(i64, u64, String)> {
     let out = service.directory().join("files").join(format!("out-{name}"));
     let mut rows = Vec::new();
     for entry in std::fs::read_dir(&out).expect("the job wrote") {
@@ -76,7 +76,7 @@ fn a_version_that_reads_more_columns_has_them_from_a_barrier_on() {
     let service = Service::start(directory.path());
     service.push("v1", "count");
     service.push_of_tests("v2", "count-checked");
-    submit_bounded(&service, "counts", 12_000, 2_000);
+    submit_bounded(&service, "counts", 12_000, 1_000);
     assert!(!service.tail("counts", "counts", 5).is_empty());
     let wanted = |dry_run: bool| json!({ "operators": { "counts": { "component": "count:v2" } }, "probation-s": 0, "dry-run": dry_run });
     let trial = service.post("/v1/jobs/counts/swap", &wanted(true)).expect(200);
@@ -121,6 +121,24 @@ fn a_version_that_reads_more_columns_is_refused_where_rows_are_held_without() {
     assert_eq!(document["problems"][0]["path"], "operators.counts", "{document}");
     assert_eq!(service.get("/v1/jobs/counts").expect(200)["version"], 1);
     assert!(service.tail("counts", "counts", 5).iter().all(|row| row["by"] == "v1"));
+}
+
+/// Who posts while the source is opened again would be turned away: it is not, and the job takes rows as before.
+#[test]
+fn a_version_that_reads_more_of_what_is_posted_is_refused() {
+    let directory = directory();
+    let service = Service::start_with(directory.path(), &["--isolation", "none"]);
+    service.push("v1", "count");
+    service.push_of_tests("v2", "count-checked");
+    let posted = job("counts", "{}", "blackhole: {}")
+        .replace("sequence: {}", "http-push: { listen: \"127.0.0.1:0\" }\n    schema: { bucket: Int64, value: Int64 }")
+        .replace("  buckets:\n    input: numbers\n    compute: { bucket: value % 7 }\n", "")
+        .replace("input: buckets", "input: numbers");
+    service.ask("POST", "/v1/jobs", &service.token, &[], posted.as_bytes()).expect(201);
+    service.wait_for_phase("counts", "running");
+    let refused = service.post("/v1/jobs/counts/swap", &json!({ "operators": { "counts": { "component": "count:v2" } } }));
+    refused.problem(409, "cannot be opened again while it is read");
+    assert_eq!(service.get("/v1/jobs/counts").expect(200)["version"], 1);
 }
 
 /// A version that traps is put back by itself; nothing is lost, and the job says what happened.

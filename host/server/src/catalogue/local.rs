@@ -28,8 +28,8 @@ const AUDIT: journal::Kind = journal::Kind { name: "millstream-audit", format: 1
 const REWRITE_BYTES: u64 = 1 << 20;
 /// The journal is written anew when it is so many times the size of what it said last time.
 const REWRITE_FACTOR: u64 = 4;
-/// Records of the audit that are kept, at least.
-const AUDIT_KEPT: usize = 10_000;
+/// Records of the audit that are kept of each tenant; few in tests, since each is synced.
+const AUDIT_KEPT: usize = if cfg!(test) { 100 } else { 10_000 };
 
 /// The catalogue of one machine. Whoever opens it holds the lock of its directory.
 pub struct LocalCatalogue {
@@ -42,6 +42,8 @@ struct Entries {
     journal: Journal<Record>,
     revision: Revision,
     entries: BTreeMap<Key, Entry>,
+    /// The tenants that have an entry of this kind and name.
+    owners: BTreeMap<(Kind, String), Vec<TenantId>>,
     /// Size of the journal when it was last written anew, or opened.
     whole_bytes: u64,
 }
@@ -63,11 +65,12 @@ struct Changed {
     value: Option<Value>,
 }
 
+/// The records of every tenant by themselves: one that asks for much has nothing of another forgotten, and their numbers tell nobody of others.
 struct Audit {
     journal: Journal<AuditRecord>,
-    /// The number of the first that is kept.
-    first: u64,
-    records: VecDeque<AuditRecord>,
+    /// Records in the journal, those that are forgotten included.
+    written: usize,
+    tenants: BTreeMap<TenantId, VecDeque<AuditRecord>>,
 }
 
 impl LocalCatalogue {
@@ -77,10 +80,12 @@ impl LocalCatalogue {
     /// It is damaged, of a newer format, or cannot be read or written.
     pub fn open(directory: &Path) -> Result<Self, Error> {
         let (journal, records) = Journal::open(&directory.join("catalogue.log"), CATALOGUE)?;
-        let mut entries = Entries { whole_bytes: journal.bytes(), journal, revision: Revision(0), entries: BTreeMap::new() };
+        let mut entries =
+            Entries { whole_bytes: journal.bytes(), journal, revision: Revision(0), entries: BTreeMap::new(), owners: BTreeMap::new() };
         records.into_iter().for_each(|record| entries.apply(record));
         let (journal, records) = Journal::open(&directory.join("audit.log"), AUDIT)?;
-        let audit = Audit { journal, first: records.first().map_or(1, |record| record.number), records: records.into() };
+        let mut audit = Audit { journal, written: records.len(), tenants: BTreeMap::new() };
+        records.into_iter().for_each(|record| audit.keep(record));
         Ok(Self { entries: Arc::new(Mutex::new(entries)), audit: Arc::new(Mutex::new(audit)) })
     }
 }
@@ -90,8 +95,31 @@ impl Entries {
         for Changed { key, revision, value } in record.changes {
             self.revision = self.revision.max(revision);
             match value {
-                Some(value) => drop(self.entries.insert(key, Entry { revision, value })),
-                None => drop(self.entries.remove(&key)),
+                Some(value) => {
+                    self.own(&key);
+                    self.entries.insert(key, Entry { revision, value });
+                }
+                None => {
+                    self.disown(&key);
+                    self.entries.remove(&key);
+                }
+            }
+        }
+    }
+
+    fn own(&mut self, key: &Key) {
+        let owners = self.owners.entry((key.kind, key.name.clone())).or_default();
+        if let Err(at) = owners.binary_search(&key.tenant) {
+            owners.insert(at, key.tenant.clone());
+        }
+    }
+
+    fn disown(&mut self, key: &Key) {
+        let of = (key.kind, key.name.clone());
+        if let Some(owners) = self.owners.get_mut(&of) {
+            owners.retain(|owner| *owner != key.tenant);
+            if owners.is_empty() {
+                self.owners.remove(&of);
             }
         }
     }
@@ -139,16 +167,31 @@ impl Entries {
 
 impl Audit {
     fn add(&mut self, record: AuditRecord) -> Result<(), Error> {
-        let number = self.first + self.records.len() as u64;
-        let record = AuditRecord { number, ..record };
+        let last = self.tenants.get(&record.tenant).and_then(|records| records.back());
+        let record = AuditRecord { number: last.map_or(1, |last| last.number + 1), ..record };
         self.journal.append(&record)?;
-        self.records.push_back(record);
-        if self.records.len() > 2 * AUDIT_KEPT {
-            let kept: Vec<AuditRecord> = self.records.iter().skip(self.records.len() - AUDIT_KEPT).cloned().collect();
-            self.journal.rewrite(&kept)?;
-            self.first = kept.first().map_or(number, |record| record.number);
-            self.records = kept.into();
+        self.written += 1;
+        self.keep(record);
+        self.tidy()
+    }
+
+    fn keep(&mut self, record: AuditRecord) {
+        let records = self.tenants.entry(record.tenant.clone()).or_default();
+        records.push_back(record);
+        if records.len() > AUDIT_KEPT {
+            records.pop_front();
         }
+    }
+
+    /// Writes the journal anew when more of it is forgotten than is kept.
+    fn tidy(&mut self) -> Result<(), Error> {
+        let kept: usize = self.tenants.values().map(VecDeque::len).sum();
+        if self.written < 2 * kept.max(AUDIT_KEPT) {
+            return Ok(());
+        }
+        let records: Vec<AuditRecord> = self.tenants.values().flatten().cloned().collect();
+        self.journal.rewrite(&records)?;
+        self.written = records.len();
         Ok(())
     }
 }
@@ -181,6 +224,11 @@ impl Catalogue for LocalCatalogue {
         Ok(tenants)
     }
 
+    async fn owners(&self, kind: Kind, name: &str) -> Result<Vec<TenantId>, Error> {
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(entries.owners.get(&(kind, name.to_owned())).cloned().unwrap_or_default())
+    }
+
     async fn change(&self, changes: Vec<Change>) -> Result<Revision, Error> {
         blocking(&self.entries, move |entries| entries.change(changes)).await
     }
@@ -191,7 +239,7 @@ impl Catalogue for LocalCatalogue {
 
     async fn audited(&self, tenant: &TenantId, before: Option<u64>, limit: usize) -> Result<Vec<(u64, AuditRecord)>, Error> {
         let audit = self.audit.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = audit.records.iter().rev().filter(|record| record.tenant == *tenant);
+        let own = audit.tenants.get(tenant).into_iter().flatten().rev();
         let wanted = own.filter(|record| before.is_none_or(|before| record.number < before)).take(limit);
         Ok(wanted.map(|record| (record.number, record.clone())).collect())
     }

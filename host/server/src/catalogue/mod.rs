@@ -1,11 +1,12 @@
 //! The catalogue: which tokens, secrets, components, jobs and savepoints there are, and whose. It decides nothing about them.
 //!
-//! An entry is a JSON value under a [`Key`]: tenant, [`Kind`], name. Every change has a [`Revision`], a number that only grows, and so has every
+//! An entry is a JSON value under a [`Key`]: tenant, [`Kind`], name. Nothing is shared between tenants, and what a tenant reads it reads under its own
+//! key. Every change has a [`Revision`], a number that only grows, and so has every
 //! entry that of its last change: it is the entry's ETag, and what a writer who has read it expects to find ([`Expected`]). Several changes can be
 //! made as one. [`objects`] says what the values are; [`Store`] reads and writes them typed. Backends: [`LocalCatalogue`], a journal of one machine
 //! whose entries lie in memory; a compacted topic fits the same trait (one message per change, keyed).
 //!
-//! The catalogue also keeps the audit: what was asked for by whom, appended and never changed, the oldest forgotten first.
+//! The catalogue also keeps the audit: what was asked for by whom, appended and never changed, the oldest of each tenant forgotten first.
 
 mod local;
 pub mod objects;
@@ -42,6 +43,16 @@ pub enum Kind {
     Savepoint,
     /// What was answered to a request with an idempotency key.
     Answer,
+    /// The tenant itself, and what it may.
+    Tenant,
+    /// What it has used.
+    Usage,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 9] =
+        [Self::Token, Self::Secret, Self::Component, Self::Tags, Self::Job, Self::Savepoint, Self::Answer, Self::Tenant, Self::Usage];
 }
 
 /// Where an entry is.
@@ -147,6 +158,8 @@ impl fmt::Display for Kind {
             Self::Job => "job",
             Self::Savepoint => "savepoint",
             Self::Answer => "request",
+            Self::Tenant => "tenant",
+            Self::Usage => "usage",
         })
     }
 }
@@ -177,6 +190,12 @@ pub trait Catalogue: Send + Sync {
     /// # Errors
     /// The catalogue does not answer.
     async fn tenants(&self, kind: Kind) -> Result<Vec<TenantId>, Error>;
+
+    /// The tenants that have an entry of this kind and name, in order.
+    ///
+    /// # Errors
+    /// The catalogue does not answer.
+    async fn owners(&self, kind: Kind, name: &str) -> Result<Vec<TenantId>, Error>;
 
     /// Makes all of `changes` or none; durable when this returns.
     ///

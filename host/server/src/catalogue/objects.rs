@@ -11,7 +11,10 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::Kind;
-use crate::failure::Problem;
+use crate::{
+    failure::Problem,
+    tenants::{Quotas, usage::Usage},
+};
 
 /// A value of the catalogue.
 pub trait Object: Serialize + DeserializeOwned + Send + Sync + 'static {
@@ -27,9 +30,19 @@ macro_rules! objects {
     };
 }
 
-objects! { Token => Token, Secret => Secret, Component => Component, Tags => Tags, Job => Job, Savepoint => Savepoint, Answer => Answer }
+objects! {
+    Token => Token,
+    Secret => Secret,
+    Component => Component,
+    Tags => Tags,
+    Job => Job,
+    Savepoint => Savepoint,
+    Answer => Answer,
+    Tenant => Tenant,
+    Usage => Usage,
+}
 
-/// What a token allows. `admin` allows everything; `operate` and `deploy` include `view`.
+/// What a token allows. `admin` allows everything within its tenant; every scope includes `view`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Scope {
@@ -41,15 +54,17 @@ pub enum Scope {
     Deploy,
     /// Make and revoke tokens, read the audit.
     Admin,
+    /// Make, limit and delete tenants, and tokens for them: for who runs the service.
+    Host,
 }
 
 impl Scope {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::View, Self::Operate, Self::Deploy, Self::Admin];
+    pub const ALL: [Self; 5] = [Self::View, Self::Operate, Self::Deploy, Self::Admin, Self::Host];
 
     /// Whether who has this scope may do what needs `needed`.
     pub fn allows(self, needed: Self) -> bool {
-        self == needed || self == Self::Admin || needed == Self::View
+        self == needed || needed == Self::View || (self == Self::Admin && needed != Self::Host)
     }
 }
 
@@ -60,8 +75,30 @@ impl fmt::Display for Scope {
             Self::Operate => "operate",
             Self::Deploy => "deploy",
             Self::Admin => "admin",
+            Self::Host => "host",
         })
     }
+}
+
+/// Who shares the service. Its name in the catalogue is always the same: its key says whose it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Tenant {
+    /// When it was made, ms since epoch.
+    pub created_ms: i64,
+    /// What it may.
+    pub settings: TenantSettings,
+    /// It is being deleted.
+    #[serde(default)]
+    pub is_leaving: bool,
+}
+
+/// What a tenant may.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct TenantSettings {
+    /// How much of the service it may have.
+    pub quotas: Quotas,
 }
 
 /// A right to ask. Its name in the catalogue is its id; the secret itself is nowhere.

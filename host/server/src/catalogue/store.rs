@@ -56,6 +56,27 @@ impl Store {
         self.catalogue.tenants(kind).await
     }
 
+    /// The tenants that have an object of this kind and name.
+    ///
+    /// # Errors
+    /// The catalogue does not answer.
+    pub async fn owners(&self, kind: Kind, name: &str) -> Result<Vec<TenantId>, Error> {
+        self.catalogue.owners(kind, name).await
+    }
+
+    /// Removes everything that a tenant has, as one change.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub async fn clear(&self, tenant: &TenantId) -> Result<(), Error> {
+        let mut changes = Vec::new();
+        for kind in Kind::ALL {
+            let entries = self.catalogue.list(tenant, kind, None, usize::MAX).await?;
+            changes.extend(entries.into_iter().map(|(key, _)| Change { key, expected: Expected::Any, value: None }));
+        }
+        if changes.is_empty() { Ok(()) } else { self.catalogue.change(changes).await.map(drop) }
+    }
+
     /// Writes an object.
     ///
     /// # Errors

@@ -85,6 +85,55 @@ async fn the_audit_is_read_newest_first_and_goes_on_after_a_restart() {
     assert!(catalogue.audited(&"u".into(), None, 9).await.expect("readable").is_empty());
 }
 
+/// Who asks for much has nothing of another tenant forgotten, and numbers tell nobody of others.
+#[test]
+fn the_audit_of_a_tenant_is_not_pushed_out_by_another() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let record = |tenant: &str, at_ms| AuditRecord {
+        number: 0,
+        at_ms,
+        tenant: tenant.into(),
+        token: "k".into(),
+        operation: "op".into(),
+        path: "/".into(),
+        status: 200,
+        problem: None,
+    };
+    runtime().block_on(async {
+        let quiet: TenantId = "quiet".into();
+        let catalogue = opened(directory.path());
+        catalogue.audit(record("quiet", 0)).await.expect("written");
+        for at_ms in 0..300 {
+            catalogue.audit(record("loud", at_ms)).await.expect("written");
+        }
+        catalogue.audit(record("quiet", 1)).await.expect("written");
+        for catalogue in [catalogue, opened(directory.path())] {
+            let found = catalogue.audited(&quiet, None, 9).await.expect("readable");
+            assert_eq!(found.iter().map(|(number, record)| (*number, record.at_ms)).collect::<Vec<_>>(), [(2, 1), (1, 0)]);
+            let loud = catalogue.audited(&"loud".into(), None, usize::MAX).await.expect("readable");
+            assert_eq!((loud.len(), loud[0].0), (100, 300));
+        }
+    });
+}
+
+#[tokio::test]
+async fn owners_of_a_name_are_those_that_have_it_now() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let catalogue = opened(directory.path());
+    let set = |tenant: &str, value: Option<i32>| {
+        vec![Change { key: key(tenant, "a"), expected: Expected::Any, value: value.map(|value| json!(value)) }]
+    };
+    for tenant in ["u", "t"] {
+        catalogue.change(set(tenant, Some(1))).await.expect("written");
+    }
+    assert_eq!(catalogue.owners(Kind::Job, "a").await.expect("readable"), ["t".into(), "u".into()]);
+    catalogue.change(set("t", None)).await.expect("written");
+    for catalogue in [catalogue, opened(directory.path())] {
+        assert_eq!(catalogue.owners(Kind::Job, "a").await.expect("readable"), ["u".into()]);
+        assert!(catalogue.owners(Kind::Token, "a").await.expect("readable").is_empty());
+    }
+}
+
 /// What a process that is killed at any byte of a write finds again is exactly what it had acknowledged.
 #[test]
 fn a_catalogue_killed_at_any_byte_of_a_write_holds_what_was_acknowledged() {

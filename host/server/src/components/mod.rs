@@ -10,40 +10,36 @@
 //! ```
 
 pub mod compile;
-mod loader;
 mod name;
 pub mod pull;
 mod upload;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
 use millstream_engine::clock::Clock;
 use millstream_model::{ErrorKind, ids::TenantId};
-use millstream_wasm::Runtime;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, watch};
 
-pub use loader::Loader;
 pub use name::{Reference, Which, check, check_name, check_tag};
 use pull::{Image, Puller};
 pub use upload::Upload;
 
 use crate::{
     catalogue::{
-        Expected, Found, Store,
+        Expected, Found, Kind, Store,
         objects::{Component, ComponentPhase, Job, Savepoint, Tags},
         store_put,
     },
     failure::Failure,
+    tenants::Tenants,
 };
 
-/// Loaded components that are kept for the next job that names them.
-const LOADED_MAX: usize = 64;
 /// Children that compile at once.
 const COMPILING_MAX: usize = 1;
 /// How often a change of the catalogue is tried again that somebody else was faster with.
@@ -76,46 +72,51 @@ pub enum Stage {
 /// The components of the service.
 pub struct Components {
     store: Store,
-    runtime: Runtime,
+    /// A component may be so large, in bytes.
+    bytes_max: u64,
     directory: PathBuf,
     compiler: compile::Settings,
     puller: Puller,
+    tenants: Arc<Tenants>,
     clock: Arc<dyn Clock>,
     compiling: Semaphore,
     /// What the compiler is at, by digest, and since when (elapsed time).
     compiled_now: Mutex<Option<(String, i64)>>,
     /// Says that some component has become ready, or was refused.
     changed: watch::Sender<u64>,
-    loaded: Mutex<VecDeque<(String, millstream_wasm::Component)>>,
+    /// Held while a file gets its entry, and while one goes with its last: tenants share the bytes of equal components.
+    files: tokio::sync::Mutex<()>,
 }
 
 impl Components {
     /// The components below `directory`.
     pub fn new(
         store: Store,
-        runtime: Runtime,
+        bytes_max: u64,
         directory: &Path,
         compiler: compile::Settings,
         puller: Puller,
+        tenants: Arc<Tenants>,
         clock: Arc<dyn Clock>,
     ) -> Self {
         Self {
             store,
-            runtime,
+            bytes_max,
             directory: directory.join("components"),
             compiler,
             puller,
+            tenants,
             clock,
             compiling: Semaphore::new(COMPILING_MAX),
             compiled_now: Mutex::default(),
             changed: watch::Sender::new(0),
-            loaded: Mutex::default(),
+            files: tokio::sync::Mutex::default(),
         }
     }
 
     /// What a component may be at most, in bytes.
     pub fn bytes_max(&self) -> u64 {
-        self.runtime.limits().component_bytes
+        self.bytes_max
     }
 
     /// Takes bytes; nothing counts before [`Self::push`].
@@ -137,18 +138,26 @@ impl Components {
     /// Makes what was uploaded a component under `name`, and perhaps a tag; its digest. It may have been there already.
     ///
     /// # Errors
-    /// It cannot be stored.
+    /// It cannot be stored, or is more than the tenant may have.
     pub async fn push(self: &Arc<Self>, tenant: &TenantId, name: &str, tag: Option<&str>, upload: Upload) -> Result<String, Failure> {
+        let upload = upload.synced().await?;
+        let alone = self.files.lock().await;
         let (digest, bytes) = upload.finish().await?;
-        let is_new = match self.store.get::<Component>(tenant, &digest).await? {
-            Some(found) => matches!(found.object.phase, ComponentPhase::Refused { .. }),
-            None => true,
-        };
+        let found = self.store.get::<Component>(tenant, &digest).await?;
+        let is_new = found.as_ref().is_none_or(|found| matches!(found.object.phase, ComponentPhase::Refused { .. }));
         if is_new {
+            let more = if found.is_some() { 0 } else { bytes };
+            let admitted = self.tenants.admit_component(tenant, more).await;
+            if let Err(failure) = admitted {
+                drop(alone);
+                self.remove_file(&digest).await?;
+                return Err(failure);
+            }
             let now_ms = self.clock.now_ms();
             let component = Component { bytes, pushed_ms: now_ms, phase: ComponentPhase::Compiling { since_ms: now_ms } };
             self.store.put(tenant, &digest, &component, Expected::Any).await?;
         }
+        drop(alone);
         self.change_tags(tenant, name, |tags| {
             tags.digests.insert(digest.clone());
             if let Some(tag) = tag {
@@ -168,7 +177,7 @@ impl Components {
     /// # Errors
     /// The catalogue does not answer.
     pub async fn resume(self: &Arc<Self>) -> Result<(), Failure> {
-        for tenant in self.store.tenants(crate::catalogue::Kind::Component).await? {
+        for tenant in self.store.tenants(Kind::Component).await? {
             for found in self.store.list::<Component>(&tenant, None, usize::MAX).await? {
                 if matches!(found.object.phase, ComponentPhase::Compiling { .. }) {
                     self.begin_compiling(tenant.clone(), found.name);
@@ -332,6 +341,27 @@ impl Components {
         let others = self.names(tenant, None, usize::MAX).await?;
         for digest in tags.object.digests.iter().filter(|digest| !others.iter().any(|other| other.object.digests.contains(*digest))) {
             self.store.remove::<Component>(tenant, digest, Expected::Any).await?;
+            self.remove_file(digest).await?;
+        }
+        Ok(())
+    }
+
+    /// Deletes everything that a tenant has pushed, whatever uses it.
+    ///
+    /// # Errors
+    /// The catalogue does not answer.
+    pub async fn delete_all(&self, tenant: &TenantId) -> Result<(), Failure> {
+        for found in self.store.list::<Component>(tenant, None, usize::MAX).await? {
+            self.store.remove::<Component>(tenant, &found.name, Expected::Any).await?;
+            self.remove_file(&found.name).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes the bytes of a component that one tenant has no more, unless another one has them, too.
+    async fn remove_file(&self, digest: &str) -> Result<(), Failure> {
+        let _alone = self.files.lock().await;
+        if self.store.owners(Kind::Component, digest).await?.is_empty() {
             // Without its entry nobody finds it; a file that stays is in nobody's way.
             drop(tokio::fs::remove_file(self.file(digest)).await);
         }
@@ -354,58 +384,22 @@ impl Components {
         Ok(used)
     }
 
-    /// A component, ready to make instances of.
+    /// A component of the tenant can be used.
     ///
     /// # Errors
     /// It is not there, not ready, or was refused.
-    pub async fn load(&self, tenant: &TenantId, digest: &str, name: &str) -> Result<millstream_wasm::Component, Failure> {
+    pub async fn check_ready(&self, tenant: &TenantId, digest: &str, name: &str) -> Result<(), Failure> {
         match self.component(tenant, digest).await?.phase {
-            ComponentPhase::Ready { .. } => {}
+            ComponentPhase::Ready { .. } => Ok(()),
             ComponentPhase::Compiling { .. } => {
-                return Err(Failure::new(ErrorKind::Unavailable, format!("component `{name}` is still being compiled"))
-                    .fix("try again in a moment"));
+                Err(Failure::new(ErrorKind::Unavailable, format!("component `{name}` is still being compiled"))
+                    .fix("try again in a moment"))
             }
             ComponentPhase::Refused { problems } => {
                 let cause = problems.first().map_or("", |problem| problem.message.as_str());
-                return Err(Failure::new(ErrorKind::Invalid, format!("component `{name}` was refused: {cause}")));
+                Err(Failure::new(ErrorKind::Invalid, format!("component `{name}` was refused: {cause}")))
             }
         }
-        if let Some(component) = self.loaded(digest) {
-            return Ok(component);
-        }
-        let file = self.file(digest);
-        let bytes = tokio::fs::read(&file).await;
-        let bytes =
-            bytes.map_err(|error| Failure::new(ErrorKind::Unavailable, format!("component `{name}` cannot be read")).because(&error))?;
-        let component = self.runtime.load(bytes.into(), name).await.map_err(|error| Failure::from_error(error.kind(), &error))?;
-        if component.digest().to_string() != digest {
-            return Err(Failure::new(ErrorKind::Corrupt, format!("`{}` is not what was pushed", file.display())).fix("push it again"));
-        }
-        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        loaded.push_back((digest.to_owned(), component.clone()));
-        if loaded.len() > LOADED_MAX {
-            loaded.pop_front();
-        }
-        Ok(component)
-    }
-
-    /// The bytes of a component.
-    ///
-    /// # Errors
-    /// They cannot be read.
-    pub async fn bytes(&self, digest: &str) -> Result<bytes::Bytes, Failure> {
-        let read = tokio::fs::read(self.file(digest)).await;
-        let failed = |error| Failure::new(ErrorKind::Unavailable, format!("component `sha256:{digest}` cannot be read")).because(&error);
-        read.map(bytes::Bytes::from).map_err(failed)
-    }
-
-    fn loaded(&self, digest: &str) -> Option<millstream_wasm::Component> {
-        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = loaded.iter().position(|(known, _)| known == digest)?;
-        let found = loaded.remove(at)?;
-        let component = found.1.clone();
-        loaded.push_back(found);
-        Some(component)
     }
 
     fn file(&self, digest: &str) -> PathBuf {

@@ -49,10 +49,15 @@ impl Upload {
         self.file.write_all(bytes).await.map_err(|error| cannot_store(&error))
     }
 
-    /// Puts the file in its place, durably; its digest and size.
-    pub(super) async fn finish(mut self) -> Result<(String, u64), Failure> {
+    /// The same, with all bytes on the disk.
+    pub(super) async fn synced(mut self) -> Result<Self, Failure> {
         self.file.flush().await.map_err(|error| cannot_store(&error))?;
         self.file.sync_all().await.map_err(|error| cannot_store(&error))?;
+        Ok(self)
+    }
+
+    /// Puts the file, which is synced, in its place, durably; its digest and size.
+    pub(super) async fn finish(self) -> Result<(String, u64), Failure> {
         let digest = text::hexadecimal(&self.hash.finalize());
         let path = self.directory.join(format!("{digest}.wasm"));
         match durable::create_from_file(&path, self.temporary.path()) {

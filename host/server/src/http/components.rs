@@ -125,6 +125,7 @@ async fn push(call: Call) -> Answer {
     if call.headers.contains_key(axum::http::header::CONTENT_ENCODING) {
         return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "compressed bodies are not taken"));
     }
+    let _permit = call.service.tenants.admit_upload(call.tenant())?;
     let mut stream = call.take_stream();
     let mut upload = components.upload().await?;
     let mut bytes = 0_u64;
@@ -157,6 +158,7 @@ async fn pull(call: Call) -> Answer {
         }
         None => None,
     };
+    let _permit = call.service.tenants.admit_upload(call.tenant())?;
     let upload = call.service.components.pull(&image, credentials.as_deref()).await?;
     pushed(&call, name, tag.as_deref(), upload, wait_ms).await
 }

@@ -3,7 +3,7 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper::{StatusCode, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -14,7 +14,7 @@ use tokio::{
 };
 use tower_service::Service as _;
 
-use super::tls::Certificates;
+use super::{problem::Refusal, tls::Certificates};
 
 /// Connections at once.
 const CONNECTIONS_MAX: usize = 4_096;
@@ -24,6 +24,8 @@ const HEAD_WAIT_MAX: Duration = Duration::from_secs(10);
 const HEAD_BYTES_MAX: usize = 64 << 10;
 /// Most headers of a request.
 const HEADERS_MAX: usize = 100;
+/// Heads up to so many times the limits are read, so that they are answered with a document; what is larger still is answered by hyper, without one.
+const READ_FACTOR: usize = 2;
 /// How long answers may take once the service ends.
 const LAST_ANSWERS_MAX: Duration = Duration::from_secs(5);
 /// How long a handshake may take.
@@ -89,13 +91,18 @@ async fn exchange(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, 
     let answer = service_fn(move |request: hyper::Request<Incoming>| {
         // A router is always ready.
         let mut router = router.clone();
-        async move { router.call(request.map(Body::new)).await }
+        async move {
+            match head_too_large(&request) {
+                Some(refusal) => Ok(refusal.into_response()),
+                None => router.call(request.map(Body::new)).await,
+            }
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_WAIT_MAX)
-        .max_buf_size(HEAD_BYTES_MAX)
-        .max_headers(HEADERS_MAX)
+        .max_buf_size(READ_FACTOR * HEAD_BYTES_MAX)
+        .max_headers(READ_FACTOR * HEADERS_MAX)
         .serve_connection(TokioIo::new(stream), answer);
     tokio::pin!(connection);
     let ended = tokio::select! {
@@ -108,4 +115,21 @@ async fn exchange(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, 
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection broke off");
     }
+}
+
+/// What is too large about the head of a request; none: nothing.
+fn head_too_large<T>(request: &hyper::Request<T>) -> Option<Refusal> {
+    let headers = request.headers();
+    // Each with `: ` and the end of its line.
+    let of_headers: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    let length = request.uri().to_string().len() + of_headers;
+    let message = if length > HEAD_BYTES_MAX {
+        format!("the path and the headers are longer than {}", crate::text::size(HEAD_BYTES_MAX as u64))
+    } else if headers.len() > HEADERS_MAX {
+        format!("there are {} headers, and at most {HEADERS_MAX} are read", headers.len())
+    } else {
+        return None;
+    };
+    let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+    Some(Refusal::new(status, message).fix("send fewer or shorter headers; what is long belongs into the body"))
 }

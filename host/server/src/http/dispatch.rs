@@ -1,8 +1,9 @@
-//! The way of a request: who asks → may they → the body, within its limits → was it asked before → carry it out, to its end even if who asked has left →
+//! The way of a request: who asks → may they → do they ask too often → the body, within its limits → was it asked before → carry it out, to its end even if who asked has left →
 //! write it down → answer. Every route goes this way; a handler sees only what has passed.
 
 use std::{
     collections::BTreeMap,
+    panic::AssertUnwindSafe,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -15,6 +16,7 @@ use axum::{
     routing::{MethodFilter, on},
 };
 use bytes::{Bytes, BytesMut};
+use futures::FutureExt as _;
 use http_body_util::BodyExt as _;
 use sha2::{Digest as _, Sha256};
 
@@ -79,12 +81,37 @@ pub fn router(service: &Arc<Service>, routes: &[Route]) -> Router {
 }
 
 async fn answer(service: Arc<Service>, route: Route, parameters: BTreeMap<String, String>, request: Request) -> Response<Body> {
-    let known = request.headers().get(header::IF_NONE_MATCH).cloned();
-    let path = request.uri().path().to_owned();
     let actor = match authorised(&service, &route, request.headers()).await {
         Ok(actor) => actor,
         Err(refusal) => return refusal.into_response(),
     };
+    if let Some(actor) = &actor
+        && let Err(refused) = service.tenants.admit_request(&actor.tenant).await
+    {
+        return Refusal::from(refused).into_response();
+    }
+    let (operation, gives) = (route.operation, route.gives);
+    let finishing = finished(service, route, parameters, request, actor);
+    if matches!(gives, Gives::Events) {
+        return finishing.await;
+    }
+    // What was begun is finished, remembered and written down, whether who asked waits for it or not.
+    tokio::spawn(finishing).await.unwrap_or_else(|panicked| {
+        tracing::error!(%panicked, operation, "a request failed");
+        fault_of_the_service().into_response()
+    })
+}
+
+/// Carries a request out and writes it down.
+async fn finished(
+    service: Arc<Service>,
+    route: Route,
+    parameters: BTreeMap<String, String>,
+    request: Request,
+    actor: Option<Actor>,
+) -> Response<Body> {
+    let known = request.headers().get(header::IF_NONE_MATCH).cloned();
+    let path = request.uri().path().to_owned();
     let asked_by = actor.clone();
     let job = parameters.get("job").cloned();
     let result = carried_out(&service, &route, parameters, request, actor).await;
@@ -103,6 +130,10 @@ async fn answer(service: Arc<Service>, route: Route, parameters: BTreeMap<String
     }
 }
 
+fn fault_of_the_service() -> Refusal {
+    Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the request failed by a fault of the service")
+}
+
 /// What was done.
 enum Done {
     Reply(Reply),
@@ -117,8 +148,12 @@ async fn authorised(service: &Service, route: &Route, headers: &HeaderMap) -> Re
         return Ok(Some(actor));
     }
     let has: Vec<String> = actor.scopes.iter().map(Scope::to_string).collect();
-    Err(Refusal::new(StatusCode::FORBIDDEN, format!("this needs the scope `{needed}`, and the token has `{}`", has.join("`, `")))
-        .fix("ask somebody with the scope `admin` for another token"))
+    Err(Refusal::new(StatusCode::FORBIDDEN, format!("this needs the scope `{needed}`, and the token has `{}`", has.join("`, `"))).fix(
+        match needed {
+            Scope::Host => "this is for who runs the service: a token of the tenant `local` with the scope `host`",
+            _ => "ask somebody with the scope `admin` for another token",
+        },
+    ))
 }
 
 /// Who sent these headers.
@@ -171,15 +206,11 @@ async fn carried_out(
         return Ok(Done::Again(response));
     }
     let call = Call { service: service.clone(), actor, parameters, query, headers: parts.headers, body, stream: Mutex::new(stream) };
-    let handling = (route.handler)(call);
-    // What was begun is finished, whether who asked waits for it or not.
-    let result = match route.gives {
-        Gives::Events => handling.await,
-        _ => tokio::spawn(handling).await.unwrap_or_else(|panicked| {
-            tracing::error!(%panicked, operation = route.operation, "a request failed");
-            Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the request failed by a fault of the service"))
-        }),
-    };
+    // A key is given back whatever happens.
+    let result = AssertUnwindSafe((route.handler)(call)).catch_unwind().await.unwrap_or_else(|_| {
+        tracing::error!(operation = route.operation, "a request failed");
+        Err(fault_of_the_service())
+    });
     match key {
         Some(key) => key.remember(service, result).await.map(Done::Again),
         None => result.map(Done::Reply),

@@ -3,7 +3,6 @@
 use std::{collections::BTreeMap, num::NonZeroU32};
 
 use axum::http::{Method, StatusCode};
-use millstream_engine::plan;
 use millstream_model::ids::JobId;
 use serde_json::Value;
 
@@ -15,8 +14,8 @@ use super::{
 };
 use crate::{
     api::{
-        DeleteQuery, DeleteSavepoints, Desired, JobView, NewSavepoint, Page, Paging, Plan, RollbackRequest, RunView, SavepointView,
-        ScaleRequest, StopRequest, SubmitQuery, SwapReport, SwapRequest, VersionView,
+        DeleteQuery, DeleteSavepoints, Desired, JobView, NewSavepoint, Page, Paging, Plan, PromoteRequest, RollbackRequest, RunView,
+        SavepointView, ScaleRequest, StopRequest, SubmitQuery, SwapReport, SwapRequest, TrialRequest, TrialView, VersionView,
     },
     catalogue::{
         Found,
@@ -29,6 +28,7 @@ use crate::{
 pub fn routes() -> Vec<Route> {
     let mut routes = looking();
     routes.extend(changing());
+    routes.extend(trying());
     routes
 }
 
@@ -119,6 +119,44 @@ fn changing() -> Vec<Route> {
     ]
 }
 
+/// Versions on trial.
+fn trying() -> Vec<Route> {
+    vec![
+        Route::new(
+            Method::GET,
+            "/v1/jobs/{job}/trial",
+            "get-trial",
+            "The trial under way, or the last one, with samples of what differs.",
+            trial,
+        )
+        .needs(Scope::View)
+        .gives::<TrialView>(),
+        Route::new(
+            Method::POST,
+            "/v1/jobs/{job}/trial",
+            "try-component",
+            "Runs a new version of an operator beside the old one: as a shadow, or for a share of the keys.",
+            try_version,
+        )
+        .needs(Scope::Deploy)
+        .takes::<TrialRequest>()
+        .gives::<TrialView>(),
+        Route::new(Method::DELETE, "/v1/jobs/{job}/trial", "end-trial", "Ends the trial: the old version answers alone.", end_trial)
+            .needs(Scope::Operate)
+            .gives::<TrialView>(),
+        Route::new(
+            Method::POST,
+            "/v1/jobs/{job}/trial/promote",
+            "promote-trial",
+            "Swaps the version on trial into the place of the one that runs.",
+            promote_trial,
+        )
+        .needs(Scope::Deploy)
+        .takes::<PromoteRequest>()
+        .gives::<SwapReport>(),
+    ]
+}
+
 fn view(call: &Call, found: Found<Job>) -> JobView {
     let observed = call.service.jobs.runner(call.tenant(), &found.name).observed();
     let current = found.object.current();
@@ -133,10 +171,10 @@ async fn shown(call: &Call, name: &str) -> Result<Reply, Refusal> {
 }
 
 async fn planned(call: &Call, asked: &Asked) -> Result<Plan, Refusal> {
-    let prepared = call.service.jobs.preparing.prepare(call.tenant(), asked, None).await?;
+    let prepared = call.service.jobs.prepare(call.tenant(), asked, None).await?;
     prepared.check_outside().await?;
-    let explanation = prepared.references.redact(&plan::explain(&prepared.plan));
-    Ok(Plan { job: prepared.plan.job.to_string(), explanation, components: prepared.components })
+    let (job, explanation) = (call.service.jobs.name_in(asked)?, prepared.explain().await?);
+    Ok(Plan { job, explanation, components: prepared.components.clone() })
 }
 
 async fn validate(call: Call) -> Answer {
@@ -211,7 +249,7 @@ async fn run(call: Call) -> Answer {
     call.service.jobs.job(call.tenant(), name).await?;
     let runner = call.service.jobs.runner(call.tenant(), name);
     let status = match runner.running() {
-        Some(running) => running.handle.status().await,
+        Some(running) => running.status().await,
         None => None,
     };
     let references = call.service.jobs.hidden_of(call.tenant(), name);
@@ -289,6 +327,28 @@ async fn swap(call: Call) -> Answer {
     Ok(Reply::json(&report).etag(revision))
 }
 
+async fn trial(call: Call) -> Answer {
+    Ok(Reply::json(&call.service.jobs.trial(call.tenant(), call.parameter("job")).await?))
+}
+
+async fn try_version(call: Call) -> Answer {
+    let name = call.parameter("job");
+    let wanted: TrialRequest = call.json()?;
+    Ok(Reply::json(&call.service.jobs.try_version(&call.change_of(name).await?, name, wanted).await?))
+}
+
+async fn end_trial(call: Call) -> Answer {
+    let name = call.parameter("job");
+    Ok(Reply::json(&call.service.jobs.end_trial(&call.change_of(name).await?, name).await?))
+}
+
+async fn promote_trial(call: Call) -> Answer {
+    let name = call.parameter("job");
+    let request: PromoteRequest = call.json()?;
+    let (report, revision) = call.service.jobs.promote_trial(&call.change_of(name).await?, name, request).await?;
+    Ok(Reply::json(&report).etag(revision))
+}
+
 async fn rollback(call: Call) -> Answer {
     let name = call.parameter("job");
     let RollbackRequest { to } = call.json()?;
@@ -304,7 +364,7 @@ async fn savepoints(call: Call) -> Answer {
 async fn take_savepoint(call: Call) -> Answer {
     let job = call.parameter("job");
     let NewSavepoint { name } = call.json()?;
-    let taken = call.service.jobs.take_savepoint(&call.change()?, job, name).await?;
+    let taken = call.service.jobs.take_savepoint(&call.change_of(job).await?, job, name).await?;
     let location = format!("/v1/jobs/{job}/savepoints/{}", taken.name);
     Ok(Reply::json(&taken).created(location))
 }

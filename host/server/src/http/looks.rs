@@ -1,15 +1,15 @@
 //! Routes that look into a job while it runs: its rows, log lines, events and state.
 
-use std::{ops::ControlFlow, path::PathBuf};
+use std::sync::Arc;
 
-use axum::http::{Method, StatusCode};
-use millstream_engine::run::{self, Tapped};
-use millstream_model::{ErrorKind, ids::OperatorId};
-use serde_json::{Value, json};
+use axum::http::Method;
+use futures::{FutureExt as _, future::BoxFuture};
+use millstream_engine::run;
+use serde_json::Value;
+use tokio::runtime::Handle;
 
 use super::{
     call::{Answer, Call, Reply, limited},
-    problem::Refusal,
     route::{Gives, Route},
     sse,
     system::Happening,
@@ -18,18 +18,10 @@ use crate::{
     api::{Desired, EventsQuery, Line, Listed, LogQuery, Page, Phase, ResultsQuery, StateEntries, StateQuery, TailQuery, Why},
     catalogue::objects::Scope,
     failure::Failure,
-    kept::Kept,
     logs::Logs,
-    place::Place,
-    results::{self, Cursor},
-    rows::rows,
-    state::{self, Entries, key},
+    results::Cursor,
+    workshop::{Request, TailEvents, Workshop},
 };
-
-/// Batches that wait for who looks at the rows of an operator.
-const BATCHES_WAITING: usize = 8;
-/// Rows of one event; the others of a batch are counted as missed.
-const ROWS_SHOWN_MAX: usize = 200;
 
 /// The routes.
 pub fn routes() -> Vec<Route> {
@@ -109,62 +101,64 @@ async fn logs(call: Call) -> Answer {
     }
     let after = found.last().map_or(after.unwrap_or(0), |line| line.number);
     let lines = Lines { logs, tenant, job: name.to_owned(), after, first: found };
-    Ok(Reply::events(sse::body(&call, lines, end)))
+    Ok(Reply::events(sse::body(&call, lines, end)?))
 }
 
 async fn events(call: Call) -> Answer {
     let EventsQuery { seconds } = call.query()?;
     let (end, name) = (sse::end(seconds)?, call.parameter("job").to_owned());
     call.service.jobs.job(call.tenant(), &name).await?;
-    Ok(Reply::events(sse::body(&call, Happening::of(&call, Some(name)), end)))
+    Ok(Reply::events(sse::body(&call, Happening::of(&call, Some(name)), end)?))
 }
 
 /// The rows that pass an operator, as a source of events.
 struct Rows {
-    tapped: Tapped,
-    left: Option<u64>,
+    workshop: Arc<dyn Workshop>,
+    tail: u64,
+    /// What was asked for and has not come: it is asked for once, however often who asks is interrupted.
+    next: Option<BoxFuture<'static, Result<Option<TailEvents>, Failure>>>,
 }
 
 impl sse::Source for Rows {
     async fn next(&mut self) -> Option<sse::Events> {
-        if self.left == Some(0) {
-            return None;
-        }
-        let batch = self.tapped.next().await?;
-        let most = self.left.map_or(ROWS_SHOWN_MAX, |left| usize::try_from(left).unwrap_or(usize::MAX).min(ROWS_SHOWN_MAX));
-        let shown = batch.num_rows().min(most);
+        let (workshop, tail) = (&self.workshop, self.tail);
+        let next = self.next.get_or_insert_with(|| {
+            let workshop = workshop.clone();
+            async move { workshop.answer(Request::TailNext { tail }).await }.boxed()
+        });
+        let rows = next.await;
+        self.next = None;
+        // A runner that has ended shows no more rows.
         let mut events = sse::Events::default();
-        match rows(batch.slice(0..shown).columns()) {
-            Ok(rows) => {
-                let times: Option<Vec<i64>> = batch.event_times().map(|times| times[..shown].to_vec());
-                let changes: Option<Vec<u8>> = batch.changes().map(|changes| changes[..shown].to_vec());
-                events.push(None, "rows", &json!({ "rows": rows, "event-times": times, "changes": changes }));
+        for (name, data) in rows.ok()?? {
+            // The names that there are: others would be lines of their own.
+            if let Some(name) = ["rows", "missed", "unshowable"].into_iter().find(|known| *known == name) {
+                events.push(None, name, &data);
             }
-            Err(failure) => events.push(None, "unshowable", &json!({ "rows": shown, "reason": failure.to_string() })),
-        }
-        self.left = self.left.map(|left| left.saturating_sub(shown as u64));
-        let missed = self.tapped.take_missed() + (batch.num_rows() - shown) as u64;
-        if missed > 0 && self.left != Some(0) {
-            events.push(None, "missed", &json!({ "rows": missed }));
         }
         Some(events)
+    }
+}
+
+impl Drop for Rows {
+    fn drop(&mut self) {
+        let (workshop, tail) = (self.workshop.clone(), self.tail);
+        if let Ok(runtime) = Handle::try_current() {
+            // It may have ended by itself.
+            runtime.spawn(async move { drop(workshop.ask(Request::TailEnd { tail }).await) });
+        }
     }
 }
 
 async fn tail(call: Call) -> Answer {
     let TailQuery { rows, seconds } = call.query()?;
     let end = sse::end(seconds)?;
-    let (name, operator) = (call.parameter("job"), OperatorId::from(call.parameter("operator")));
+    let (name, operator) = (call.parameter("job"), call.parameter("operator"));
     call.service.jobs.job(call.tenant(), name).await?;
-    let runner = call.service.jobs.runner(call.tenant(), name);
-    let running = runner.must_run()?;
-    if !running.plan.nodes.iter().any(|node| node.id == operator) {
-        let known: Vec<String> = running.plan.nodes.iter().map(|node| format!("`{}`", node.id)).collect();
-        return Err(Refusal::new(StatusCode::NOT_FOUND, format!("job `{name}` has no operator `{operator}`"))
-            .fix(format!("it has {}", known.join(", "))));
-    }
-    let source = Rows { tapped: runner.taps.watch(&operator, BATCHES_WAITING), left: rows };
-    Ok(Reply::events(sse::body(&call, source, end)))
+    let running = call.service.jobs.runner(call.tenant(), name).must_run()?;
+    let tail = running.answer(Request::Tail { job: name.to_owned(), operator: operator.to_owned(), rows }).await?;
+    let source = Rows { workshop: running.workshop, tail, next: None };
+    Ok(Reply::events(sse::body(&call, source, end)?))
 }
 
 async fn why(call: Call) -> Answer {
@@ -172,7 +166,7 @@ async fn why(call: Call) -> Answer {
     let wanted = call.service.jobs.job(call.tenant(), name).await?.object.desired;
     let runner = call.service.jobs.runner(call.tenant(), name);
     let status = match runner.running() {
-        Some(running) => running.handle.status().await,
+        Some(running) => running.status().await,
         None => None,
     };
     let observed = runner.observed();
@@ -201,74 +195,31 @@ fn at_rest(wanted: Desired, observed: &crate::api::Observed) -> String {
     }
 }
 
-fn directory(call: &Call, job: &str) -> PathBuf {
-    call.service.jobs.directory_of(call.tenant(), job)
-}
-
-async fn last_checkpoint(call: &Call, job: &str) -> Result<Kept, Refusal> {
-    call.service.jobs.job(call.tenant(), job).await?;
-    let none = || {
-        Failure::new(ErrorKind::Conflict, format!("job `{job}` has committed no checkpoint yet"))
-            .fix("while it runs: ask again with `fresh=true`")
-    };
-    let directory = directory(call, job);
-    if !directory.join("job.json").exists() {
-        return Err(none().into());
-    }
-    let (place, owner) = Place::existing(&directory)?;
-    Ok(Kept::last(&place, &owner).await?.ok_or_else(none)?)
-}
-
 async fn get_results(call: Call) -> Answer {
     let ResultsQuery { sink, limit, cursor } = call.query()?;
     let limit = limited(limit, 100, 10_000)?;
-    let cursor = cursor.as_deref().map(Cursor::parse).transpose()?;
-    let source = call.service.jobs.results(call.tenant(), call.parameter("job"), sink.as_deref()).await?;
-    let (items, next) = results::page(source, cursor, limit).await?;
-    Ok(Reply::json(&Page { items, next: next.map(|next| next.to_string()) }))
+    cursor.as_deref().map(Cursor::parse).transpose()?;
+    let (items, next) = call.service.jobs.results(call.tenant(), call.parameter("job"), sink, cursor, limit).await?;
+    Ok(Reply::json(&Page { items, next }))
 }
 
 async fn list_state(call: Call) -> Answer {
-    let kept = last_checkpoint(&call, call.parameter("job")).await?;
-    Ok(Reply::json(&Page { items: state::list(&kept, None)?, next: None }))
+    let (name, jobs) = (call.parameter("job"), &call.service.jobs);
+    jobs.job(call.tenant(), name).await?;
+    let items: Vec<Listed> = jobs.workshop(call.tenant()).await?.answer(Request::States { job: name.to_owned() }).await?;
+    Ok(Reply::json(&Page { items, next: None }))
 }
 
 async fn read_state(call: Call) -> Answer {
     let StateQuery { state, key, limit, fresh } = call.query()?;
     let limit = limited(limit, 100, 10_000)?;
-    let (name, operator) = (call.parameter("job"), call.parameter("operator"));
-    call.service.jobs.job(call.tenant(), name).await?;
+    let (name, jobs) = (call.parameter("job"), &call.service.jobs);
+    jobs.job(call.tenant(), name).await?;
     if fresh {
-        let running = call.service.jobs.runner(call.tenant(), name).must_run()?;
-        running.must_take_checkpoints().await?;
-        running.handle.checkpoint().await.map_err(|error| Failure::from_error(error.kind(), &error))?;
+        jobs.runner(call.tenant(), name).must_run()?.must_take_checkpoints().await?;
     }
-    let kept = last_checkpoint(&call, name).await?;
-    let entries = Entries::open(&kept, operator, state.as_deref()).await?;
-    let only = key.as_deref().map(|key| wanted_key(&entries, key)).transpose()?;
-    // Files are read: not on a thread that answers.
-    let read = tokio::task::spawn_blocking(move || {
-        let (mut found, mut left) = (Vec::new(), limit);
-        entries.read(only.as_ref(), |page| {
-            let taken = page.slice(0, page.num_rows().min(left));
-            left -= taken.num_rows();
-            found.extend(rows(&taken)?);
-            Ok::<_, Failure>(if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-        })?;
-        Ok::<_, Failure>(found)
-    });
-    let entries = read.await.expect("reading state does not panic")?;
-    let facts = kept.facts();
-    Ok(Reply::json(&StateEntries { checkpoint: facts.number, at_ms: facts.created_ms, entries }))
-}
-
-/// `COLUMN=VALUE,COLUMN=VALUE`; of a key of one column the rest may hold commas.
-fn wanted_key(entries: &Entries, text: &str) -> Result<millstream_model::key::EncodedKeys, Refusal> {
-    let bad = |message: String| Refusal::new(StatusCode::BAD_REQUEST, message).fix("write key=COLUMN=VALUE,COLUMN=VALUE");
-    let whole = key::said(text).map_err(bad)?;
-    if let Ok(key) = entries.key(&[whole]) {
-        return Ok(key);
-    }
-    let parts = text.split(',').map(key::said).collect::<Result<Vec<_>, _>>().map_err(bad)?;
-    Ok(entries.key(&parts)?)
+    let (job, operator) = (name.to_owned(), call.parameter("operator").to_owned());
+    let request = Request::Entries { job, operator, state, key, limit, fresh };
+    let entries: StateEntries = jobs.workshop(call.tenant()).await?.answer(request).await?;
+    Ok(Reply::json(&entries))
 }

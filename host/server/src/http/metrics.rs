@@ -126,7 +126,7 @@ pub async fn text(service: &Service, tenant: &TenantId) -> Result<String, Refusa
     for found in service.store.list::<Job>(tenant, None, usize::MAX).await? {
         let runner = service.jobs.runner(tenant, &found.name);
         let status = match runner.running() {
-            Some(running) => running.handle.status().await,
+            Some(running) => running.status().await,
             None => None,
         };
         jobs.push(Seen { phase: runner.observed().phase, found, status });
@@ -210,7 +210,9 @@ fn write_guests(text: &mut String, job: &Seen) {
     for operator in job.status.iter().flat_map(|status| &status.operators) {
         for GuestMetricStatus { name, value, .. } in &operator.guest_metrics {
             let number = serde_json::to_value(value).ok().and_then(|value| value.as_f64().or_else(|| value.get("total")?.as_f64()));
-            if let Some(number) = number {
+            // A runner may say anything; a name with a line break would be a metric of somebody else's making.
+            let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_:".contains(&byte));
+            if let Some(number) = number.filter(|_| is_name) {
                 let (job, operator) = (escaped(&job.found.name), escaped(operator.id.as_str()));
                 let _ = writeln!(text, "millstream_guest_{name}{{job=\"{job}\",operator=\"{operator}\"}} {number}");
             }

@@ -1,6 +1,6 @@
 //! The HTTP API: every route as a row of one table ([`routes`]), every request on one way ([`dispatch`]), every failure one document ([`problem`]).
 //!
-//! [`connection`] accepts connections and sets their limits, [`tls`] encrypts them; handlers are in [`system`], [`components`], [`jobs`] and [`looks`].
+//! [`connection`] accepts connections and sets their limits, [`tls`] encrypts them; handlers are in [`system`], [`tenants`], [`components`], [`jobs`] and [`looks`].
 //! Handlers decide nothing: they read a request, ask the parts of the service, and write the answer.
 
 pub mod call;
@@ -16,13 +16,14 @@ pub mod route;
 pub mod service;
 mod sse;
 mod system;
+mod tenants;
 pub mod tls;
 
 use route::Route;
 
 /// Every route there is.
 pub fn routes() -> Vec<Route> {
-    [system::routes(), components::routes(), jobs::routes(), looks::routes()].concat()
+    [system::routes(), tenants::routes(), components::routes(), jobs::routes(), looks::routes()].concat()
 }
 
 #[cfg(test)]

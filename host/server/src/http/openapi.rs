@@ -162,9 +162,9 @@ fn responses(route: &Route, generator: &mut SchemaGenerator) -> Value {
 
 /// The statuses of the problems that a route may answer with.
 fn problems(route: &Route) -> Vec<u16> {
-    let mut statuses = vec![500, 503];
+    let mut statuses = vec![431, 500, 503];
     if route.scope.is_some() {
-        statuses.extend([400, 401, 403]);
+        statuses.extend([400, 401, 403, 429]);
     }
     if route.parameters().next().is_some() || !matches!(route.takes, Takes::Nothing) {
         statuses.push(404);

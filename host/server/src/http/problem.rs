@@ -6,7 +6,10 @@ use axum::{
 };
 use millstream_model::ErrorKind;
 
-use crate::{api::ProblemDocument, failure::Failure, references::References};
+use crate::{api::ProblemDocument, failure::Failure, references::References, tenants::Refused};
+
+/// The longest time that anybody is told to wait, in seconds.
+const WAIT_S_MAX: u64 = 3_600;
 
 /// A failure on its way to who asked.
 #[derive(Clone, Debug)]
@@ -14,7 +17,7 @@ pub struct Refusal {
     /// The status, where it is one of HTTP's own and says more than the kind.
     status: Option<StatusCode>,
     failure: Failure,
-    header: Option<(HeaderName, &'static str)>,
+    header: Option<(HeaderName, HeaderValue)>,
 }
 
 impl From<Failure> for Refusal {
@@ -26,6 +29,15 @@ impl From<Failure> for Refusal {
 impl From<crate::catalogue::Error> for Refusal {
     fn from(error: crate::catalogue::Error) -> Self {
         Failure::from(error).into()
+    }
+}
+
+impl From<Refused> for Refusal {
+    /// What time alone puts right is 429, and says how much of it.
+    fn from(Refused { failure, wait_ms }: Refused) -> Self {
+        let Some(wait_ms) = wait_ms else { return failure.into() };
+        let seconds = u64::try_from(wait_ms).unwrap_or_default().div_ceil(1_000).clamp(1, WAIT_S_MAX);
+        Self { status: Some(StatusCode::TOO_MANY_REQUESTS), failure, header: Some((header::RETRY_AFTER, HeaderValue::from(seconds))) }
     }
 }
 
@@ -43,7 +55,7 @@ impl Refusal {
 
     /// Adds a header.
     pub fn with(mut self, name: HeaderName, value: &'static str) -> Self {
-        self.header = Some((name, value));
+        self.header = Some((name, HeaderValue::from_static(value)));
         self
     }
 
@@ -78,7 +90,7 @@ impl Refusal {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         if let Some((name, value)) = self.header {
-            headers.insert(name, HeaderValue::from_static(value));
+            headers.insert(name, value);
         }
         response
     }
@@ -107,6 +119,8 @@ fn document(status: StatusCode, failure: &Failure) -> ProblemDocument {
         }],
         _ => failure.problems.clone(),
     };
-    let problem_type = format!("/problems/{}", title.to_ascii_lowercase().replace(' ', "-"));
+    let is_quota = problems.iter().any(|problem| problem.quota.is_some());
+    let kind = if is_quota { "quota-exceeded".to_owned() } else { title.to_ascii_lowercase().replace(' ', "-") };
+    let problem_type = format!("/problems/{kind}");
     ProblemDocument { problem_type, title, status: status.as_u16(), detail: failure.message().to_owned(), problems }
 }

@@ -7,12 +7,23 @@ use std::{
 
 use millstream_engine::clock::Clock;
 
-use crate::{catalogue::Store, components::Components, events::Events, jobs::Jobs, logs::Logs};
+use crate::{
+    catalogue::Store,
+    components::Components,
+    events::Events,
+    jobs::{Jobs, meter::Meter},
+    logs::Logs,
+    tenants::Tenants,
+};
 
 /// The service.
 pub struct Service {
     /// The catalogue.
     pub store: Store,
+    /// Who shares it.
+    pub tenants: Arc<Tenants>,
+    /// What they use.
+    pub meter: Meter,
     /// What was pushed.
     pub components: Arc<Components>,
     /// What runs.

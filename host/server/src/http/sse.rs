@@ -57,10 +57,15 @@ pub fn end(seconds: Option<u64>) -> Result<Option<Duration>, Refusal> {
 }
 
 /// Sends the events of a source to who asks, until `end` if there is one.
-pub fn body(call: &Call, mut source: impl Source, end: Option<Duration>) -> Body {
+///
+/// # Errors
+/// The tenant listens to too many streams.
+pub fn body(call: &Call, mut source: impl Source, end: Option<Duration>) -> Result<Body, Refusal> {
+    let permit = call.service.tenants.admit_stream(call.tenant())?;
     let (to, events) = mpsc::channel::<Bytes>(WAITING);
     let (service, headers) = (call.service.clone(), call.headers.clone());
     tokio::spawn(async move {
+        let _permit = permit;
         let mut silence = 0;
         let mut look_ms = service.clock.monotonic_ms();
         let end_ms = end.map_or(i64::MAX, |end| look_ms.saturating_add(i64::try_from(end.as_millis()).unwrap_or(i64::MAX)));
@@ -104,7 +109,7 @@ pub fn body(call: &Call, mut source: impl Source, end: Option<Duration>) -> Body
             look_ms = look_ms.max(service.clock.monotonic_ms());
         }
     });
-    Body::from_stream(stream::unfold(events, async |mut events| Some((Ok::<_, Infallible>(events.recv().await?), events))))
+    Ok(Body::from_stream(stream::unfold(events, async |mut events| Some((Ok::<_, Infallible>(events.recv().await?), events)))))
 }
 
 async fn goodbye(to: &mpsc::Sender<Bytes>, refusal: &Refusal) {

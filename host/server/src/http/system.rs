@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use axum::http::{Method, StatusCode};
+use millstream_model::ids::TenantId;
 
 use super::{
     call::{Answer, Call, Reply, limited},
@@ -59,7 +60,8 @@ pub fn routes() -> Vec<Route> {
             .needs(Scope::Deploy)
             .takes::<SecretValue>()
             .gives::<SecretView>(),
-        Route::new(Method::DELETE, "/v1/secrets/{secret}", "delete-secret", "Deletes a secret.", delete_secret).needs(Scope::Deploy),
+        Route::new(Method::DELETE, "/v1/secrets/{secret}", "delete-secret", "Deletes a secret that no job names.", delete_secret)
+            .needs(Scope::Deploy),
         Route::new(Method::GET, "/v1/audit", "list-audit", "What was asked for, newest first.", list_audit)
             .needs(Scope::Admin)
             .query::<AuditQuery>()
@@ -105,7 +107,8 @@ async fn whoami(call: Call) -> Answer {
     }))
 }
 
-fn token_view(id: &str, token: Token) -> TokenView {
+/// A token, as it is shown.
+pub fn token_view(id: &str, token: Token) -> TokenView {
     let Token { label, scopes, created_ms, expires_ms, revoked_ms, .. } = token;
     TokenView { id: id.to_owned(), label, scopes, created_ms, expires_ms, revoked_ms }
 }
@@ -123,7 +126,19 @@ async fn list_tokens(call: Call) -> Answer {
 }
 
 async fn make_token(call: Call) -> Answer {
-    let NewToken { label, scopes, expires_in_s } = call.json()?;
+    let new: NewToken = call.json()?;
+    if let Some(scope) = new.scopes.iter().find(|scope| !call.actor().may(**scope)) {
+        let message = format!("a token cannot give what it has not: `{scope}`");
+        return Err(Refusal::new(StatusCode::FORBIDDEN, message).fix("leave it out, or ask somebody who has it"));
+    }
+    let made = made_token(&call, call.tenant(), new).await?;
+    let location = format!("/v1/tokens/{}", made.token.id);
+    Ok(Reply::json(&made).created(location))
+}
+
+/// Makes a token of a tenant.
+pub async fn made_token(call: &Call, tenant: &TenantId, new: NewToken) -> Result<MadeToken, Refusal> {
+    let NewToken { label, scopes, expires_in_s } = new;
     if scopes.is_empty() {
         return Err(Refusal::new(StatusCode::BAD_REQUEST, "`scopes` is empty").fix("name at least one of view, operate, deploy, admin"));
     }
@@ -143,9 +158,8 @@ async fn make_token(call: Call) -> Answer {
         Some(seconds) => Some(i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1_000).saturating_add(now_ms)),
         None => None,
     };
-    let made = token::make(&call.service.store, call.tenant(), Wanted { label, scopes, expires_ms }, now_ms).await?;
-    let location = format!("/v1/tokens/{}", made.id);
-    Ok(Reply::json(&MadeToken { secret: made.text, token: token_view(&made.id, made.token) }).created(location))
+    let made = token::make(&call.service.store, tenant, Wanted { label, scopes, expires_ms }, now_ms).await?;
+    Ok(MadeToken { secret: made.text, token: token_view(&made.id, made.token) })
 }
 
 async fn get_token(call: Call) -> Answer {
@@ -183,15 +197,12 @@ async fn set_secret(call: Call) -> Answer {
     let before = call.service.store.get::<Secret>(call.tenant(), name).await?;
     let secret = Secret { value, created_ms: before.map_or(now_ms, |before| before.object.created_ms), updated_ms: now_ms };
     let revision = call.service.store.put(call.tenant(), name, &secret, Expected::Any).await?;
+    call.service.jobs.secret_changed(call.tenant(), name).await?;
     Ok(Reply::json(&secret_view(name.to_owned(), &secret)).etag(revision))
 }
 
 async fn delete_secret(call: Call) -> Answer {
-    let name = call.parameter("secret");
-    if call.service.store.get::<Secret>(call.tenant(), name).await?.is_none() {
-        return Err(Refusal::new(StatusCode::NOT_FOUND, format!("there is no secret `{name}`")));
-    }
-    call.service.store.remove::<Secret>(call.tenant(), name, Expected::Any).await?;
+    call.service.jobs.delete_secret(call.tenant(), call.parameter("secret")).await?;
     Ok(Reply::nothing())
 }
 
@@ -200,7 +211,10 @@ async fn list_audit(call: Call) -> Answer {
     let limit = limited(limit, 100, 1_000)?;
     let before = cursor.map(|cursor| cursor.parse::<u64>()).transpose();
     let before = before.map_err(|_| Refusal::new(StatusCode::BAD_REQUEST, "`cursor` is not `next` of a page"))?;
-    let found = call.service.store.audited(call.tenant(), before, limit).await?;
+    // What an earlier tenant of this name asked for is not its business.
+    let since_ms = call.service.tenants.get(call.tenant()).await?.object.created_ms;
+    let mut found = call.service.store.audited(call.tenant(), before, limit).await?;
+    found.retain(|(_, record)| record.at_ms >= since_ms);
     let next = (found.len() == limit).then(|| found.last().map(|(number, _)| number.to_string())).flatten();
     Ok(Reply::json(&Page { items: found.into_iter().map(|(_, record)| record).collect(), next }))
 }
@@ -208,7 +222,7 @@ async fn list_audit(call: Call) -> Answer {
 /// What happens, as a source of events.
 pub struct Happening {
     events: crate::events::Events,
-    tenant: millstream_model::ids::TenantId,
+    tenant: TenantId,
     job: Option<String>,
     after: u64,
 }
@@ -218,7 +232,7 @@ impl Happening {
     pub fn of(call: &Call, job: Option<String>) -> Self {
         let seen = call.headers.get("last-event-id").and_then(|value| value.to_str().ok()?.parse().ok());
         let events = call.service.events.clone();
-        Self { after: seen.unwrap_or_else(|| events.newest()), events, tenant: call.tenant().clone(), job }
+        Self { after: seen.unwrap_or_else(|| events.newest(call.tenant())), events, tenant: call.tenant().clone(), job }
     }
 }
 
@@ -233,5 +247,5 @@ impl sse::Source for Happening {
 
 async fn follow_events(call: Call) -> Answer {
     let EventsQuery { seconds } = call.query()?;
-    Ok(Reply::events(sse::body(&call, Happening::of(&call, None), sse::end(seconds)?)))
+    Ok(Reply::events(sse::body(&call, Happening::of(&call, None), sse::end(seconds)?)?))
 }

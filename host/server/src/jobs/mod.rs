@@ -1,14 +1,18 @@
 //! Jobs of the service: what is asked of them is decided against the catalogue, written down there, and only then done.
 //!
-//! [`prepare`] makes a plan of a version, [`runner`] has at most one run of it, [`observed`] says what it does; [`swap`] changes components of a run, [`tag_swap`] those
-//! of all jobs that name a tag,
-//! [`savepoints`] keeps what it holds. A change of a job: take its turn → check the ETag → plan the new version → write it down → act. After a crash
+//! [`prepare`] has a version planned, [`runner`] has at most one run of it, [`observed`] says what it does; [`swap`] changes components of a run, [`tag_swap`]
+//! those of all jobs that name a tag, [`trials`] tries them beside a run, [`savepoints`] keeps what it holds, [`meter`] measures what its tenant uses,
+//! [`confined`] says what strangers may not name. Plans and runs are in the workshop of the tenant ([`workshops`]), never here. A change of a job: take its
+//! turn → check the ETag → plan the new version → write it down → act. After a crash
 //! [`Jobs::resume`] starts what should run, from its last checkpoint.
 //!
 //! ```text
 //! DIR/jobs/<tenant>/<job>/   a job directory (crate::place)
 //! ```
 
+pub mod confined;
+mod leaving;
+pub mod meter;
 pub mod observed;
 pub mod prepare;
 pub mod runner;
@@ -16,44 +20,55 @@ pub mod savepoints;
 pub mod secrets;
 pub mod swap;
 pub mod tag_swap;
+pub mod trials;
+pub mod workshops;
 
 use std::{
     collections::BTreeMap,
     num::NonZeroU32,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
-use futures::stream::{self, StreamExt as _};
-use millstream_engine::{
-    clock::{Clock, Random},
-    run::CrashPoints,
+use futures::{
+    future::BoxFuture,
+    stream::{self, StreamExt as _},
 };
+use millstream_engine::{clock::Clock, connector::Connectors};
 use millstream_model::{
     ErrorKind,
     ids::{JobId, TenantId},
 };
-use millstream_state::RocksShared;
 use serde_json::Value;
-use tokio::runtime::Handle;
 
 use self::{
-    prepare::{Asked, Prepared, Preparing},
+    confined::Strangers,
+    observed::Phase,
+    prepare::{Asked, Prepared},
     runner::Runner,
+    workshops::Workshops,
 };
 use crate::{
     catalogue::{
         Expected, Found, Kind, Revision, Store,
         objects::{Desired, Job, JobVersion, Origin, Savepoint, Start},
     },
-    components,
+    components::{self, Components},
     events::{Events, What},
     failure::Failure,
+    logs::Logs,
     references::{Hidden, References},
+    tenants::Tenants,
+    workshop::Request,
 };
 
 /// Jobs that are started at once after the start of the process.
 const STARTING_MAX: usize = 16;
+/// How long a job waits that has to be started again because its runner ended.
+const AGAIN_MS: i64 = 100;
 /// Versions of a job that are kept.
 const VERSIONS_MAX: usize = 100;
 
@@ -61,26 +76,30 @@ const VERSIONS_MAX: usize = 100;
 pub struct Jobs {
     /// The catalogue.
     pub store: Store,
-    /// Makes plans.
-    pub preparing: Preparing,
-    /// Where their directories are.
-    pub directory: PathBuf,
+    /// Who shares the service.
+    pub tenants: Arc<Tenants>,
+    /// What was pushed.
+    pub components: Arc<Components>,
+    /// What job files may name.
+    pub connectors: Arc<Connectors>,
+    /// Whose jobs name nothing of this machine.
+    pub strangers: Strangers,
+    /// Where they run.
+    pub workshops: Workshops,
     /// The clock.
     pub clock: Arc<dyn Clock>,
-    /// Randomness that nobody needs to guess.
-    pub random: Arc<dyn Random>,
-    /// The data runtime.
-    pub data: Handle,
-    /// Shared by all state on disk.
-    pub rocks: Arc<RocksShared>,
-    /// For tests: where to die.
-    pub crash: Option<Arc<dyn CrashPoints>>,
+    /// What they say.
+    pub logs: Logs,
     /// What is kept out of everything that is said.
     pub hidden: Hidden,
     /// Who wants to know what happens.
     pub events: Events,
     /// The jobs of this process.
     pub runners: Mutex<BTreeMap<(TenantId, String), Arc<Runner>>>,
+    /// What is on trial in them.
+    pub tried: trials::Tried,
+    /// The service ends: nothing is started any more.
+    pub is_closing: AtomicBool,
 }
 
 /// Who asks, and what they have read.
@@ -110,21 +129,20 @@ pub struct Submission {
 impl Jobs {
     /// The directory of a job.
     pub fn directory_of(&self, tenant: &TenantId, job: &str) -> PathBuf {
-        self.directory.join(tenant.as_str()).join(job)
+        self.workshops.jobs_of(tenant).join(job)
     }
 
     /// Plans a version of a job as it runs: its sources and sinks keep what they have accepted in its directory.
     ///
     /// # Errors
     /// All mistakes at once.
-    pub(super) async fn plan(&self, tenant: &TenantId, job: &str, asked: &Asked) -> Result<Prepared, Failure> {
-        let sources = self.directory_of(tenant, job).join("sources");
-        self.preparing.prepare(tenant, asked, Some(sources)).await
+    pub(super) async fn plan(self: &Arc<Self>, tenant: &TenantId, job: &str, asked: &Asked) -> Result<Prepared, Failure> {
+        self.prepare(tenant, asked, Some(job)).await
     }
 
     /// What is kept out of everything that is said about a job.
     pub fn hidden_of(&self, tenant: &TenantId, job: &str) -> References {
-        self.hidden.of(&runner::hidden_key(tenant, job))
+        self.hidden.of(&prepare::hidden_key(tenant, job))
     }
 
     /// What runs a job; made when it is asked for first.
@@ -152,21 +170,38 @@ impl Jobs {
         for tenant in self.store.tenants(Kind::Job).await? {
             for found in self.store.list::<Job>(&tenant, None, usize::MAX).await? {
                 // It is known from here on, whether it runs or not.
-                let runner = self.runner(&tenant, &found.name);
-                if found.object.desired == Desired::Running {
-                    wanted.push((runner, self.undo_probation(&tenant, found).await?));
-                }
+                wanted.push(self.runner(&tenant, &found.name));
+            }
+        }
+        self.go_on_with(wanted).await
+    }
+
+    /// Starts those of the jobs that should run, as after a start of the service.
+    ///
+    /// # Errors
+    /// The catalogue does not answer.
+    async fn go_on_with(self: &Arc<Self>, runners: Vec<Arc<Runner>>) -> Result<(), Failure> {
+        let mut wanted = Vec::new();
+        for runner in runners {
+            let Some(found) = self.store.get::<Job>(&runner.tenant, runner.job.as_str()).await? else { continue };
+            if found.object.desired == Desired::Running {
+                wanted.push(runner);
             }
         }
         // Tasks of their own: planning is work for a core, and there are several.
-        let starting = stream::iter(wanted).map(|(runner, job)| tokio::spawn(go_on(self.clone(), runner, job)));
-        let failed = starting.buffer_unordered(STARTING_MAX).filter_map(async |done| done.err());
-        failed.for_each(async |error| tracing::error!(%error, "a job could not be started, by a fault of the service")).await;
+        let starting = stream::iter(wanted).map(|runner| tokio::spawn(go_on(self.clone(), runner)));
+        let mut started = starting.buffer_unordered(STARTING_MAX);
+        while let Some(done) = started.next().await {
+            if let Err(error) = done {
+                tracing::error!(%error, "a job could not be started, by a fault of the service");
+            }
+        }
         Ok(())
     }
 
     /// Stops every run behind a last checkpoint; what is wanted of the jobs stays, so that the next process goes on.
     pub async fn suspend(self: &Arc<Self>) {
+        self.is_closing.store(true, Ordering::Relaxed);
         let runners: Vec<_> = self.runners.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
         let stop = async |runner: Arc<Runner>| {
             let _turn = runner.turn.lock().await;
@@ -183,19 +218,40 @@ impl Jobs {
         stream::iter(runners).for_each_concurrent(STARTING_MAX, stop).await;
     }
 
+    /// Starts a job again whose runner ended while it was being started, as soon as who holds its turn gives it back.
+    fn go_on_again(self: &Arc<Self>, tenant: &TenantId, job: &JobId) {
+        let (jobs, runner) = (self.clone(), self.runner(tenant, job.as_str()));
+        tokio::spawn(async move {
+            jobs.clock.sleep(AGAIN_MS).await;
+            go_on(jobs, runner).await;
+        });
+    }
+
+    /// Starts a job if it should run, as the version that is to be trusted. The caller has the turn, and there is no run.
+    async fn start_wanted(self: &Arc<Self>, runner: &Runner) -> Result<(), Failure> {
+        // Somebody may have changed or deleted it meanwhile.
+        let Some(found) = self.store.get::<Job>(&runner.tenant, runner.job.as_str()).await? else { return Ok(()) };
+        if found.object.desired != Desired::Running {
+            return Ok(());
+        }
+        let job = self.undo_probation(&runner.tenant, found).await?;
+        runner.start(self, &job).await
+    }
+
     /// Submits a job.
     ///
     /// # Errors
-    /// The job file has mistakes, or there is such a job.
+    /// The job file has mistakes, there is such a job, or the tenant has as many as it may have.
     pub async fn submit(self: &Arc<Self>, change: &Change, submission: Submission) -> Result<(String, Revision), Failure> {
         let (asked, start) = self.asked(&change.tenant, submission.clone()).await?;
-        let name = self.preparing.name(&asked)?;
+        let name = self.name_in(&asked)?;
         components::check(&name, "job")?;
         self.check_new(&change.tenant, &name).await?;
         let prepared = self.plan(&change.tenant, &name, &asked).await?;
         prepared.check_outside().await?;
         let (runner, _turn) = self.hold(&change.tenant, &name).await;
         self.check_new(&change.tenant, &name).await?;
+        let admitted = self.tenants.admit_job(&change.tenant).await?;
         self.clear(&change.tenant, &name)?;
         let version = JobVersion {
             number: 1,
@@ -211,7 +267,7 @@ impl Jobs {
         let job = Job { desired, created_ms: self.clock.now_ms(), versions: vec![version], start };
         // Both wait for the disk; together they wait once. A directory that cannot be made is met again where the job is started.
         let (_, put) = tokio::join!(
-            async { if submission.paused { Ok(()) } else { runner.make_place(self, &prepared.plan).await } },
+            async { if submission.paused { Ok(()) } else { runner.make_place(&prepared).await } },
             self.store.put(&change.tenant, &name, &job, Expected::Absent)
         );
         let revision = match put {
@@ -221,6 +277,7 @@ impl Jobs {
                 return Err(error.into());
             }
         };
+        drop(admitted);
         if !submission.paused {
             // What fails now is what a run can fail of, and is seen where the job is looked at.
             drop(runner.start_planned(self, &job, prepared).await);
@@ -270,7 +327,7 @@ impl Jobs {
     /// The job file has mistakes or is of another job, or the state has no place in it. The job runs on as it was.
     pub async fn replace(self: &Arc<Self>, change: &Change, name: &str, spec: String) -> Result<Revision, Failure> {
         let asked = Asked { spec, ..Asked::default() };
-        let named = self.preparing.name(&asked)?;
+        let named = self.name_in(&asked)?;
         if named != name {
             return Err(Failure::new(ErrorKind::Invalid, format!("the job file is of job `{named}`, not `{name}`"))
                 .fix(format!("write `job: {name}` in it, or submit it as a job of its own")));
@@ -353,6 +410,7 @@ impl Jobs {
     pub async fn resume_one(self: &Arc<Self>, change: &Change, name: &str) -> Result<Revision, Failure> {
         let (runner, _turn) = self.hold(&change.tenant, name).await;
         let found = self.expected(change, name).await?;
+        self.tenants.check_state(&change.tenant).await?;
         let job = Job { desired: Desired::Running, ..found.object };
         let revision = self.store.put(&change.tenant, name, &job, Expected::At(found.revision)).await?;
         if runner.running().is_none() {
@@ -361,10 +419,34 @@ impl Jobs {
         Ok(revision)
     }
 
+    /// What a finished job has published to a sink: a page of rows, and where the next one begins. `sink` may be left out if only one can be read.
+    ///
+    /// # Errors
+    /// It has not finished, has no such sink, or the sink cannot be read back.
+    pub async fn results(
+        self: &Arc<Self>,
+        tenant: &TenantId,
+        name: &str,
+        sink: Option<String>,
+        cursor: Option<String>,
+        limit: usize,
+    ) -> Result<(Vec<Value>, Option<String>), Failure> {
+        let found = self.job(tenant, name).await?;
+        let observed = self.runner(tenant, name).observed();
+        if observed.phase != Phase::Finished {
+            let message = format!("job `{name}` has not finished: it is {}", observed.phase.name());
+            return Err(Failure::new(ErrorKind::Conflict, message)
+                .fix(format!("wait for its end; `millstream tail {name} OPERATOR` shows the rows of a running job")));
+        }
+        // Who looks needs what the version wrote, so it is planned as it was.
+        let prepared = self.prepare(tenant, &Asked::of(found.object.current()), None).await?;
+        prepared.answer(Request::Results { prepared: prepared.number, sink, cursor, limit }).await
+    }
+
     /// Deletes a job that does not run, with everything that it keeps.
     ///
     /// # Errors
-    /// It runs, or it has savepoints and nobody said that they may go.
+    /// It runs, or it has savepoints and nobody said that they may go, or another job is to start from one.
     pub async fn delete(self: &Arc<Self>, change: &Change, name: &str, with_savepoints: bool) -> Result<(), Failure> {
         let (runner, _turn) = self.hold(&change.tenant, name).await;
         let found = self.expected(change, name).await?;
@@ -378,13 +460,22 @@ impl Jobs {
             return Err(Failure::new(ErrorKind::Conflict, format!("job `{name}` still has savepoints: {}", savepoints.len()))
                 .fix("delete them first, or say that they go with it: ?savepoints=delete"));
         }
+        self.check_unneeded(&change.tenant, name, None).await?;
         self.store.remove::<Job>(&change.tenant, name, Expected::At(found.revision)).await?;
         for savepoint in savepoints {
             self.store.remove::<Savepoint>(&change.tenant, &savepoint.name, Expected::Any).await?;
         }
-        self.runners.lock().unwrap_or_else(PoisonError::into_inner).remove(&(change.tenant.clone(), name.to_owned()));
-        self.hidden.forget(&runner::hidden_key(&change.tenant, name));
+        self.forget_runner(&change.tenant, name);
+        self.hidden.forget(&prepare::hidden_key(&change.tenant, name));
+        // A workshop that is gone has forgotten it.
+        if let Ok(workshop) = self.workshop(&change.tenant).await {
+            drop(workshop.ask(Request::ForgetJob { job: name.to_owned() }).await);
+        }
         self.clear(&change.tenant, name)
+    }
+
+    fn forget_runner(&self, tenant: &TenantId, name: &str) {
+        self.runners.lock().unwrap_or_else(PoisonError::into_inner).remove(&(tenant.clone(), name.to_owned()));
     }
 
     /// What a deleted job of this name left: a new one must not go on from there.
@@ -418,13 +509,17 @@ impl Jobs {
     }
 }
 
-/// Starts a job that should run, if it does not run yet.
-async fn go_on(jobs: Arc<Jobs>, runner: Arc<Runner>, job: Job) {
+/// Starts a job that should run, if it does not run yet. (Boxed: a start that fails may lead to another.)
+fn go_on(jobs: Arc<Jobs>, runner: Arc<Runner>) -> BoxFuture<'static, ()> {
+    Box::pin(started(jobs, runner))
+}
+
+async fn started(jobs: Arc<Jobs>, runner: Arc<Runner>) {
     let _turn = runner.turn.lock().await;
-    if runner.running().is_some() {
+    if runner.running().is_some() || jobs.is_closing.load(Ordering::Relaxed) {
         return;
     }
-    if let Err(failure) = runner.start(&jobs, &job).await {
+    if let Err(failure) = jobs.start_wanted(&runner).await {
         tracing::error!(tenant = %runner.tenant, job = %runner.job, "the job cannot go on: {failure}");
     }
 }

@@ -9,12 +9,15 @@ use serde::{Deserialize, Serialize};
 
 use super::{Change, Jobs};
 use crate::{
-    catalogue::{Expected, Found, objects::Savepoint},
+    catalogue::{
+        Expected, Found,
+        objects::{Job, Savepoint},
+    },
     events::What,
     failure::Failure,
-    kept::{Facts, Kept},
-    place::Place,
+    kept::Facts,
     savepoint, text,
+    workshop::Request,
 };
 
 /// A savepoint, as it is shown.
@@ -40,22 +43,18 @@ impl Jobs {
     /// Takes a savepoint of a job: of the running job now, of one that does not run from its last checkpoint.
     ///
     /// # Errors
-    /// The name is taken, or there is no checkpoint.
+    /// The name is taken, there is no checkpoint, or the tenant has as much state as it may have.
     pub async fn take_savepoint(self: &Arc<Self>, change: &Change, job: &str, name: Option<String>) -> Result<SavepointView, Failure> {
         let name = name.unwrap_or_else(|| text::time(self.clock.now_ms()).replace(':', "-"));
         savepoint::check_name(&name)?;
         let found = self.job(&change.tenant, job).await?;
-        let (place, owner) = Place::existing(&self.directory_of(&change.tenant, job))?;
-        if place.savepoints().join(&name).exists() {
-            return Err(
-                Failure::new(ErrorKind::Conflict, format!("job `{job}` has a savepoint `{name}` already")).fix("choose another name")
-            );
-        }
-        let facts = match self.runner(&change.tenant, job).running() {
-            None => savepoint::made(&place, &owner, &name).await?,
+        self.tenants.check_state(&change.tenant).await?;
+        let request = Request::TakeSavepoint { job: job.to_owned(), name: name.clone() };
+        let facts: Facts = match self.runner(&change.tenant, job).running() {
+            None => self.workshop(&change.tenant).await?.answer(request).await?,
             Some(running) => {
                 running.must_take_checkpoints().await?;
-                savepoint::of_running(&place, &owner, &running.handle, &name).await?
+                running.answer(request).await?
             }
         };
         let version = found.object.current();
@@ -75,16 +74,12 @@ impl Jobs {
     ///
     /// # Errors
     /// There is no such job, or the disk fails.
-    pub async fn savepoints(&self, tenant: &TenantId, job: &str) -> Result<Vec<SavepointView>, Failure> {
+    pub async fn savepoints(self: &Arc<Self>, tenant: &TenantId, job: &str) -> Result<Vec<SavepointView>, Failure> {
         self.job(tenant, job).await?;
-        let directory = self.directory_of(tenant, job);
-        if !directory.join("job.json").exists() {
-            return Ok(Vec::new());
-        }
-        let (place, _) = Place::existing(&directory)?;
+        let found: Vec<(String, Facts)> = self.workshop(tenant).await?.answer(Request::Savepoints { job: job.to_owned() }).await?;
         let mut views = Vec::new();
-        for name in savepoint::names(&place)? {
-            views.push(self.savepoint_view(tenant, job, &place, name).await?);
+        for (name, facts) in found {
+            views.push(self.savepoint_view(tenant, job, name, facts).await?);
         }
         Ok(views)
     }
@@ -93,20 +88,15 @@ impl Jobs {
     ///
     /// # Errors
     /// There is none.
-    pub async fn savepoint(&self, tenant: &TenantId, job: &str, name: &str) -> Result<SavepointView, Failure> {
+    pub async fn savepoint(self: &Arc<Self>, tenant: &TenantId, job: &str, name: &str) -> Result<SavepointView, Failure> {
         savepoint::check_name(name)?;
         self.job(tenant, job).await?;
-        let missing = || Failure::new(ErrorKind::NotFound, format!("job `{job}` has no savepoint `{name}`"));
-        let directory = self.directory_of(tenant, job);
-        if !directory.join("savepoints").join(name).join("manifest").is_file() {
-            return Err(missing());
-        }
-        let (place, _) = Place::existing(&directory)?;
-        self.savepoint_view(tenant, job, &place, name.to_owned()).await
+        let request = Request::Savepoint { job: job.to_owned(), name: name.to_owned() };
+        let facts = self.workshop(tenant).await?.answer(request).await?;
+        self.savepoint_view(tenant, job, name.to_owned(), facts).await
     }
 
-    async fn savepoint_view(&self, tenant: &TenantId, job: &str, place: &Place, name: String) -> Result<SavepointView, Failure> {
-        let facts = Kept::savepoint(&place.savepoints().join(&name)).await?.facts();
+    async fn savepoint_view(&self, tenant: &TenantId, job: &str, name: String, facts: Facts) -> Result<SavepointView, Failure> {
         let version = self.store.get::<Savepoint>(tenant, &entry(job, &name)).await?.map(|found| found.object.version);
         Ok(SavepointView { name, version, facts })
     }
@@ -115,21 +105,29 @@ impl Jobs {
     ///
     /// # Errors
     /// There is none, or the start of a job depends on it.
-    pub async fn delete_savepoint(&self, tenant: &TenantId, job: &str, name: &str) -> Result<(), Failure> {
+    pub async fn delete_savepoint(self: &Arc<Self>, tenant: &TenantId, job: &str, name: &str) -> Result<(), Failure> {
         self.savepoint(tenant, job, name).await?;
-        for other in self.store.list::<crate::catalogue::objects::Job>(tenant, None, usize::MAX).await? {
-            let needs = other.object.start.as_ref().is_some_and(|start| start.job.as_str() == job && start.savepoint == name);
-            let has_begun = Place::existing(&self.directory_of(tenant, &other.name)).is_ok_and(|(place, _)| place.commit_log().exists());
-            if needs && !has_begun {
-                return Err(Failure::new(
-                    ErrorKind::Conflict,
-                    format!("job `{}` starts from savepoint `{name}` and has not begun", other.name),
-                ));
+        self.check_unneeded(tenant, job, Some(name)).await?;
+        self.workshop(tenant).await?.answer::<()>(Request::DeleteSavepoint { job: job.to_owned(), name: name.to_owned() }).await?;
+        self.store.remove::<Savepoint>(tenant, &entry(job, name), Expected::Any).await?;
+        Ok(())
+    }
+
+    /// No job that has not begun starts from this savepoint, or from any of the job's.
+    ///
+    /// # Errors
+    /// One does.
+    pub(super) async fn check_unneeded(self: &Arc<Self>, tenant: &TenantId, job: &str, savepoint: Option<&str>) -> Result<(), Failure> {
+        for other in self.store.list::<Job>(tenant, None, usize::MAX).await? {
+            let Some(start) = other.object.start.filter(|start| start.job.as_str() == job) else { continue };
+            if savepoint.is_some_and(|savepoint| start.savepoint != savepoint) {
+                continue;
+            }
+            if !self.workshop(tenant).await?.answer::<bool>(Request::HasBegun { job: other.name.clone() }).await? {
+                let message = format!("job `{}` starts from savepoint `{}` and has not begun", other.name, start.savepoint);
+                return Err(Failure::new(ErrorKind::Conflict, message).fix(format!("resume job `{}`, or delete it", other.name)));
             }
         }
-        let (place, _) = Place::existing(&self.directory_of(tenant, job))?;
-        savepoint::remove(&place, name)?;
-        self.store.remove::<Savepoint>(tenant, &entry(job, name), Expected::Any).await?;
         Ok(())
     }
 

@@ -6,14 +6,9 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use async_trait::async_trait;
-use millstream_engine::{
-    graph::{JobPlan, Node, NodeKind, OperatorNode},
-    plan::AlsoRead,
-    run::{NewComponent, NewVersion, Replan, SwapError, SwapId, SwapPhase, SwapRequest, SwapStatus, SwitchAt, SwitchReport, Widening},
-};
+use millstream_engine::run::{SwapError, SwapId, SwapPhase, SwapStatus, SwitchAt, SwitchReport, TrialId};
 use millstream_model::{
-    ErrorKind, StreamType,
+    ErrorKind,
     ids::{OperatorId, TenantId},
 };
 use schemars::JsonSchema;
@@ -22,8 +17,8 @@ use serde_json::{Value, json};
 
 use super::{
     Change, Jobs,
-    prepare::Asked,
-    runner::{Running, hidden_key},
+    prepare::{Asked, hidden_key},
+    runner::Running,
 };
 use crate::{
     catalogue::{
@@ -33,6 +28,7 @@ use crate::{
     components::Reference,
     events::What,
     failure::{Failure, Problem},
+    workshop::{Request, WantedSwap},
 };
 
 /// What an operator is to run.
@@ -114,7 +110,7 @@ impl Jobs {
         let asked = self.swapped(&change.tenant, found.object.current(), &wanted.operators).await?;
         let operators: Vec<String> = wanted.operators.keys().cloned().collect();
         let origin = Origin::Swapped { operators: operators.clone() };
-        self.switch(change, found, Switch { asked, operators, origin, wanted }).await
+        self.switch(change, found, Switch { asked, operators, origin, wanted, promotes: None }).await
     }
 
     /// Puts the components of an earlier version back: the instances that are kept, while the swap is on probation.
@@ -135,7 +131,7 @@ impl Jobs {
         let origin = Origin::RolledBack { to: earlier.number };
         let is_kept = current.on_probation && before(&found.object).is_some_and(|before| before.number == earlier.number);
         if let (true, Some(running)) = (is_kept, runner.running()) {
-            match running.handle.roll_back().await {
+            match running.roll_back().await? {
                 Ok(switched) => return self.rolled_back(change, found, &earlier, &running, Some(&switched)).await,
                 // It is settled or undone by now: then as any other swap.
                 Err(SwapError::UnknownSwap { .. }) => {}
@@ -143,7 +139,7 @@ impl Jobs {
             }
         }
         let wanted = Wanted { operators: BTreeMap::new(), switch_at: SwitchAt::Batch, probation_s: Some(0), one_way: true, dry_run: false };
-        self.switch(change, found, Switch { asked: Asked::of(&earlier), operators, origin, wanted }).await
+        self.switch(change, found, Switch { asked: Asked::of(&earlier), operators, origin, wanted, promotes: None }).await
     }
 
     /// The engine has put an earlier version back: writes that down.
@@ -159,7 +155,7 @@ impl Jobs {
         let version = job.current().number;
         let revision = self.store.put(&change.tenant, &found.name, &job, Expected::At(found.revision)).await?;
         self.events.emit(&change.tenant, Some(&found.name), What::Version { version });
-        let swap = running.handle.status().await.and_then(|status| status.swap);
+        let swap = running.status().await.and_then(|status| status.swap);
         Ok((report(version, swap, switched), revision))
     }
 
@@ -176,7 +172,7 @@ impl Jobs {
             }
             // A job that has ended on probation is asked when it starts again.
             let Some(running) = runner.running() else { return };
-            let Some(status) = running.handle.status().await.and_then(|status| status.swap).filter(|status| status.swap == swap) else {
+            let Some(status) = running.status().await.and_then(|status| status.swap).filter(|status| status.swap == swap) else {
                 return;
             };
             let done = match &status.phase {
@@ -215,11 +211,11 @@ impl Jobs {
             return Ok(found);
         }
         if let Some(running) = self.runner(tenant, &found.name).running()
-            && let Some(status) = running.handle.status().await.and_then(|status| status.swap)
+            && let Some(status) = running.status().await.and_then(|status| status.swap)
             && status.phase == SwapPhase::Probation
         {
             // It may have been settled or undone a moment ago; what is written down is what it is then.
-            drop(running.handle.settle_swap(status.swap).await);
+            drop(running.settle_swap(status.swap).await);
         }
         self.settled(tenant, found).await
     }
@@ -236,16 +232,21 @@ impl Jobs {
     }
 
     /// A version with other components; every name is resolved, so that it means the same for ever.
-    async fn swapped(&self, tenant: &TenantId, current: &JobVersion, wanted: &BTreeMap<String, Replacement>) -> Result<Asked, Failure> {
+    pub(super) async fn swapped(
+        &self,
+        tenant: &TenantId,
+        current: &JobVersion,
+        wanted: &BTreeMap<String, Replacement>,
+    ) -> Result<Asked, Failure> {
         let mut asked = Asked::of(current);
-        let document = self.preparing.document(&asked)?;
+        let document = self.document(&asked)?;
         for (operator, replacement) in wanted {
             let (before, settings) = component_of(&document, operator)?;
             let component = match &replacement.component {
                 None => before,
                 Some(component) => {
                     let reference = Reference::parse(component)?;
-                    let digest = self.preparing.components.resolve(tenant, &reference).await?;
+                    let digest = self.components.resolve(tenant, &reference).await?;
                     let exact = format!("{}@sha256:{digest}", reference.name);
                     asked.components.insert(exact.clone(), digest);
                     exact
@@ -259,8 +260,7 @@ impl Jobs {
 
     /// Which operators two versions of one job file run with other components or settings.
     fn differing_operators(&self, one: &JobVersion, other: &JobVersion) -> Result<Vec<String>, Failure> {
-        let (mut one_document, mut other_document) =
-            (self.preparing.document(&Asked::of(one))?, self.preparing.document(&Asked::of(other))?);
+        let (mut one_document, mut other_document) = (self.document(&Asked::of(one))?, self.document(&Asked::of(other))?);
         let ids: Vec<String> = one_document["operators"].as_object().into_iter().flat_map(|operators| operators.keys().cloned()).collect();
         let mut differing = Vec::new();
         // A name may have meant something else.
@@ -292,13 +292,13 @@ impl Jobs {
         found: Found<Job>,
         switch: Switch,
     ) -> Result<(SwapReport, Revision), Failure> {
-        let Switch { asked, operators, origin, wanted } = switch;
+        let Switch { asked, operators, origin, wanted, promotes } = switch;
         let name = found.name.clone();
         // The whole job with the new components: what stands downstream must take what they emit, and a restart must find a job.
-        let prepared = self.preparing.prepare(&change.tenant, &asked, None).await?;
+        let prepared = self.prepare(&change.tenant, &asked, None).await?;
         self.hidden.hide_also(&hidden_key(&change.tenant, &name), &prepared.references);
         let found = if wanted.dry_run { found } else { self.end_probation(&change.tenant, found).await? };
-        let asked = Asked { components: prepared.components, ..asked };
+        let asked = Asked { components: prepared.components.clone(), ..asked };
         let running = self.runner(&change.tenant, &name).running();
         let Some(running) = running else {
             let version = found.object.current().number + 1;
@@ -310,12 +310,20 @@ impl Jobs {
             self.events.emit(&change.tenant, Some(&name), What::Version { version });
             return Ok((report(version, None, None), revision));
         };
-        let planner = Arc::new(AsItRuns { jobs: self.clone(), tenant: change.tenant.clone(), asked: Asked::of(found.object.current()) });
-        let widening = Widening { reads: reads(&prepared.plan, &operators), planner };
-        let request = SwapRequest { widening: Some(widening), ..self.request(&change.tenant, &asked, &operators, &wanted).await? };
-        let status = running.handle.prepare_swap(request).await.map_err(|error| refused(&error))?;
+        let swap = WantedSwap {
+            job: name.clone(),
+            prepared: prepared.number,
+            runs: self.recipe(&change.tenant, &Asked::of(found.object.current())).await?,
+            operators,
+            switch_at: wanted.switch_at,
+            probation_s: wanted.probation_s.unwrap_or(PROBATION_S),
+            one_way: wanted.one_way,
+            promotes,
+        };
+        let status: Result<SwapStatus, SwapError> = running.answer(Request::PrepareSwap { swap: Box::new(swap) }).await?;
+        let status = status.map_err(|error| refused(&error))?;
         if wanted.dry_run {
-            let abandoned = running.handle.abandon_swap(status.swap).await.map_err(|error| refused(&error))?;
+            let abandoned = running.abandon_swap(status.swap).await?.map_err(|error| refused(&error))?;
             let status = SwapStatus { phase: abandoned.phase, ..status };
             return Ok((report(found.object.current().number + 1, Some(status), None), found.revision));
         }
@@ -328,70 +336,24 @@ impl Jobs {
             current.on_probation = on_probation;
         }
         let revision = self.store.put(&change.tenant, &name, &job, Expected::At(found.revision)).await?;
-        match running.handle.switch(status.swap).await {
-            Ok(switched) => {
+        match running.switch(status.swap).await {
+            Ok(Ok(switched)) => {
                 self.events.emit(&change.tenant, Some(&name), What::Version { version });
                 if on_probation {
                     tokio::spawn(self.clone().watch_probation(change.clone(), name, version, status.swap));
                 }
-                let now = running.handle.status().await.and_then(|status| status.swap);
+                let now = running.status().await.and_then(|status| status.swap);
                 Ok((report(version, now.or(Some(status)), Some(&switched)), revision))
             }
-            Err(error) => {
+            Ok(Err(error)) => {
                 // The old versions run: the version before is the one that is written down again.
                 self.store.put(&change.tenant, &name, &found.object, Expected::At(revision)).await?;
                 Err(refused(&error))
             }
+            // Nobody knows how far it came. It is on probation as far as is written down, so the version before is what goes on.
+            Err(failure) => Err(failure),
         }
     }
-
-    /// What the engine is asked for.
-    async fn request(&self, tenant: &TenantId, asked: &Asked, operators: &[String], wanted: &Wanted) -> Result<SwapRequest, Failure> {
-        let document = self.preparing.document(asked)?;
-        let mut versions = Vec::new();
-        for operator in operators {
-            let (name, settings) = component_of(&document, operator)?;
-            let digest = asked.components.get(&name).cloned().unwrap_or_default();
-            let component = self.preparing.components.load(tenant, &digest, &name).await?;
-            let bytes = self.preparing.components.bytes(&digest).await?;
-            let component = Some(NewComponent { component, bytes });
-            versions.push(NewVersion { operator: OperatorId::from(operator.as_str()), component, settings: Some(settings) });
-        }
-        let probation = Duration::from_secs(wanted.probation_s.unwrap_or(PROBATION_S));
-        Ok(SwapRequest { operators: versions, switch_at: wanted.switch_at, probation, one_way: wanted.one_way, widening: None })
-    }
-}
-
-/// Plans a job again as it runs.
-struct AsItRuns {
-    jobs: Arc<Jobs>,
-    tenant: TenantId,
-    asked: Asked,
-}
-
-#[async_trait]
-impl Replan for AsItRuns {
-    async fn replan(&self, also_read: &AlsoRead) -> Result<JobPlan, String> {
-        let planned = self.jobs.preparing.prepare_with(&self.tenant, &self.asked, None, also_read).await;
-        planned.map(|prepared| prepared.plan).map_err(|failure| failure.to_string())
-    }
-}
-
-/// The columns that operators read, as planned.
-fn reads(plan: &JobPlan, operators: &[String]) -> AlsoRead {
-    let of_operator = |operator: &OperatorNode| {
-        let of_port = |(port, input): (usize, &StreamType)| {
-            let all = || (0..input.schema.fields().len()).collect();
-            let columns = operator.plan.reads(port).unwrap_or_else(all);
-            columns.into_iter().map(|column| input.schema.field(column).name().clone()).collect()
-        };
-        operator.inputs.iter().enumerate().map(of_port).collect()
-    };
-    let of = |node: &Node| match &node.kind {
-        NodeKind::Operator(operator) if operators.iter().any(|id| id == node.id.as_str()) => Some((node.id.clone(), of_operator(operator))),
-        NodeKind::Source(_) | NodeKind::Operator(_) | NodeKind::Sink(_) => None,
-    };
-    plan.nodes.iter().filter_map(of).collect()
 }
 
 /// Another version of a job, and how to come to it.
@@ -404,6 +366,8 @@ pub(super) struct Switch {
     pub origin: Origin,
     /// How it is swapped in; which operators is said above.
     pub wanted: Wanted,
+    /// The trial that it ends well.
+    pub promotes: Option<TrialId>,
 }
 
 /// A probation is not too long.
@@ -463,7 +427,7 @@ fn no_version(found: &Found<Job>, to: Option<u64>) -> Failure {
 }
 
 /// The component of an operator and its settings, as the job file says them.
-pub(super) fn component_of(document: &Value, operator: &str) -> Result<(String, Value), Failure> {
+pub(crate) fn component_of(document: &Value, operator: &str) -> Result<(String, Value), Failure> {
     let Some(entry) = document["operators"].get(operator) else {
         let known: Vec<String> =
             document["operators"].as_object().into_iter().flat_map(|all| all.keys().map(|id| format!("`{id}`"))).collect();

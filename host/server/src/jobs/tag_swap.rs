@@ -100,7 +100,7 @@ impl Jobs {
     pub async fn swap_tag(self: &Arc<Self>, change: &Change, name: &str, tag: &str, wanted: TagWanted) -> Result<TagSwap, Failure> {
         probation_checked(wanted.probation_s)?;
         let reference = Reference { name: name.to_owned(), which: Which::Tag(tag.to_owned()) };
-        let digest = self.preparing.components.resolve(&change.tenant, &reference).await?;
+        let digest = self.components.resolve(&change.tenant, &reference).await?;
         if let Some(planned) = wanted.digest.as_deref().map(|planned| planned.trim_start_matches("sha256:"))
             && planned != digest
         {
@@ -146,7 +146,7 @@ impl Jobs {
         // `NAME` and `NAME:latest` are one tag that a job may have pinned twice: what is behind is what is told.
         let mut pinned = current.components.iter().filter(|(text, _)| names(text)).map(|(_, digest)| digest);
         let Some(from) = pinned.clone().find(|digest| **digest != target.digest).or_else(|| pinned.next()) else { return Ok(None) };
-        let document = self.preparing.document(&Asked::of(current))?;
+        let document = self.document(&Asked::of(current))?;
         let ids = document["operators"].as_object().into_iter().flat_map(|operators| operators.keys());
         let operators: Vec<String> =
             ids.filter(|id| component_of(&document, id).is_ok_and(|(component, _)| names(&component))).cloned().collect();
@@ -168,7 +168,7 @@ impl Jobs {
         let &TagWanted { switch_at, probation_s, one_way, dry_run, .. } = wanted;
         let wanted = Wanted { operators: Default::default(), switch_at, probation_s, one_way, dry_run };
         let origin = Origin::Swapped { operators: operators.clone() };
-        Ok(self.switch(change, found, Switch { asked, operators, origin, wanted }).await?.0)
+        Ok(self.switch(change, found, Switch { asked, operators, origin, wanted, promotes: None }).await?.0)
     }
 }
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::Value;
 
-use super::{KEYS, PATIENCE, Topics, now};
+use super::{KEYS, Topics, until};
 use crate::{
     binary::{Place, Random, ended, is_soak, killed_after},
     running::Running,
@@ -98,14 +98,7 @@ fn every_change_is_in_an_upsert_topic_once_however_often_the_process_is_killed()
     }
     filling.ended().with_code(0);
     let last = Running::start(&mut copy.run(&["--state", "state"]));
-    let (mut found, mut most, mut since) = (Records::new(), 0, now());
-    while most < rows as usize && since.elapsed() < PATIENCE {
-        found = records(&topics, &copy);
-        let count = found.values().map(Vec::len).sum();
-        if count > most {
-            (most, since) = (count, now());
-        }
-    }
+    let found = until(rows as usize, || records(&topics, &copy));
     last.kill();
     assert_eq!(found, expected(rows));
 }
