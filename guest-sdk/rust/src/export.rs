@@ -11,6 +11,7 @@ use crate::{
         migration::exports::millstream::operator::migration as migration_exports,
     },
     operator::{self, Instance, Operator},
+    panics,
 };
 
 /// Where the one instance of a component lives.
@@ -48,10 +49,12 @@ impl<O: Operator + Opened<Instance = Instance<O>>> Guest for Exported<O> {
     }
 
     fn process(now: Moment, port: u32, rows: Rows) -> Result<Turn, Failure> {
+        panics::leave();
         O::slot().with_borrow_mut(|instance| instance.as_mut().ok_or_else(not_open)?.process(now, port, &rows))
     }
 
     fn on_timers(now: Moment, due: DueTimers) -> Result<Turn, Failure> {
+        panics::leave();
         O::slot().with_borrow_mut(|instance| instance.as_mut().ok_or_else(not_open)?.on_timers(now, &due))
     }
 }
@@ -110,5 +113,5 @@ impl<A: Aggregate> migration_exports::Guest for ExportedAggregate<A> {
 
 fn log_panics() {
     #[cfg(target_family = "wasm")]
-    crate::panics::log_panics();
+    panics::log_panics();
 }

@@ -2,6 +2,7 @@
 
 use crate::{
     bindings::Column,
+    panics,
     value::{Buffers, ReadValue, Value, column_of_one, read_column},
 };
 
@@ -9,7 +10,7 @@ use crate::{
 mod imports {
     pub use crate::bindings::operator::millstream::operator::{
         collections::{Found, Span, get, scan},
-        log::{Level, emit},
+        log::{Level, emit, emit_of},
         metrics::{Kind, add, define},
     };
 }
@@ -22,15 +23,18 @@ mod imports {
             log::Level,
             metrics::Kind,
         },
-        testing::imports::{add, define, emit, get, scan},
+        testing::imports::{add, define, emit, emit_of, get, scan},
     };
 }
 
 pub use imports::{Kind, Level};
 
-/// Emits one line of log.
+/// Emits one line of log, of the row that is being handled.
 pub fn log(level: Level, message: &str) {
-    imports::emit(level, message);
+    match panics::row() {
+        Some(row) => imports::emit_of(level, message, row),
+        None => imports::emit(level, message),
+    }
 }
 
 /// Defines a metric and gives its number.

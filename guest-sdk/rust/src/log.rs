@@ -1,4 +1,5 @@
-//! Logging: `millstream::info!("{} flights", n)` and its siblings. A line reaches the job's log at once, with operator, key and position.
+//! Logging: `millstream::info!("{} flights", n)` and its siblings. A line reaches the job's log at once, with operator,
+//! version, and the key and event time of the row that is being handled.
 
 /// Emits a line at the given level; the macros are nicer.
 pub use crate::host::{Level, log as emit};

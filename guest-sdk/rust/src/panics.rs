@@ -1,4 +1,4 @@
-//! Which row is being handled, so that a panic can say so before it traps.
+//! Which row is being handled, so that a line of log is said of it, and a panic before it traps.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -13,6 +13,16 @@ pub fn enter(row: usize) {
     }
 }
 
+/// No row is being handled.
+pub(crate) fn leave() {
+    ROW.store(u32::MAX, Relaxed);
+}
+
+/// The row that is being handled.
+pub(crate) fn row() -> Option<u32> {
+    Some(ROW.load(Relaxed)).filter(|&row| row != u32::MAX)
+}
+
 /// Logs panics of this component, with their place and row.
 #[cfg(target_family = "wasm")]
 pub fn log_panics() {
@@ -21,10 +31,7 @@ pub fn log_panics() {
     std::panic::set_hook(Box::new(|info| {
         let message = info.payload_as_str().unwrap_or("panic");
         let place = info.location().map(|location| format!(" at {}:{}", location.file(), location.line())).unwrap_or_default();
-        let row = match ROW.load(Relaxed) {
-            u32::MAX => String::new(),
-            row => format!(" (row {row} of the call)"),
-        };
+        let row = row().map(|row| format!(" (row {row} of the call)")).unwrap_or_default();
         log(Level::Error, &format!("panic{place}: {message}{row}"));
     }));
 }

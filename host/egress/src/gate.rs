@@ -16,7 +16,10 @@ use std::{
     sync::{Mutex, OnceLock, PoisonError},
 };
 
-use crate::policy::{Denied, Policy, Resolver};
+use crate::{
+    policy::{Denied, Policy, Resolver},
+    sent,
+};
 
 /// Addresses whose refusal was said.
 const SAID_MAX: usize = 256;
@@ -114,16 +117,17 @@ fn fail(errno: c_int) -> c_int {
 /// As of that one: `address` points to `length` bytes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn connect(socket: c_int, address: *const c_void, length: u32) -> c_int {
-    if let Some(policy) = POLICY.get().filter(|policy| !policy.is_open())
-        && !address.is_null()
-    {
+    if !address.is_null() {
         // SAFETY: the caller vouches for so many bytes.
         let bytes = unsafe { std::slice::from_raw_parts(address.cast::<u8>(), length as usize) };
-        if let Some(to) = read(bytes)
-            && let Err(denied) = asked(policy, &SystemResolver, to)
-        {
-            say(&denied, to.port());
-            return fail(EACCES);
+        if let Some(to) = read(bytes) {
+            if let Some(policy) = POLICY.get().filter(|policy| !policy.is_open())
+                && let Err(denied) = asked(policy, &SystemResolver, to)
+            {
+                say(&denied, to.port());
+                return fail(EACCES);
+            }
+            sent::note(socket);
         }
     }
     let Some(library) = of_the_library() else { return fail(EACCES) };

@@ -11,6 +11,7 @@ use std::sync::{
 
 use guest::SubtaskNumbers;
 use millstream_model::ids::SubtaskIndex;
+use millstream_state::StoreSize;
 use millstream_wasm::GuestMetrics;
 
 pub use guest::{GUEST_METRICS_MAX, GuestMetricStatus, GuestMetricValue, GuestNumbers};
@@ -37,8 +38,18 @@ pub struct OperatorMetrics {
     pub timers_cut: Counter,
     /// Traps of guests, and other failures that cost an instance.
     pub traps: Counter,
+    /// When it began, as elapsed time.
+    pub began_ms: Gauge,
+    /// Time spent with elements, without that spent waiting, in nanoseconds.
+    pub busy_ns: Counter,
     /// Time spent waiting for room in an output queue, in nanoseconds.
     pub backpressured_ns: Counter,
+    /// Time spent waiting, with an element in hand, for a guest that asked to be called again later, in nanoseconds.
+    pub retrying_ns: Counter,
+    /// Linear memory of its guest as of its last call, in bytes; 0: it has none.
+    pub guest_memory_bytes: Counter,
+    /// How large its keyed state is.
+    pub state: Arc<StoreSize>,
     /// Units of input read, for progress (sources only).
     pub progress: Counter,
     /// How far its splits are behind their ends (sources only).
@@ -56,6 +67,11 @@ impl OperatorMetrics {
     pub fn of_subtasks(count: u32) -> Vec<Arc<Self>> {
         let guest = Arc::<GuestNumbers>::default();
         (0..count).map(|_| Arc::new(Self { guest: guest.clone(), ..Self::default() })).collect()
+    }
+
+    /// Time spent waiting with an element in hand, in nanoseconds.
+    pub(crate) fn waited_ns(&self) -> u64 {
+        self.backpressured_ns.get() + self.retrying_ns.get()
     }
 
     /// Where the guest of `subtask` adds its own metrics.
@@ -79,7 +95,7 @@ impl Counter {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Sets the total, for a counter whose owner keeps it elsewhere.
+    /// Sets the total, for a number whose owner keeps it elsewhere.
     pub fn set(&self, total: u64) {
         self.0.store(total, Ordering::Relaxed);
     }

@@ -425,7 +425,7 @@ impl OperatorContext {
     /// For the guests that the instance calls.
     pub(crate) fn guest(&self) -> InstanceContext {
         let Self { tenant, job, operator, subtask, log, .. } = self.clone();
-        InstanceContext { tenant, job, operator: Some(operator), subtask, log, metrics: self.metrics.of_guest(subtask) }
+        InstanceContext { tenant, job, operator: Some(operator), subtask, version: None, log, metrics: self.metrics.of_guest(subtask) }
     }
 }
 

@@ -148,6 +148,12 @@ fn end_of(bytes: &[u8]) -> u32 {
 #[error("a column of type {0} cannot be part of a key")]
 pub struct NotAKey(pub DataType);
 
+/// Knows the keys of the rows of a batch by their hashes.
+pub trait KeyHashes: Send + Sync {
+    /// The hash of the key of row `row`; none: there is no such row.
+    fn hash_of_row(&self, row: usize) -> Option<u64>;
+}
+
 /// Checks that columns of this type can be part of a key.
 ///
 /// # Errors

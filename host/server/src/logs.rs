@@ -36,7 +36,7 @@ const BURST_S: u64 = 4;
 
 /// The longest message that is taken from a runner, in bytes: guests may say less.
 const MESSAGE_BYTES_MAX: usize = 64 << 10;
-/// The longest id of an operator that is taken from a runner, in bytes.
+/// The longest id of an operator, and the longest version, that is taken from a runner, in bytes.
 const OPERATOR_BYTES_MAX: usize = 1_000;
 /// What a line may be.
 const LEVELS: [&str; 5] = ["trace", "debug", "info", "warn", "error"];
@@ -57,8 +57,25 @@ pub struct Line {
     /// Its subtask.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subtask: Option<u64>,
+    /// The version of its component, as its author writes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// The hash of the key of the row that it was said of: 16 hexadecimal digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_hash: Option<String>,
+    /// The event time of that row, ms since epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event_time_ms: Option<i64>,
     /// What was said.
     pub message: String,
+}
+
+impl Line {
+    /// What the host says, not numbered yet.
+    fn of_host(at_ms: i64, level: &str, message: String) -> Self {
+        let (operator, subtask, version, key_hash, event_time_ms) = (None, None, None, None, None);
+        Self { number: 0, at_ms, level: level.to_owned(), operator, subtask, version, key_hash, event_time_ms, message }
+    }
 }
 
 /// The lines of all jobs, without what is hidden. Cheap to clone.
@@ -152,11 +169,12 @@ impl Logs {
 
     /// A line that was said in a runner of the tenant: it gets a number of its own, and is cut where it is longer than a line may be.
     pub fn heard(&self, tenant: &TenantId, job: &str, line: Line) {
-        let Line { at_ms, level, operator, subtask, message, .. } = line;
+        let Line { at_ms, level, operator, subtask, version, key_hash, event_time_ms, message, number: _ } = line;
         let level = LEVELS.into_iter().find(|known| *known == level).unwrap_or("error");
         let message = cut(message, MESSAGE_BYTES_MAX);
-        let operator = operator.map(|operator| cut(operator, OPERATOR_BYTES_MAX));
-        let said = Said { tenant: Some(tenant.to_string()), job: Some(job.to_owned()), operator, subtask, message };
+        let [operator, version, key_hash] = [operator, version, key_hash].map(|text| Some(cut(text?, OPERATOR_BYTES_MAX)));
+        let (tenant, job) = (Some(tenant.to_string()), Some(job.to_owned()));
+        let said = Said { tenant, job, operator, subtask, version, key_hash, event_time_ms, message };
         if self.admits(&said) {
             self.add(said, level, at_ms);
         }
@@ -205,9 +223,11 @@ impl Logs {
     }
 
     fn add(&self, said: Said, level: &str, at_ms: i64) {
-        let (Some(tenant), Some(job)) = (said.tenant, said.job) else { return };
+        let Said { tenant: Some(tenant), job: Some(job), operator, subtask, version, key_hash, event_time_ms, message } = said else {
+            return;
+        };
         // Its own alone: what others hide must not be found out by guessing.
-        let message = self.hidden.of(&format!("{tenant}/{job}")).redact(&said.message);
+        let message = self.hidden.of(&format!("{tenant}/{job}")).redact(&message);
         let left_out = self.left_out(&tenant, &job);
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let of_tenant = kept.tenants.entry(tenant).or_default();
@@ -215,17 +235,18 @@ impl Logs {
             return;
         }
         let lines = of_tenant.jobs.entry(job).or_default();
-        let mut push = |level: &str, operator, subtask, message| {
+        let mut push = |line: Line| {
             of_tenant.newest += 1;
-            lines.push_back(Line { number: of_tenant.newest, at_ms, level: level.to_owned(), operator, subtask, message });
+            lines.push_back(Line { number: of_tenant.newest, ..line });
             if lines.len() > KEPT {
                 lines.pop_front();
             }
         };
         if left_out > 0 {
-            push("warn", None, None, format!("{left_out} lines were left out: the quota `log-bytes-per-s` of this tenant was used up"));
+            let message = format!("{left_out} lines were left out: the quota `log-bytes-per-s` of this tenant was used up");
+            push(Line::of_host(at_ms, "warn", message));
         }
-        push(level, said.operator, said.subtask, message);
+        push(Line { operator, subtask, version, key_hash, event_time_ms, ..Line::of_host(at_ms, level, message) });
         drop(kept);
         self.all.send_modify(|all| *all += 1);
     }
@@ -244,6 +265,9 @@ struct Said {
     job: Option<String>,
     operator: Option<String>,
     subtask: Option<u64>,
+    version: Option<String>,
+    key_hash: Option<String>,
+    event_time_ms: Option<i64>,
     message: String,
 }
 
@@ -260,8 +284,16 @@ impl Visit for Said {
             "tenant" => self.tenant = Some(value.to_owned()),
             "job" => self.job = Some(value.to_owned()),
             "operator" => self.operator = Some(value.to_owned()),
+            "version" => self.version = Some(value.to_owned()),
+            "key_hash" => self.key_hash = Some(value.to_owned()),
             "message" => self.message = value.to_owned(),
             _ => {}
+        }
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        if field.name() == "event_time" {
+            self.event_time_ms = Some(value);
         }
     }
 
@@ -348,11 +380,8 @@ mod tests {
         let logs = Logs::new(Arc::new(ManualClock::at(5)), hidden);
         let line = |message: &str, level: &str| Line {
             number: u64::MAX,
-            at_ms: 3,
-            level: level.to_owned(),
             operator: Some("o".repeat(2 * OPERATOR_BYTES_MAX)),
-            subtask: None,
-            message: message.to_owned(),
+            ..Line::of_host(3, level, message.to_owned())
         };
         logs.heard(&"t".into(), "a", line("it is hunter2", "info"));
         logs.heard(&"t".into(), "a", line(&"ä".repeat(MESSAGE_BYTES_MAX), "info\nevent: forged"));

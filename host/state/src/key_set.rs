@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow_buffer::ScalarBuffer;
-use millstream_model::key::{EncodedKeys, KeyGroup};
+use millstream_model::key::{EncodedKeys, KeyGroup, KeyHashes};
 
 /// Place of a key in the key table. Means something only together with the [`KeySet`] it came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -66,5 +66,15 @@ impl KeySet {
             keys: Arc::clone(&self.keys),
             stamp: self.stamp,
         }
+    }
+}
+
+impl KeyHashes for KeySet {
+    fn hash_of_row(&self, row: usize) -> Option<u64> {
+        let number = match &self.of_row {
+            Some(of_row) => *of_row.get(row)? as usize,
+            None => row,
+        };
+        (number < self.len()).then(|| self.hash(number))
     }
 }

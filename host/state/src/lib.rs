@@ -40,7 +40,7 @@ pub use settings::{Backend, Moment, StoreSettings};
 pub use snapshot::{
     FilesForm, Snapshot, SnapshotCut, SnapshotFile, SnapshotPart, SnapshotStep, StateDescription, StoreDescription, TimerDescription,
 };
-pub use store::{KeyedStore, Migrate, OldValues, StatePage, StoreStats, TimerPage};
+pub use store::{KeyedStore, Migrate, OldValues, StatePage, StoreSize, StoreStats, TimerPage};
 pub use timers::DueTimers;
 pub use updates::{Found, ListUpdate, MapUpdate, Span, TimerUpdate, Updates, ValueUpdate};
 

@@ -1,6 +1,14 @@
 //! The door: one operator's state in one subtask.
 
-use std::{borrow::Cow, collections::HashMap, ops::Range, sync::Arc};
+use std::{
+    borrow::Cow,
+    collections::HashMap,
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use arrow_array::{Array, ArrayRef};
 use arrow_buffer::BooleanBuffer;
@@ -62,6 +70,8 @@ pub struct KeyedStore {
     is_covered: bool,
     /// What is still to be read from disk after a restore.
     warming: Option<Warming>,
+    /// How large it is, for others.
+    size: Arc<StoreSize>,
 }
 
 /// A batch with at least so many rows for a key has few keys.
@@ -85,6 +95,33 @@ pub struct StoreStats {
     pub disk_bytes: u64,
     /// Keys written to RocksDB to make room, since the store was opened.
     pub keys_evicted: u64,
+}
+
+/// How large a store is, read while it works: memory as of its last batch, the disk as of its last snapshot or since it had to make room.
+#[derive(Debug, Default)]
+pub struct StoreSize {
+    memory_bytes: AtomicU64,
+    disk_bytes: AtomicU64,
+}
+
+impl StoreSize {
+    /// Memory of the key table, its cached values, overlays and pending timers.
+    pub fn memory_bytes(&self) -> u64 {
+        self.memory_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes in RocksDB files and buffers.
+    pub fn disk_bytes(&self) -> u64 {
+        self.disk_bytes.load(Ordering::Relaxed)
+    }
+
+    fn note_memory(&self, bytes: usize) {
+        self.memory_bytes.store(bytes as u64, Ordering::Relaxed);
+    }
+
+    fn note_disk(&self, bytes: u64) {
+        self.disk_bytes.store(bytes, Ordering::Relaxed);
+    }
 }
 
 impl KeyedStore {
@@ -129,7 +166,14 @@ impl KeyedStore {
             expects_few_keys: false,
             is_covered: true,
             warming: None,
+            size: Arc::default(),
         }
+    }
+
+    /// Writes down from now on how large it is, for who looks at it while it works.
+    pub fn tell_size(&mut self, size: Arc<StoreSize>) {
+        self.size = size;
+        self.note_size();
     }
 
     /// Whether a key that comes new into the table may have values on disk.

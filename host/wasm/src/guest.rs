@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use millstream_model::ids::{JobId, OperatorId, SubtaskIndex, TenantId};
 
-use crate::log::{GuestLog, LogLevel, SubtaskLog};
+use crate::log::{GuestLog, Said, SubtaskLog};
 
 /// For whom an instance runs, and where its words go.
 #[derive(Clone)]
@@ -17,6 +17,8 @@ pub struct InstanceContext {
     pub operator: Option<OperatorId>,
     /// The subtask.
     pub subtask: SubtaskIndex,
+    /// The version of its component, where its words are heard.
+    pub version: Option<Arc<str>>,
     /// Where its log goes, shared by all instances of the subtask.
     pub log: Arc<SubtaskLog>,
     /// Where its metrics go.
@@ -31,6 +33,7 @@ impl InstanceContext {
             job: JobId::from("plan"),
             operator,
             subtask: SubtaskIndex(0),
+            version: None,
             log: SubtaskLog::new(Silent),
             metrics: Arc::new(Silent),
         }
@@ -70,7 +73,7 @@ pub enum MetricKind {
 pub struct Silent;
 
 impl GuestLog for Silent {
-    fn emit(&self, _level: LogLevel, _message: &str) {}
+    fn emit(&self, _: &Said<'_>) {}
 }
 
 impl GuestMetrics for Silent {

@@ -17,11 +17,11 @@ use crate::{
     guest::{GuestMetric, InstanceContext, MetricKind},
     lift,
     limits::{Limit, Limits},
-    log::{LogLevel, printable},
+    log::{LogLevel, SaidBy, printable},
     lower,
     meter::CpuMeter,
     plan::OperatorPlan,
-    turn::{Collections, Span},
+    turn::{Collections, RowNotes, Span},
     wasi::VirtualWorld,
 };
 
@@ -53,6 +53,8 @@ pub(crate) struct Host {
     pub(crate) collections: Option<Box<dyn Collections>>,
     /// Number of keys in this call.
     pub(crate) call_keys: u32,
+    /// What is known of its rows.
+    pub(crate) rows: RowNotes,
     /// Set by `open`.
     pub(crate) plan: Option<Arc<OperatorPlan>>,
     metrics: Vec<GuestMetric>,
@@ -71,15 +73,22 @@ impl Host {
             refused_growth: None,
             collections: None,
             call_keys: 0,
+            rows: RowNotes::default(),
             plan: None,
             metrics: Vec::new(),
             observations: Vec::new(),
         }
     }
 
-    /// One line of the guest, if its rate allows it.
-    pub(crate) fn log(&mut self, level: LogLevel, message: &str) {
-        self.context.log.emit(level, message, self.limits.log_bytes_per_second);
+    /// One line of the guest, if its rate allows it. `row`: of this row of the call.
+    pub(crate) fn log(&mut self, level: LogLevel, message: &str, row: Option<u32>) {
+        let row = row.map(|row| row as usize);
+        let by = SaidBy {
+            version: self.context.version.as_deref(),
+            key_hash: row.and_then(|row| self.rows.keys.as_ref()?.hash_of_row(row)),
+            event_time: row.and_then(|row| self.rows.event_times.as_ref()?.get(row).copied()),
+        };
+        self.context.log.emit(level, message, by, self.limits.log_bytes_per_second);
     }
 
     fn observe(&mut self, metric: u32, value: f64) {
@@ -137,15 +146,23 @@ impl columns::Host for Host {}
 
 impl log_import::Host for Host {
     fn emit(&mut self, level: log_import::Level, message: String) -> wasmtime::Result<()> {
-        let level = match level {
-            log_import::Level::Trace => LogLevel::Trace,
-            log_import::Level::Debug => LogLevel::Debug,
-            log_import::Level::Info => LogLevel::Info,
-            log_import::Level::Warn => LogLevel::Warn,
-            log_import::Level::Error => LogLevel::Error,
-        };
-        self.log(level, &message);
+        self.log(log_level(level), &message, None);
         Ok(())
+    }
+
+    fn emit_of(&mut self, level: log_import::Level, message: String, row: u32) -> wasmtime::Result<()> {
+        self.log(log_level(level), &message, Some(row));
+        Ok(())
+    }
+}
+
+fn log_level(level: log_import::Level) -> LogLevel {
+    match level {
+        log_import::Level::Trace => LogLevel::Trace,
+        log_import::Level::Debug => LogLevel::Debug,
+        log_import::Level::Info => LogLevel::Info,
+        log_import::Level::Warn => LogLevel::Warn,
+        log_import::Level::Error => LogLevel::Error,
     }
 }
 

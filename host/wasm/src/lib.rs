@@ -42,12 +42,12 @@ pub use error::{Cause, Error, Failure};
 pub use guest::{GuestMetric, GuestMetrics, InstanceContext, MetricKind, Silent};
 pub use inspect::{Inspection, World, inspect};
 pub use limits::{Call, Limit, LimitExceeded, Limits, Site};
-pub use log::{GuestLog, LogLevel, SubtaskLog, TracedLog};
+pub use log::{GuestLog, LogLevel, Said, SaidBy, SubtaskLog, TracedLog};
 pub use migration::{MigrationInstance, OldState};
 pub use operator::OperatorInstance;
 pub use plan::{AggregateDescriptor, AggregatePlan, Descriptor, InputPlan, InputSchema, OperatorPlan, OutputPlan};
 pub use runtime::{Runtime, RuntimeSettings};
 pub use turn::{
-    CallKeys, CallResult, CallStats, Collections, DueTimers, Found, From, ListUpdate, MapUpdate, Moment, Rejected, Rows, Span, TimerUpdate,
-    Turn, TurnOutput, Updates, ValueUpdate,
+    CallKeys, CallResult, CallStats, Collections, DueTimers, Found, From, ListUpdate, MapUpdate, Moment, Rejected, RowNotes, Rows, Span,
+    TimerUpdate, Turn, TurnOutput, Updates, ValueUpdate,
 };

@@ -16,8 +16,30 @@ const LINE_BYTES_MAX: usize = 8 << 10;
 
 /// Receives the log lines of a guest: at once, rate-limited, one line each, control characters escaped.
 pub trait GuestLog: Send + Sync {
-    /// The guest says `message`.
-    fn emit(&self, level: LogLevel, message: &str);
+    /// The guest says something.
+    fn emit(&self, said: &Said<'_>);
+}
+
+/// One line of a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Said<'a> {
+    /// How urgent it is.
+    pub level: LogLevel,
+    /// The line.
+    pub message: &'a str,
+    /// Whose.
+    pub by: SaidBy<'a>,
+}
+
+/// What a line was said by, and of: what the host knows of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SaidBy<'a> {
+    /// The version of the component, as its author writes it.
+    pub version: Option<&'a str>,
+    /// The hash of the key of the row.
+    pub key_hash: Option<u64>,
+    /// The event time of the row (of a due timer: what it was set for), in ms since epoch.
+    pub event_time: Option<i64>,
 }
 
 /// How urgent a log line is.
@@ -53,21 +75,22 @@ impl SubtaskLog {
     }
 
     /// One line of the guest, if `bytes_per_second` allow it.
-    pub(crate) fn emit(&self, level: LogLevel, message: &str, bytes_per_second: u32) {
+    pub(crate) fn emit(&self, level: LogLevel, message: &str, by: SaidBy<'_>, bytes_per_second: u32) {
         let line = printable(message);
         let mut gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
         if !gate.admits(crate::meter::now(), line.len(), bytes_per_second) {
             return;
         }
         self.say_dropped(&mut gate);
-        self.receiver.emit(level, &line);
+        self.receiver.emit(&Said { level, message: &line, by });
     }
 
     fn say_dropped(&self, gate: &mut Gate) {
         let dropped = std::mem::take(&mut gate.dropped);
         if dropped > 0 {
             let limit = gate.bytes_per_second;
-            self.receiver.emit(LogLevel::Warn, &format!("{dropped} lines were dropped: the log is limited to {limit} bytes per second"));
+            let message = &format!("{dropped} lines were dropped: the log is limited to {limit} bytes per second");
+            self.receiver.emit(&Said { level: LogLevel::Warn, message, by: SaidBy::default() });
         }
     }
 }
@@ -129,7 +152,7 @@ pub(crate) fn printable(message: &str) -> String {
     line
 }
 
-/// Writes guest logs as `tracing` events with tenant, job, operator and subtask.
+/// Writes guest logs as `tracing` events with tenant, job, operator and subtask, and with version, key and event time where they are known.
 #[derive(Clone, Debug)]
 pub struct TracedLog {
     tenant: TenantId,
@@ -146,10 +169,15 @@ impl TracedLog {
 }
 
 impl GuestLog for TracedLog {
-    fn emit(&self, level: LogLevel, message: &str) {
+    fn emit(&self, said: &Said<'_>) {
+        let Said { level, message, by: SaidBy { version, key_hash, event_time } } = *said;
+        let (tenant, job, operator, subtask) = (&self.tenant, &self.job, &self.operator, self.subtask.0);
+        let key_hash = key_hash.map(|hash| format!("{hash:016x}"));
         macro_rules! event {
             ($level:ident) => {
-                tracing::$level!(target: "guest", tenant = %self.tenant, job = %self.job, operator = %self.operator, subtask = self.subtask.0, "{message}")
+                tracing::$level!(
+                    target: "guest", %tenant, %job, %operator, subtask, version, key_hash = key_hash.as_deref(), event_time, "{message}"
+                )
             };
         }
         match level {
@@ -170,7 +198,7 @@ mod tests {
     struct Lines(Mutex<Vec<String>>);
 
     impl GuestLog for Lines {
-        fn emit(&self, level: LogLevel, message: &str) {
+        fn emit(&self, Said { level, message, .. }: &Said<'_>) {
             self.0.lock().expect("no panic while held").push(format!("{level:?}: {message}"));
         }
     }
@@ -196,8 +224,8 @@ mod tests {
         let lines = Arc::new(Lines::default());
         let log = SubtaskLog::to(lines.clone());
         // No line fits into ten bytes a second, so none will pass.
-        log.emit(LogLevel::Info, "one", 10);
-        log.emit(LogLevel::Info, "two", 10);
+        log.emit(LogLevel::Info, "one", SaidBy::default(), 10);
+        log.emit(LogLevel::Info, "two", SaidBy::default(), 10);
         assert!(lines.0.lock().expect("not held").is_empty());
         drop(log);
         assert_eq!(*lines.0.lock().expect("not held"), ["Warn: 2 lines were dropped: the log is limited to 10 bytes per second"]);

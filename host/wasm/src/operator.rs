@@ -13,7 +13,7 @@ use crate::{
     lower::{self, Lowered},
     meter::metered,
     plan::{Descriptor, InputSchema, OperatorPlan},
-    turn::{CallKeys, CallResult, CallStats, Collections, DueTimers, Moment, Rows, Turn},
+    turn::{CallKeys, CallResult, CallStats, Collections, DueTimers, Moment, RowNotes, Rows, Turn},
     verify::{self, CallShape},
 };
 
@@ -114,7 +114,7 @@ impl OperatorInstance {
     pub async fn process(&mut self, now: Moment, port: u32, rows: Rows, collections: Option<Box<dyn Collections>>) -> CallResult {
         self.lend(now, rows.keys.as_ref(), collections);
         let result = self.call_process(now, port, rows).await;
-        (result, self.instance.store.data_mut().collections.take())
+        (result, self.take_back())
     }
 
     /// Handles timers that are due. The collections are given back, unless the future is dropped.
@@ -124,7 +124,7 @@ impl OperatorInstance {
     pub async fn on_timers(&mut self, now: Moment, due: DueTimers, collections: Option<Box<dyn Collections>>) -> CallResult {
         self.lend(now, Some(&due.keys), collections);
         let result = self.call_on_timers(now, due).await;
-        (result, self.instance.store.data_mut().collections.take())
+        (result, self.take_back())
     }
 
     /// What the last call answered was applied: its metrics count. Those of a call that this is not said of never happened.
@@ -140,6 +140,18 @@ impl OperatorInstance {
     /// What the last call cost.
     pub fn last_call(&self) -> CallStats {
         self.instance.stats()
+    }
+
+    /// What is known of the rows or timers of the next call.
+    pub fn note_rows(&mut self, rows: RowNotes) {
+        self.instance.store.data_mut().rows = rows;
+    }
+
+    /// What was lent for a call: its collections go back.
+    fn take_back(&mut self) -> Option<Box<dyn Collections>> {
+        let host = self.instance.store.data_mut();
+        host.rows = RowNotes::default();
+        host.collections.take()
     }
 
     fn lend(&mut self, now: Moment, keys: Option<&CallKeys>, collections: Option<Box<dyn Collections>>) {

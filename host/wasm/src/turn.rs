@@ -1,10 +1,10 @@
 //! One call: what goes in ([`Rows`], [`DueTimers`]) and what comes out ([`Turn`]), already verified.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use arrow_array::ArrayRef;
 use arrow_buffer::{BooleanBuffer, ScalarBuffer};
-use millstream_model::Watermark;
+use millstream_model::{Watermark, key::KeyHashes};
 
 use crate::error::Failure;
 
@@ -30,6 +30,15 @@ pub struct Rows {
     pub changes: Option<ScalarBuffer<u8>>,
     /// The keys of the rows, if the input is keyed.
     pub keys: Option<CallKeys>,
+}
+
+/// What is known of the rows of a call beside what the guest is given: its log says it.
+#[derive(Clone, Default)]
+pub struct RowNotes {
+    /// The keys; none: nothing is remembered of them.
+    pub keys: Option<Arc<dyn KeyHashes>>,
+    /// Event times, one per row; of timers: when they were set for.
+    pub event_times: Option<ScalarBuffer<i64>>,
 }
 
 /// The distinct keys of a call and the values of their keyed value states.

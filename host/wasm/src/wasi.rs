@@ -189,7 +189,7 @@ fn write(mut cx: Context<'_>, stream: &Resource<OutputStream>, bytes: &[u8]) {
         STANDARD_OUTPUT => (host.world.standard_output.write(bytes), LogLevel::Info),
         _ => (host.world.standard_error.write(bytes), LogLevel::Warn),
     };
-    lines.iter().for_each(|line| host.log(level, line));
+    lines.iter().for_each(|line| host.log(level, line, None));
 }
 
 fn flush(mut cx: Context<'_>, stream: &Resource<OutputStream>) {
@@ -198,7 +198,7 @@ fn flush(mut cx: Context<'_>, stream: &Resource<OutputStream>) {
         STANDARD_OUTPUT => (host.world.standard_output.take(), LogLevel::Info),
         _ => (host.world.standard_error.take(), LogLevel::Warn),
     };
-    line.iter().for_each(|line| host.log(level, line));
+    line.iter().for_each(|line| host.log(level, line, None));
 }
 
 /// Defines `function` of `interface` to trap when it is called.

@@ -36,7 +36,7 @@ use figures::{Figure, Report};
 use guests::Guests;
 
 /// The groups of figures, in the order in which they are measured.
-const GROUPS: [&str; 15] = [
+const GROUPS: [&str; 16] = [
     "boundary",
     "decode",
     "keyed",
@@ -50,6 +50,7 @@ const GROUPS: [&str; 15] = [
     "recovery",
     "service",
     "wall",
+    "tenants",
     "kafka",
     "nexmark",
 ];
@@ -142,6 +143,7 @@ impl Step {
             Self::Group("keyed") => keyed::measure(guests).await,
             Self::Group("process") => process::measure(guests).await,
             Self::Group("wall") => service::wall::measure(guests),
+            Self::Group("tenants") => service::tenants::measure(guests),
             Self::Group("disk") => disk::measure(guests),
             Self::Group("parallel") => parallel::measure(guests).await,
             Self::Group("checkpoints") => checkpoints::measure(guests).await,

@@ -135,6 +135,10 @@ pub mod imports {
         CONTEXT.with_borrow_mut(|context| context.logs.push(format!("{level:?}: {message}").replace("Level::", "")));
     }
 
+    pub fn emit_of(level: Level, message: &str, _row: u32) {
+        emit(level, message);
+    }
+
     pub fn define(name: &str, _: Kind, _: &str) -> u32 {
         CONTEXT.with_borrow_mut(|context| {
             context.metrics.push((name.to_owned(), 0.0));

@@ -102,11 +102,10 @@ fn show_line(line: &Line, json: bool) {
     if json {
         return terminal::print(&serde_json::to_string(line).expect("a line has string keys only"));
     }
-    let place = match (&line.operator, line.subtask) {
-        (Some(operator), Some(subtask)) => format!(" {operator}/{subtask}"),
-        (Some(operator), None) => format!(" {operator}"),
-        (None, _) => String::new(),
-    };
+    let mut place = line.operator.as_ref().map(|operator| format!(" {operator}")).unwrap_or_default();
+    let parts = [("/", line.subtask.map(|subtask| subtask.to_string())), ("@", line.version.clone()), (" key ", line.key_hash.clone())];
+    place.extend(parts.into_iter().filter_map(|(before, part)| Some(format!("{before}{}", part?))));
+    place.extend(line.event_time_ms.map(|at_ms| format!(" at {}", terminal::time(at_ms))));
     terminal::print(&format!("{FAINT}{}{place}{FAINT:#} {:<5} {}", terminal::time(line.at_ms), line.level, line.message));
 }
 

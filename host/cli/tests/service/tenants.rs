@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::{Service, component, directory, job};
+use crate::harness::{Service, component, directory, job, operator};
 
 /// The quota, the limit, what is used, and what to do about it.
 fn assert_exceeded(answer: crate::harness::Answer, status: u16, quota: &str) {
@@ -169,4 +169,92 @@ fn what_a_tenant_uses_is_reported_by_day_and_kept() {
     let service = Service::start(&directory);
     let after = service.get("/v1/tenants/acme/usage").expect(200);
     assert!(after["total"]["rows-in"].as_u64() >= before["total"]["rows-in"].as_u64(), "{before} {after}");
+}
+
+/// The numbers and the log of an operator say which version it is; a line of a row says which key it has and when it was; and nothing of it is told to
+/// another tenant.
+#[test]
+fn what_an_operator_does_and_says_is_seen_with_its_version_and_key_by_its_tenant_alone() {
+    let directory = directory();
+    let service = Service::start(directory.path());
+    let (acme, zeta) = (service.tenant("acme"), service.tenant("zeta"));
+    let run = |token: &str, name: &str, rate: u32| {
+        service.ask("POST", "/v1/components/count-choosy?tag=v1&wait=100", token, &[], &operator("count-choosy")).expect(201);
+        let operator = "{ name: count-choosy:v1, settings: { opens: well } }";
+        let file = job(name, &format!("{{ rate: {rate} }}"), "blackhole: {}").replace("count:v1", operator);
+        service.ask("POST", "/v1/jobs", token, &[], file.as_bytes()).expect(201);
+    };
+    run(&acme, "of-acme", 2000);
+    run(&zeta, "of-zeta", 2000);
+    let new_buckets = |token: &str, name: &str| {
+        let said = service.ask("GET", &format!("/v1/jobs/{name}/logs?limit=1000"), token, &[], b"").expect(200);
+        let lines = said["items"].as_array().expect("lines").clone();
+        lines.into_iter().filter(|line| line["message"].as_str().is_some_and(|message| message.ends_with("is new"))).collect::<Vec<_>>()
+    };
+    let deadline = crate::harness::now() + std::time::Duration::from_secs(60);
+    let (lines, others) = loop {
+        let found = (new_buckets(&acme, "of-acme"), new_buckets(&zeta, "of-zeta"));
+        if found.0.len() > 3 && found.1.len() > 3 {
+            break found;
+        }
+        assert!(crate::harness::now() < deadline, "{found:?}");
+        std::thread::yield_now();
+    };
+    // A bucket is new once, so each line has a key of its own; the hash is that of the key, whoever's it is.
+    let hashes = |lines: &[serde_json::Value]| -> std::collections::BTreeMap<String, String> {
+        lines.iter().map(|line| (line["message"].to_string(), line["key-hash"].as_str().expect("a key").to_owned())).collect()
+    };
+    let (ours, theirs) = (hashes(&lines), hashes(&others));
+    let distinct: std::collections::BTreeSet<_> = ours.values().collect();
+    assert_eq!(distinct.len(), ours.len(), "{ours:?}");
+    assert!(
+        ours.iter().all(|(bucket, hash)| hash.len() == 16 && theirs.get(bucket).is_none_or(|other| other == hash)),
+        "{ours:?} {theirs:?}"
+    );
+    assert!(lines.iter().all(|line| line["version"] == "0.1.0" && line["operator"] == "counts"), "{lines:?}");
+
+    let metrics = |token: &str| service.ask("GET", "/metrics", token, &[], b"").body;
+    let of_counts = "{job=\"of-acme\",operator=\"counts\",component=\"jobs-count-choosy\",component_version=\"0.1.0\"";
+    let names =
+        ["rows_in_total", "busy_seconds_total", "idle_seconds_total", "guest_seconds_total", "guest_memory_bytes", "state_memory_bytes"];
+    let is_more = |text: &str, name: &str| {
+        let line = text.lines().find(|line| line.starts_with(&format!("millstream_operator_{name}{of_counts}")));
+        let value = line.and_then(|line| line.rsplit_once(' ')).and_then(|(_, value)| value.parse::<f64>().ok());
+        value.unwrap_or_else(|| panic!("no {name} in {text}")) > 0.0
+    };
+    let text = loop {
+        let text = metrics(&acme);
+        if names.iter().all(|name| is_more(&text, name)) {
+            break text;
+        }
+        assert!(crate::harness::now() < deadline, "{text}");
+        std::thread::yield_now();
+    };
+    assert!(!text.contains("of-zeta") && !metrics(&zeta).contains("of-acme"));
+    service.ask("GET", "/v1/jobs/of-acme/logs", &zeta, &[], b"").problem(404, "of-acme");
+}
+
+/// What a tenant sends is counted, and more than its quota of a day stops its jobs, and nobody else's.
+#[test]
+fn a_tenant_that_sends_more_than_it_may_in_a_day_has_its_jobs_stopped() {
+    let endpoint = crate::harness::Endpoint::start();
+    endpoint.answer();
+    let directory = directory();
+    let service = Service::start(directory.path());
+    let token = service.tenant("acme");
+    service.ask("POST", "/v1/components/count?tag=v1&wait=100", &token, &[], &component("count")).expect(201);
+    service.push("v1", "count");
+    service.submit("quiet");
+    let file = job("sends", "{ rate: 2000 }", &format!("http: {{ url: '{}' }}", endpoint.url()));
+    service.ask("POST", "/v1/jobs", &token, &[], file.as_bytes()).expect(201);
+    let sent = |usage: &serde_json::Value| usage["total"]["egress-bytes"].as_u64().expect("a number");
+    service.wait_for("it is measured", "/v1/tenants/acme/usage", |usage| sent(usage) > 1_000);
+    assert_eq!(sent(&service.get("/v1/tenants/local/usage").expect(200)), 0, "its job sends nothing");
+    set(&service, "acme", json!({ "egress-bytes-per-day": 1_000 }));
+    let stopped = service.wait_for_phase_as(&token, "sends", "failed");
+    assert_eq!(stopped["observed"]["problems"][0]["quota"]["quota"], "egress-bytes-per-day", "{stopped}");
+    service.wait_for_phase("quiet", "running");
+    set(&service, "acme", json!({ "egress-bytes-per-day": null }));
+    service.ask("POST", "/v1/jobs/sends/resume", &token, &[], b"").expect(200);
+    service.wait_for_phase_as(&token, "sends", "running");
 }

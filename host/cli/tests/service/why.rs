@@ -153,6 +153,15 @@ fn a_component_that_takes_rows_too_slowly_is_named() {
     let parts = ["`counts` does not take rows as fast as they come: `", "has waited for room for"];
     said(&service, "slow", &parts);
     client_says(&service, "slow", &parts);
+    // The numbers say the same: the one works most of the time, and those before it wait for room.
+    service.wait_for("the times of the operators", "/v1/jobs/slow/run", |run| {
+        let time = |operator: &Value, of: &str| {
+            operator[of]["secs"].as_f64().unwrap_or(f64::NAN) + operator[of]["nanos"].as_f64().unwrap_or(f64::NAN) / 1e9
+        };
+        let operators = run["operators"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let of = |id: &str, what: &str| operators.iter().find(|operator| operator["id"] == id).map_or(f64::NAN, |found| time(found, what));
+        of("counts", "busy-time") > of("counts", "idle-time") && of("buckets", "backpressured-time") > of("buckets", "busy-time")
+    });
 }
 
 #[test]

@@ -57,6 +57,7 @@ pub struct Waits {
     now: Mutex<Option<(i64, Waiting)>>,
     busy_since: Gauge,
     busy_node: Gauge,
+    step_since: Gauge,
 }
 
 impl Waits {
@@ -80,14 +81,22 @@ impl Waits {
         self.busy_since.set(now_ms);
     }
 
-    /// This node works on it.
-    pub(crate) fn works(&self, node: NodeIndex) {
+    /// This node works on it, from `now_ms` on.
+    pub(crate) fn works(&self, node: NodeIndex, now_ms: i64) {
         self.busy_node.set(node as i64);
+        self.step_since.set(now_ms);
     }
 
     /// Everything that followed from it has happened.
     pub(crate) fn work_ends(&self) {
         self.busy_since.set(i64::MIN);
+        self.step_since.set(i64::MIN);
+    }
+
+    /// The node that is at work, and since when on this one step: what is not counted as busy before it is done.
+    pub(crate) fn step(&self) -> Option<(i64, NodeIndex)> {
+        let (since_ms, node) = (self.step_since.get(), usize::try_from(self.busy_node.get()).ok()?);
+        (since_ms != i64::MIN).then_some((since_ms, node))
     }
 
     /// The node that works on an element, and since when there is one.

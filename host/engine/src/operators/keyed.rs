@@ -49,7 +49,7 @@ pub async fn open_store(context: &OperatorContext, declared: Declared) -> Result
     };
     let settings = StoreSettings { backend, memory_budget_bytes: context.state.memory_budget_bytes };
     let groups = context.key_groups.clone();
-    match context.restored.as_deref() {
+    let opened = match context.restored.as_deref() {
         Some(restored) if !restored.state.is_empty() => {
             for SnapshotPart { description, .. } in &restored.state {
                 let checked = declared.check(description, |name| restored.may_forget(&context.operator, name));
@@ -58,5 +58,8 @@ pub async fn open_store(context: &OperatorContext, declared: Declared) -> Result
             upgrade::restore(settings, groups, &restored.state, declared, || context.guest()).await
         }
         _ => KeyedStore::open(&settings, groups, declared.states, declared.timers).map_err(state_error),
-    }
+    };
+    let mut store = opened?;
+    store.tell_size(context.metrics.state.clone());
+    Ok(store)
 }

@@ -150,12 +150,40 @@ impl Link {
     }
 }
 
+/// The time that steps take.
+struct Stopwatch {
+    began_ms: i64,
+    began: Instant,
+    lap: Instant,
+}
+
+impl Stopwatch {
+    #[expect(clippy::disallowed_methods, reason = "the time is only shown")]
+    fn start(began_ms: i64) -> Self {
+        let began = Instant::now();
+        Self { began_ms, began, lap: began }
+    }
+
+    /// When the last lap ended, as elapsed time.
+    fn now_ms(&self) -> i64 {
+        self.began_ms.saturating_add((self.lap - self.began).as_millis() as i64)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the time is only shown")]
+    fn lap_ns(&mut self) -> u64 {
+        let before = std::mem::replace(&mut self.lap, Instant::now());
+        (self.lap - before).as_nanos() as u64
+    }
+}
+
 impl Chain {
     pub(super) fn new(links: Vec<Link>, clock: Arc<dyn Clock>, snapshots: Option<SnapshotSettings>) -> Self {
+        let monotonic_ms = clock.monotonic_ms();
+        links.iter().for_each(|link| link.metrics.began_ms.set(monotonic_ms));
         Self {
             links,
             now_ms: clock.now_ms(),
-            monotonic_ms: clock.monotonic_ms(),
+            monotonic_ms,
             clock,
             steps: Vec::new(),
             asked: Vec::new(),
@@ -255,10 +283,13 @@ impl Chain {
     async fn run(&mut self) -> Result<(), Stop> {
         self.take_asked();
         let waits = &self.links[0].metrics.clone().waits;
-        waits.work_begins(self.clock.monotonic_ms());
+        let mut stopwatch = Stopwatch::start(self.clock.monotonic_ms());
+        waits.work_begins(stopwatch.began_ms);
         while let Some(step) = self.steps.pop() {
             self.current = step.link();
-            waits.works(self.links[self.current].node);
+            let metrics = self.links[self.current].metrics.clone();
+            waits.works(self.links[self.current].node, stopwatch.now_ms());
+            let waited_ns = metrics.waited_ns();
             match step {
                 Step::Element { link, slot, element } => self.on_element(link, slot, element).await?,
                 Step::Release { link } => self.on_release(link).await?,
@@ -266,6 +297,7 @@ impl Chain {
                 Step::TimePassed { link } => self.on_time(link).await?,
                 Step::End { link } => self.on_end(link).await?,
             }
+            metrics.busy_ns.add(stopwatch.lap_ns().saturating_sub(metrics.waited_ns() - waited_ns));
             self.take_asked();
         }
         waits.work_ends();

@@ -323,8 +323,23 @@ pub struct OperatorStatus {
     pub guest_metrics_refused: u64,
     /// Time in guest calls.
     pub guest_time: Duration,
+    /// Time spent with elements, without that spent waiting. This, `backpressured-time` and `idle-time` grow by a second per second and subtask.
+    #[serde(default)]
+    pub busy_time: Duration,
+    /// The other time: waiting for input, for a guest that asked to be called later, or for its turn in a chain.
+    #[serde(default)]
+    pub idle_time: Duration,
     /// Time spent waiting for room in an output queue.
     pub backpressured_time: Duration,
+    /// Linear memory of its guests, in bytes.
+    #[serde(default)]
+    pub guest_memory_bytes: u64,
+    /// Memory that its keyed state takes, in bytes.
+    #[serde(default)]
+    pub state_memory_bytes: u64,
+    /// Bytes of keyed state in files and their buffers, as of the last checkpoint.
+    #[serde(default)]
+    pub state_disk_bytes: u64,
     /// Units of input read (sources only).
     pub progress: u64,
     /// Units of input in total, where that is known (sources only).

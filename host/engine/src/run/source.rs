@@ -3,7 +3,12 @@
 //! Idle time runs only while splits were asked and had nothing: not while rows are being processed or wait for room downstream, since the
 //! driver does not ask then.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use millstream_model::{Batch, Watermark, ids::CheckpointId, time::Progress};
 use tokio::sync::{mpsc, watch};
@@ -23,7 +28,7 @@ use crate::{
     element::Element,
     event_time,
     graph::{JobPlan, NodeIndex, NodeKind, SourceNode},
-    metrics::{OperatorMetrics, Shown, Waiting},
+    metrics::{Counter, OperatorMetrics, Shown, Waiting},
     operator::OperatorError,
 };
 
@@ -58,6 +63,19 @@ enum Woken {
     OthersMoved,
     /// The snapshot under way can go on.
     Snapshot,
+}
+
+/// What `future` does, with the time that its polls take added to `spent_ns`. As cancel-safe as `future`.
+#[expect(clippy::disallowed_methods, reason = "the time is only shown")]
+async fn timed<F: Future>(future: F, spent_ns: &Counter) -> F::Output {
+    let mut future = pin!(future);
+    poll_fn(|context| {
+        let began = Instant::now();
+        let polled = future.as_mut().poll(context);
+        spent_ns.add(began.elapsed().as_nanos() as u64);
+        polled
+    })
+    .await
 }
 
 impl SourceDriver {
@@ -154,7 +172,7 @@ impl SourceDriver {
         tokio::select! {
             biased;
             command = commands.recv() => Woken::Commanded(command),
-            (number, read) = splits.read(&source.source, plan.batching.rows, limit) => Woken::Read(number, read),
+            (number, read) = timed(splits.read(&source.source, plan.batching.rows, limit), &metrics.busy_ns) => Woken::Read(number, read),
             () = wake.wait(clock.as_ref()) => Woken::TimePassed,
             () = moved(drift.as_mut(), limit) => Woken::OthersMoved,
             () = snapshot.wait() => Woken::Snapshot,

@@ -50,7 +50,28 @@ impl View<'_> {
             watermark_since_ms: slowest(metrics).and_then(|slowest| slowest.watermark.since_ms()).map(|since_ms| self.shown_ms(since_ms)),
             ..operator_status(node, metrics)
         };
-        nodes.map(of_node).collect()
+        let mut operators: Vec<OperatorStatus> = nodes.map(of_node).collect();
+        self.add_times(&mut operators);
+        operators
+    }
+
+    /// What each operator did with its time, the steps that are not done yet with it.
+    fn add_times(self, operators: &mut [OperatorStatus]) {
+        let now_ms = self.clock.monotonic_ms();
+        let since = |from_ms: i64| Duration::from_millis(u64::try_from(now_ms.saturating_sub(from_ms)).unwrap_or(0));
+        for (subtask, metrics) in self.board.iter().flat_map(|subtasks| subtasks.iter().enumerate()) {
+            let Some((since_ms, node)) = metrics.waits.step() else { continue };
+            match self.board[node].get(subtask).and_then(|metrics| metrics.waits.get()) {
+                Some((waits_since_ms, Waiting::Room { .. })) => operators[node].backpressured_time += since(waits_since_ms),
+                Some((_, Waiting::Retry { .. })) => {}
+                _ => operators[node].busy_time += since(since_ms),
+            }
+        }
+        for (operator, subtasks) in operators.iter_mut().zip(self.board) {
+            let begun = subtasks.iter().map(|metrics| metrics.began_ms.get()).filter(|&began_ms| began_ms != i64::MIN);
+            let passed: Duration = begun.map(since).sum();
+            operator.idle_time = passed.saturating_sub(operator.busy_time + operator.backpressured_time);
+        }
     }
 
     fn id(self, node: NodeIndex) -> OperatorId {
@@ -116,7 +137,12 @@ fn operator_status(node: &Node, metrics: &[Arc<OperatorMetrics>]) -> OperatorSta
         guest_metrics: metrics.first().map(|metrics| metrics.guest.status()).unwrap_or_default(),
         guest_metrics_refused: metrics.first().map_or(0, |metrics| metrics.guest.refused()),
         guest_time: Duration::from_nanos(sum(|metrics| metrics.guest_ns.get())),
+        busy_time: Duration::from_nanos(sum(|metrics| metrics.busy_ns.get())),
+        idle_time: Duration::ZERO,
         backpressured_time: Duration::from_nanos(sum(|metrics| metrics.backpressured_ns.get())),
+        guest_memory_bytes: sum(|metrics| metrics.guest_memory_bytes.get()),
+        state_memory_bytes: sum(|metrics| metrics.state.memory_bytes()),
+        state_disk_bytes: sum(|metrics| metrics.state.disk_bytes()),
         progress: sum(|metrics| metrics.progress.get()),
         progress_total,
         lags: metrics.iter().flat_map(|metrics| metrics.lags.get()).collect(),

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use millstream_engine::{
     metrics::{GuestMetricStatus, SplitLag},
-    run::{JobStatus, OperatorStatus},
+    run::{JobStatus, OperatorStatus, OperatorVersion, VersionEntry},
 };
 use millstream_model::ids::TenantId;
 
@@ -46,8 +46,18 @@ pub enum Metric {
     Traps,
     /// Time in guest calls.
     GuestSeconds,
+    /// Time spent with elements, without waiting.
+    BusySeconds,
+    /// Time spent waiting for input.
+    IdleSeconds,
     /// Time spent waiting for room downstream.
     BackpressuredSeconds,
+    /// Linear memory of an operator's guests.
+    GuestMemory,
+    /// Memory that keyed state takes.
+    StateMemory,
+    /// Keyed state in files.
+    StateDisk,
     /// The lowest watermark of an operator's subtasks.
     Watermark,
     /// How far each split of a source is behind its end.
@@ -58,7 +68,7 @@ pub enum Metric {
 
 impl Metric {
     /// All of them, in the order in which they are written.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 22] = [
         Self::JobPhase,
         Self::JobVersion,
         Self::JobRestarts,
@@ -72,7 +82,12 @@ impl Metric {
         Self::RowsRejected,
         Self::Traps,
         Self::GuestSeconds,
+        Self::BusySeconds,
+        Self::IdleSeconds,
         Self::BackpressuredSeconds,
+        Self::GuestMemory,
+        Self::StateMemory,
+        Self::StateDisk,
         Self::Watermark,
         Self::Lag,
         Self::Parallelism,
@@ -98,6 +113,11 @@ impl Metric {
             Self::RowsRejected => ("millstream_operator_rows_rejected_total", "counter", "Rows rejected and dropped or sent to a sink"),
             Self::Traps => ("millstream_operator_traps_total", "counter", "Traps of a component, and other failures that cost an instance"),
             Self::GuestSeconds => ("millstream_operator_guest_seconds_total", "counter", "Time in calls of a component"),
+            Self::BusySeconds => ("millstream_operator_busy_seconds_total", "counter", "Time spent with elements, without waiting"),
+            Self::IdleSeconds => ("millstream_operator_idle_seconds_total", "counter", "Time spent waiting for input"),
+            Self::GuestMemory => ("millstream_operator_guest_memory_bytes", "gauge", "Linear memory of the instances of a component"),
+            Self::StateMemory => ("millstream_operator_state_memory_bytes", "gauge", "Memory that keyed state takes"),
+            Self::StateDisk => ("millstream_operator_state_disk_bytes", "gauge", "Keyed state in files, as of the last checkpoint"),
             Self::BackpressuredSeconds => {
                 ("millstream_operator_backpressured_seconds_total", "counter", "Time spent waiting for room downstream")
             }
@@ -152,7 +172,7 @@ fn write_metric(text: &mut String, metric: Metric, name: &str, job: &Seen) {
         let current = job.found.object.current().number;
         for operator in job.status.iter().flat_map(|status| &status.operators) {
             if let Some(value) = of(operator) {
-                line(&format!("{labels},operator=\"{}\",version=\"{current}\"", escaped(operator.id.as_str())), value);
+                line(&format!("{labels},{},version=\"{current}\"", of_operator(operator)), value);
             }
         }
         return;
@@ -191,7 +211,12 @@ fn operator_value(metric: Metric) -> Option<fn(&OperatorStatus) -> Option<f64>> 
         Metric::RowsRejected => |operator| Some(operator.rows_rejected as f64),
         Metric::Traps => |operator| Some(operator.traps as f64),
         Metric::GuestSeconds => |operator| Some(operator.guest_time.as_secs_f64()),
+        Metric::BusySeconds => |operator| Some(operator.busy_time.as_secs_f64()),
+        Metric::IdleSeconds => |operator| Some(operator.idle_time.as_secs_f64()),
         Metric::BackpressuredSeconds => |operator| Some(operator.backpressured_time.as_secs_f64()),
+        Metric::GuestMemory => |operator| (!operator.versions.is_empty()).then_some(operator.guest_memory_bytes as f64),
+        Metric::StateMemory => |operator| Some(operator.state_memory_bytes as f64),
+        Metric::StateDisk => |operator| Some(operator.state_disk_bytes as f64),
         Metric::Watermark => |operator| operator.watermark.map(|watermark| watermark as f64 / 1e3),
         Metric::Parallelism => |operator| Some(f64::from(operator.parallelism)),
         Metric::Lag
@@ -217,6 +242,17 @@ fn write_guests(text: &mut String, job: &Seen) {
                 let _ = writeln!(text, "millstream_guest_{name}{{job=\"{job}\",operator=\"{operator}\"}} {number}");
             }
         }
+    }
+}
+
+/// The labels of an operator, and of the version of its component that runs.
+fn of_operator(operator: &OperatorStatus) -> String {
+    let id = format!("operator=\"{}\"", escaped(operator.id.as_str()));
+    match operator.versions.last() {
+        Some(VersionEntry { version: OperatorVersion { name, version, .. }, .. }) => {
+            format!("{id},component=\"{}\",component_version=\"{}\"", escaped(name), escaped(version))
+        }
+        None => id,
     }
 }
 

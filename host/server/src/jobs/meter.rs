@@ -2,7 +2,8 @@
 //!
 //! A look: counters of every run → what has grown since the look before → the tenant's sums; bytes of state and of memory → its quotas. A tenant
 //! whose state is over its quota has its job with the most state stopped behind a checkpoint, one at each look, with the quota as the reason: what it has
-//! computed stays, and the job goes on when there is room again. So has one whose runner has too much memory, beginning with the job that was started last. After a crash at most [`WRITE_MS`] of use are not counted.
+//! computed stays, and the job goes on when there is room again. So has one whose runner has too much memory or has sent too much today, beginning with the
+//! job that was started last; all that jobs without a runner of their own send is nobody's. After a crash at most [`WRITE_MS`] of use are not counted.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -53,6 +54,8 @@ struct Seen {
     jobs: BTreeMap<(TenantId, String), SeenJob>,
     /// Bytes of savepoints by their directory: they never change.
     savepoints: BTreeMap<PathBuf, u64>,
+    /// By tenant, its runner and what that had sent.
+    sent: BTreeMap<TenantId, (u32, u64)>,
     /// What is not written down yet.
     pending: BTreeMap<TenantId, Amounts>,
     written_ms: i64,
@@ -103,6 +106,7 @@ impl Meter {
         used.state_byte_s = state_bytes.saturating_mul(elapsed_ms) / 1_000;
         let memory_bytes = self.jobs.workshops.memory_of(tenant).unwrap_or_default();
         used.memory_byte_s = memory_bytes.saturating_mul(elapsed_ms) / 1_000;
+        used.egress_bytes = self.sent_since(tenant).await;
         self.tenants.measured(tenant, state_bytes, memory_bytes);
         {
             let mut seen = self.seen();
@@ -115,7 +119,21 @@ impl Meter {
         if let Some(limit) = quotas.memory_bytes.filter(|&limit| memory_bytes > limit) {
             self.stop_last(tenant, &jobs, Exceeded { quota: Quota::MemoryBytes, limit, used: memory_bytes }).await;
         }
+        if let Some(limit) = quotas.egress_bytes_per_day {
+            let today = self.usage(tenant).await?.today(self.clock.now_ms()).egress_bytes;
+            if today > limit {
+                self.stop_last(tenant, &jobs, Exceeded { quota: Quota::EgressBytesPerDay, limit, used: today }).await;
+            }
+        }
         Ok(())
+    }
+
+    /// What the runner of a tenant has sent since the look before; another runner begins at zero again. What one sends between the last look and its end
+    /// is not counted.
+    async fn sent_since(&self, tenant: &TenantId) -> u64 {
+        let Some((process, sent)) = self.jobs.workshops.sent_by(tenant).await else { return 0 };
+        let before = self.seen().sent.insert(tenant.clone(), (process, sent));
+        sent.saturating_sub(before.filter(|(of, _)| *of == process).map_or(0, |(_, sent)| sent))
     }
 
     /// What a job has used since the look before, and the bytes of its state.
@@ -237,6 +255,7 @@ impl Meter {
     pub fn forget(&self, tenant: &TenantId) {
         let mut seen = self.seen();
         seen.pending.remove(tenant);
+        seen.sent.remove(tenant);
         seen.jobs.retain(|(of, _), _| of != tenant);
     }
 

@@ -133,6 +133,14 @@ impl Workshops {
         own_memory(process)
     }
 
+    /// Which process the runner of a tenant is, and what it has sent to other machines since it began, in bytes. None: it has none, or does not answer.
+    pub async fn sent_by(&self, tenant: &TenantId) -> Option<(u32, u64)> {
+        let workshop = self.slot(tenant).0.try_lock().ok()?.workshop.clone()?;
+        let process = workshop.process()?;
+        let sent = workshop.ask(Request::Sent).await.ok()?;
+        Some((process, serde_json::from_value(sent).ok()?))
+    }
+
     /// Ends the runner of a tenant in which nothing runs: the next request makes another. A workshop in this process stays.
     pub async fn end_idle(&self, tenant: &TenantId) {
         let slot = self.slot(tenant);

@@ -23,7 +23,7 @@ pub struct Amounts {
     pub rows_in: u64,
     /// Rows that sinks were given.
     pub rows_out: u64,
-    /// Bytes that were sent to other machines.
+    /// Bytes that runners have sent over TCP connections that they opened.
     pub egress_bytes: u64,
 }
 
@@ -58,6 +58,11 @@ impl Usage {
             let (_, oldest) = self.days.pop_first().expect("there are more than are kept");
             self.earlier.add(oldest);
         }
+    }
+
+    /// What was used on the day of `now_ms`.
+    pub fn today(&self, now_ms: i64) -> Amounts {
+        self.days.get(&day(now_ms)).copied().unwrap_or_default()
     }
 
     /// Everything.

@@ -209,6 +209,7 @@ impl Floor {
             Request::TailNext { tail } => data(&self.tails.next(tail).await),
             Request::TailEnd { tail } => nothing(&self.tails.end(tail)),
             Request::News { ends, lines } => data(&self.news(ends, lines).await),
+            Request::Sent => data(&millstream_egress::sent::bytes()),
             Request::ForgetJob { job } => nothing(&self.forget_job(&job)),
         }
     }

@@ -223,6 +223,8 @@ pub enum Request {
         /// [`News::lines_until`] of the news before.
         lines: u64,
     },
+    /// What the process has sent to other machines: a number of bytes, which only grows.
+    Sent,
     /// A job is deleted: forget what is remembered of it: nothing.
     ForgetJob {
         /// The job.

@@ -219,7 +219,7 @@ impl Drop for Remote {
 #[async_trait]
 impl Workshop for Remote {
     async fn ask(&self, request: Request) -> Result<Value, Failure> {
-        let is_look = matches!(request, Request::Status { .. } | Request::States { .. } | Request::TailEnd { .. });
+        let is_look = matches!(request, Request::Status { .. } | Request::States { .. } | Request::TailEnd { .. } | Request::Sent);
         let id = self.last.fetch_add(1, Ordering::Relaxed);
         let unsaid = |error: io::Error| Failure::new(ErrorKind::Invalid, "the request is too long for a runner").because(&error);
         let frame = wire::frame(&Asked { id, request }, REQUEST_BYTES_MAX).map_err(unsaid)?;

@@ -1,7 +1,7 @@
 //! Keeping a store inside its memory budget.
 
 use super::{KeyedStore, Slot, State};
-use crate::{Error, collections, generation::StoredEntry, values};
+use crate::{Error, collections, generation::StoredEntry, rocks::Disk, values};
 
 /// Keys that leave memory at a time.
 const EVICTED_TOGETHER: usize = 1024;
@@ -16,6 +16,12 @@ impl KeyedStore {
         self.table.bytes() + self.timers.bytes() + self.states.iter().map(State::bytes).sum::<usize>()
     }
 
+    /// Memory and disk, for who looks at them; asking RocksDB is not free.
+    pub(super) fn note_size(&self) {
+        self.size.note_memory(self.memory_bytes());
+        self.size.note_disk(self.disk.as_ref().map_or(0, Disk::bytes));
+    }
+
     fn overlay_bytes(&self) -> usize {
         self.states.iter().filter(|state| matches!(state, State::Collection(_))).map(State::bytes).sum()
     }
@@ -28,6 +34,7 @@ impl KeyedStore {
         self.sweep();
         let needed_bytes = self.memory_bytes();
         if needed_bytes <= self.memory_budget_bytes {
+            self.size.note_memory(needed_bytes);
             return Ok(());
         }
         if self.disk.is_none() {
@@ -46,6 +53,7 @@ impl KeyedStore {
             self.flush_overlays()?;
             self.spill_timers(0)?;
         }
+        self.note_size();
         Ok(())
     }
 

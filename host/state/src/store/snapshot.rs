@@ -46,6 +46,7 @@ impl KeyedStore {
         }
         let description = self.describe()?;
         self.timers.forget_read_back(self.disk.as_mut())?;
+        self.note_size();
         let is_small = self.memory_bytes() <= SMALL_BYTES;
         match &self.disk {
             Some(disk) if disk.is_open() || !is_small => self.generations.begin(Target::Disk, self.memory_budget_bytes / OWED_SHARE),

@@ -27,8 +27,8 @@ use std::sync::{Arc, Mutex};
 use arrow_schema::{DataType, Field, FieldRef};
 use millstream_model::ids::{JobId, OperatorId};
 use millstream_wasm::{
-    CallKeys, Component, Error, Failure, GuestLog, InputSchema, InstanceContext, Limits, LogLevel, Moment, OperatorInstance, OperatorPlan,
-    Rows, Runtime, RuntimeSettings, Turn,
+    CallKeys, Component, Error, Failure, GuestLog, InputSchema, InstanceContext, Limits, Moment, OperatorInstance, OperatorPlan, Rows,
+    Runtime, RuntimeSettings, Said, Turn,
 };
 
 /// The clocks of every call in these tests.
@@ -97,7 +97,7 @@ pub async fn process(instance: &mut OperatorInstance, rows: Rows) -> Result<Turn
 pub struct Lines(pub Mutex<Vec<String>>);
 
 impl GuestLog for Lines {
-    fn emit(&self, level: LogLevel, message: &str) {
+    fn emit(&self, Said { level, message, .. }: &Said<'_>) {
         self.0.lock().expect("no panic while held").push(format!("{level:?}: {message}"));
     }
 }

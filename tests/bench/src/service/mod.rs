@@ -9,6 +9,7 @@ mod kill;
 mod process;
 mod submit;
 mod swap;
+pub mod tenants;
 pub mod wall;
 
 use std::time::Instant;

@@ -4,6 +4,7 @@ use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpStream,
+    ops::Deref,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
@@ -18,6 +19,12 @@ use crate::{guests::Guests, process::memory_mib};
 pub struct Service {
     directory: TempDir,
     process: Child,
+    talk: Talk,
+}
+
+/// Speaks to a service, for the tenant of its token.
+#[derive(Clone)]
+pub struct Talk {
     address: String,
     token: String,
 }
@@ -40,7 +47,7 @@ impl Service {
     pub fn start(guests: &Guests) -> anyhow::Result<Self> {
         let directory = tempfile::tempdir()?;
         let (process, address, token) = spawn(directory.path(), &[])?;
-        let service = Self { directory, process, address, token: token.context("a first token")? };
+        let service = Self { directory, process, talk: Talk { address, token: token.context("a first token")? } };
         service.push("tally:v1", &guests.bytes("tally")?)?;
         Ok(service)
     }
@@ -52,7 +59,7 @@ impl Service {
     pub fn start_isolated(guests: &Guests, isolation: &str) -> anyhow::Result<Self> {
         let directory = tempfile::tempdir()?;
         let (process, address, token) = spawn(directory.path(), &["--isolation", isolation])?;
-        let service = Self { directory, process, address, token: token.context("a first token")? };
+        let service = Self { directory, process, talk: Talk { address, token: token.context("a first token")? } };
         service.push("tally:v1", &guests.bytes("tally")?)?;
         Ok(service)
     }
@@ -75,6 +82,33 @@ impl Service {
         Ok(found)
     }
 
+    /// Makes a tenant that may ask as often as it likes, with the component `tally` as `tally:v1`.
+    ///
+    /// # Errors
+    /// It is refused.
+    pub fn tenant(&self, name: &str, guests: &Guests) -> anyhow::Result<Talk> {
+        let tenant = format!(r#"{{ "name": "{name}", "settings": {{ "quotas": {{ "requests-per-s": null }} }} }}"#);
+        self.json("POST", "/v1/tenants", tenant.as_bytes())?;
+        let made = self.json("POST", &format!("/v1/tenants/{name}/tokens"), br#"{ "label": "bench", "scopes": ["admin"] }"#)?;
+        let talk = Talk { address: self.talk.address.clone(), token: made["secret"].as_str().context("a token")?.to_owned() };
+        talk.push("tally:v1", &guests.bytes("tally")?)?;
+        Ok(talk)
+    }
+
+    /// The same tenant, after a restart.
+    pub fn again(&self, tenant: &Talk) -> Talk {
+        Talk { address: self.talk.address.clone(), token: tenant.token.clone() }
+    }
+
+    /// The proportional share of the memory of the service and its runners, in MiB: what they share of the program counts once.
+    ///
+    /// # Errors
+    /// The system does not tell.
+    pub fn pss_mib(&self) -> anyhow::Result<f64> {
+        let runners = self.runners()?;
+        runners.iter().chain([&self.process.id().to_string()]).map(|id| pss_mib(id)).sum()
+    }
+
     /// Ends the process at once, as `kill -9` does.
     ///
     /// # Errors
@@ -90,7 +124,7 @@ impl Service {
     /// # Errors
     /// It does not start.
     pub fn restart(&mut self) -> anyhow::Result<()> {
-        (self.process, self.address, _) = spawn(self.directory.path(), &[])?;
+        (self.process, self.talk.address, _) = spawn(self.directory.path(), &[])?;
         Ok(())
     }
 
@@ -99,6 +133,33 @@ impl Service {
         self.directory.path().join("files")
     }
 
+    /// What it holds now.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn holds(&self) -> anyhow::Result<Holds> {
+        let mut ids = self.runners()?;
+        ids.push(self.process.id().to_string());
+        let (mut resident_mib, mut threads, mut descriptors) = (0.0, 0, 0);
+        for id in &ids {
+            let entries = |what: &str| anyhow::Ok(fs::read_dir(format!("/proc/{id}/{what}"))?.count());
+            resident_mib += memory_mib(id, "VmRSS")?;
+            threads += entries("task")?;
+            descriptors += entries("fd")?;
+        }
+        Ok(Holds { resident_mib, threads, descriptors, disk_mib: bytes_below(self.directory.path()) as f64 / f64::from(1 << 20) })
+    }
+}
+
+impl Deref for Service {
+    type Target = Talk;
+
+    fn deref(&self) -> &Talk {
+        &self.talk
+    }
+}
+
+impl Talk {
     /// Pushes a component as `name:tag`.
     ///
     /// # Errors
@@ -177,23 +238,6 @@ impl Service {
         stream.write_all(&[head.as_bytes(), body].concat())?;
         Ok(stream)
     }
-
-    /// What it holds now.
-    ///
-    /// # Errors
-    /// It is gone.
-    pub fn holds(&self) -> anyhow::Result<Holds> {
-        let mut ids = self.runners()?;
-        ids.push(self.process.id().to_string());
-        let (mut resident_mib, mut threads, mut descriptors) = (0.0, 0, 0);
-        for id in &ids {
-            let entries = |what: &str| anyhow::Ok(fs::read_dir(format!("/proc/{id}/{what}"))?.count());
-            resident_mib += memory_mib(id, "VmRSS")?;
-            threads += entries("task")?;
-            descriptors += entries("fd")?;
-        }
-        Ok(Holds { resident_mib, threads, descriptors, disk_mib: bytes_below(self.directory.path()) as f64 / f64::from(1 << 20) })
-    }
 }
 
 impl Drop for Service {
@@ -222,6 +266,16 @@ impl Run {
     pub fn last_checkpoint(&self) -> u64 {
         self.0["durable"]["last-checkpoint"]["checkpoint"].as_u64().unwrap_or_default()
     }
+}
+
+/// The proportional share of a process, in MiB.
+///
+/// # Errors
+/// It is gone.
+pub fn pss_mib(process: &str) -> anyhow::Result<f64> {
+    let memory = fs::read_to_string(format!("/proc/{process}/smaps_rollup"))?;
+    let line = memory.lines().find_map(|line| line.strip_prefix("Pss:")).context("its proportional share")?;
+    Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? / 1_024.0)
 }
 
 fn binary() -> anyhow::Result<PathBuf> {

@@ -6,9 +6,12 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 
-use super::{jobs::Numbered, process::Service};
+use super::{
+    jobs::Numbered,
+    process::{Service, pss_mib},
+};
 use crate::{
     figures::{Figure, median, now},
     guests::Guests,
@@ -64,8 +67,5 @@ fn rows_per_second(service: &Service) -> anyhow::Result<f64> {
 fn runner_mib(service: &Service) -> anyhow::Result<f64> {
     let runners = service.runners()?;
     let [runner] = runners.as_slice() else { anyhow::bail!("one tenant has one runner: {runners:?}") };
-    let memory = std::fs::read_to_string(format!("/proc/{runner}/smaps_rollup"))?;
-    let line = memory.lines().find_map(|line| line.strip_prefix("Pss:")).context("its proportional share")?;
-    let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
-    Ok(kib / 1_024.0)
+    pss_mib(runner)
 }

@@ -8,11 +8,11 @@ use arrow_buffer::ScalarBuffer;
 use arrow_schema::Schema;
 use millstream_model::{
     Batch, EventTime,
-    key::encode_keys,
+    key::{KeyHashes, encode_keys},
     state::{Clock, StateKind},
 };
 use millstream_state::KeySet;
-use millstream_wasm::{CallKeys, From, Rejected, Rows, Turn, TurnOutput, Updates};
+use millstream_wasm::{CallKeys, From, Rejected, RowNotes, Rows, Turn, TurnOutput, Updates};
 
 use super::{
     call::Timers,
@@ -27,7 +27,7 @@ use crate::{
 /// What a guest is given in one call, and where its answer goes.
 pub(super) enum Asked<'a> {
     /// Rows of an input; the keys are none where nothing is remembered.
-    Rows { port: usize, batch: &'a Batch, keys: Option<KeySet> },
+    Rows { port: usize, batch: &'a Batch, keys: Option<Arc<KeySet>> },
     /// Timers that are due.
     Timers(&'a Timers),
 }
@@ -59,8 +59,20 @@ impl Asked<'_> {
     /// The distinct keys; none: nothing is remembered.
     pub(super) fn keys(&self) -> Option<&KeySet> {
         match self {
-            Self::Rows { keys, .. } => keys.as_ref(),
+            Self::Rows { keys, .. } => keys.as_deref(),
             Self::Timers(timers) => Some(&timers.due.keys),
+        }
+    }
+
+    /// What the log of a guest says of these rows.
+    pub(super) fn notes(&self) -> RowNotes {
+        match self {
+            Self::Rows { batch, keys, .. } => {
+                RowNotes { keys: keys.clone().map(|keys| keys as Arc<dyn KeyHashes>), event_times: batch.event_times().cloned() }
+            }
+            Self::Timers(Timers { due, .. }) => {
+                RowNotes { keys: Some(Arc::new(due.keys.clone())), event_times: Some(due.at.clone().into()) }
+            }
         }
     }
 

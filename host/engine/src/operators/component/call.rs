@@ -120,7 +120,7 @@ impl ComponentOperator {
             Work::Timers(timers) => Ok(Asked::Timers(timers)),
             Work::Rows { port, batch } => {
                 let keys = match &self.plan.inputs[*port].keys {
-                    Some(columns) => self.resolve(batch, columns)?,
+                    Some(columns) => self.resolve(batch, columns)?.map(Arc::new),
                     None => None,
                 };
                 Ok(Asked::Rows { port: *port, batch, keys })
@@ -143,6 +143,7 @@ impl ComponentOperator {
     /// What the version that runs answers.
     async fn ask(&mut self, asked: &Asked<'_>, values: Option<CallKeys>, now: Moment) -> Result<Answer, Failed> {
         let collections = self.lend(asked.keys(), now);
+        self.instance.note_rows(asked.notes());
         let (turn, _returned) = match asked {
             Asked::Rows { port, batch, .. } => {
                 let rows = self.plan.rows(*port, batch, values).map_err(Failed::Host)?;
@@ -176,7 +177,7 @@ impl ComponentOperator {
         self.apply(&answer.updates, asked.keys(), fired, now)?;
         for Rejected { row, reason } in answer.rejected {
             out.reject(match asked {
-                Asked::Rows { port, batch, keys } => plan.rejection(*port, batch, row as usize, keys.as_ref(), reason),
+                Asked::Rows { port, batch, keys } => plan.rejection(*port, batch, row as usize, keys.as_deref(), reason),
                 Asked::Timers(timers) => plan.timer_rejection(timers, row as usize, reason),
             });
         }
@@ -210,7 +211,9 @@ impl ComponentOperator {
     fn measure(&mut self, size: usize, rows: usize) {
         let stats = self.instance.last_call();
         self.sizes[size].measured(rows, stats.busy);
-        self.context.metrics.guest_ns.add(u64::try_from(stats.busy.as_nanos()).unwrap_or(u64::MAX));
+        let metrics = &self.context.metrics;
+        metrics.guest_ns.add(u64::try_from(stats.busy.as_nanos()).unwrap_or(u64::MAX));
+        metrics.guest_memory_bytes.set(stats.memory_bytes);
     }
 
     fn apply(&mut self, changes: &Updates, keys: Option<&KeySet>, fired: Option<&DueTimers>, now: Moment) -> Result<(), Failed> {

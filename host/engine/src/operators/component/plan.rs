@@ -163,7 +163,8 @@ impl ComponentOperatorPlan {
 
     /// A new instance, opened.
     pub(super) async fn instantiate(&self, context: &InstanceContext) -> Result<OperatorInstance, Error> {
-        let mut instance = self.component.operator(context.clone()).await?;
+        let version = Some(self.descriptor.version.as_str().into());
+        let mut instance = self.component.operator(InstanceContext { version, ..context.clone() }).await?;
         instance.open(&self.settings.given, &self.offered, self.guest.clone()).await?;
         Ok(instance)
     }

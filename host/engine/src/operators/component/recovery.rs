@@ -109,6 +109,8 @@ impl ComponentOperator {
         waits.begin(now_ms, Waiting::Retry { reason, until_ms: now_ms.saturating_add(wait_ms) });
         clock.sleep(wait_ms).await;
         waits.end();
+        let waited_ms = clock.monotonic_ms().saturating_sub(now_ms);
+        self.context.metrics.retrying_ns.add(u64::try_from(waited_ms).unwrap_or(0).saturating_mul(1_000_000));
     }
 
     async fn renew(&mut self) -> Result<(), OperatorError> {

@@ -195,6 +195,7 @@ impl Trying {
         let values = values.map(|(old, plan)| self.values(old, plan));
         let lent = lent.filter(|_| self.plan.has_collections());
         let lent = lent.map(|lent| Box::new(Renumbered { lent, states: self.numbers.states.clone() }) as Box<dyn Collections>);
+        instance.note_rows(asked.notes());
         let (turn, _returned) = match asked {
             Asked::Rows { port, batch, .. } => {
                 let rows = self.plan.rows(*port, batch, values).map_err(|error| super::with_causes(&error))?;

@@ -1,5 +1,5 @@
 //! Counts the rows of each bucket as `example-service-count` does. Its settings say how it is opened: well, with a trap, or never; and they may hold a
-//! key, which it says aloud where it should not, and by whose sum its rows can be told, and make it slow.
+//! key, which it says aloud where it should not, and by whose sum its rows can be told, and make it slow. It says when a bucket is new.
 
 use millstream::{Out, Row, State};
 
@@ -64,6 +64,9 @@ impl Choosy {
             std::hint::black_box(spin);
         }
         seen.count += 1;
+        if seen.count == 1 {
+            millstream::info!("bucket {bucket} is new");
+        }
         out.push(Count { bucket, count: seen.count, by: &self.by });
     }
 }

@@ -116,7 +116,7 @@ impl Finding<'_> {
         let nowhere = TrialDifference { at, key_hash: None, source: None, position: None, old: None, new: None };
         let Some(row) = row.map(|row| row as usize) else { return nowhere };
         let rejection = match self.sides.asked {
-            Asked::Rows { port, batch, keys } => self.sides.plan.rejection(*port, batch, row, keys.as_ref(), String::new()),
+            Asked::Rows { port, batch, keys } => self.sides.plan.rejection(*port, batch, row, keys.as_deref(), String::new()),
             Asked::Timers(timers) => self.sides.plan.timer_rejection(timers, row, String::new()),
         };
         let source = rejection.source.map(|source| source.to_string());
