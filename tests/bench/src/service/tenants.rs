@@ -6,11 +6,11 @@
 use super::{
     jobs::Numbered,
     percentile,
-    process::{Service, Talk},
+    process::{Service, Talk, pss_mib},
     since_ms,
 };
 use crate::{
-    figures::{Figure, now},
+    figures::{Figure, median, now},
     guests::Guests,
 };
 
@@ -26,7 +26,8 @@ const RATE: u64 = 100;
 /// # Errors
 /// The service does not do what it should.
 pub fn measure(guests: &Guests) -> anyhow::Result<Vec<Figure>> {
-    let mut figures = idle(guests)?;
+    let mut figures = vec![runners(guests)?];
+    figures.extend(idle(guests)?);
     figures.extend(killed(guests)?);
     Ok(figures)
 }
@@ -47,6 +48,21 @@ fn with_jobs(guests: &Guests, count: usize, rate: u64, settings: &str) -> anyhow
         }
     }
     Ok((service, jobs))
+}
+
+/// The runners of as many tenants, none with a job.
+fn runners(guests: &Guests) -> anyhow::Result<Figure> {
+    let service = Service::start(guests)?;
+    for number in 0..TENANTS {
+        let tenant = service.tenant(&format!("tenant{number}"), guests)?;
+        // Whatever is asked of a tenant's jobs starts its runner.
+        tenant.json("POST", "/v1/validate", Numbered::new("idle", 1, KEYS).file().as_bytes())?;
+    }
+    let runners = service.runners()?;
+    anyhow::ensure!(runners.len() == TENANTS, "each tenant has one runner: {runners:?}");
+    let each = runners.iter().map(|runner| pss_mib(runner)).collect::<anyhow::Result<Vec<f64>>>()?;
+    let how = format!("proportional set size, each of {TENANTS} beside each other, after a job file was planned in it; median");
+    Ok(Figure::at_most("memory of one of 20 runners without jobs", median(each), "MiB", 25.0, how))
 }
 
 fn idle(guests: &Guests) -> anyhow::Result<Vec<Figure>> {

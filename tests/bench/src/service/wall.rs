@@ -40,12 +40,11 @@ pub fn measure(guests: &Guests) -> anyhow::Result<Vec<Figure>> {
     let how = format!("a keyed component at parallelism 1, as fast as it goes; median of {ROUNDS} rounds each, by turns");
     Ok(vec![
         Figure::at_least("throughput in a runner, of that in the service itself", share, "%", 95.0, how),
-        Figure::at_most(
-            "memory of a runner without jobs",
+        Figure::for_scale(
+            "memory of the only runner, without jobs",
             median(idle),
             "MiB",
-            25.0,
-            "proportional set size, after a job file was planned in it",
+            "proportional set size, after a job file was planned in it; it shares the program with nobody but the service",
         ),
     ])
 }
