@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""Writes the golden bytes of the binary formats with other implementations than ours (the PyPI packages fastavro and grpcio-tools):
+"""Writes the golden bytes of the binary formats with other implementations than ours (the PyPI packages fastavro, polars and grpcio-tools):
 
-    pip install fastavro==1.13.1 grpcio-tools==1.85.1 && host/connectors/golden/make.py
+    pip install fastavro==1.13.1 cramjam==2.14.0 backports.zstd==1.8.0 polars==2.1.0 grpcio-tools==1.85.1 && host/connectors/golden/make.py
 
-avro.json: cases of schema, the value as JSON shows its columns, and its bytes. protobuf.json: the same for messages of events.proto.
+avro.json: cases of schema, the value as JSON shows its columns, and its bytes. protobuf.json: the same for messages of events.proto; events.pb: these, one
+after the other ten times, each behind its length.
+avro/CODEC.avro: the same rows in each codec, in blocks of some ten rows (null: in one block); avro/polars.avro: of polars; avro/rows.ndjson: as JSON shows them.
 """
 
 import datetime
@@ -111,7 +113,56 @@ def protobuf():
     full.wrapped.value = 0
     full.took.FromMilliseconds(-1500)
     messages = [("full", full), ("empty", events.Event())]
+    from google.protobuf import proto
+
+    with (HERE / "events.pb").open("wb") as out:
+        for _, message in messages * 10:
+            proto.serialize_length_prefixed(message, out)
     return {"cases": [{"name": name, "hex": message.SerializeToString(deterministic=True).hex()} for name, message in messages]}
+
+
+ROW = record(
+    ("id", "long"),
+    ("tail", ["null", "string"]),
+    ("at", logical("long", "timestamp-millis")),
+    ("delay", ["null", "double"]),
+    ("carrier", {"type": "enum", "name": "Carrier", "symbols": ["AA", "UA", "WN"]}),
+    ("stops", {"type": "array", "items": {"type": "record", "name": "Stop", "fields": [{"name": "code", "type": "string"}]}}),
+    ("fare", logical("bytes", "decimal", precision=9, scale=2)),
+)
+SYNC_MARKER = bytes(range(0xF0, 0x100))
+
+
+def row(number):
+    return {
+        "id": number,
+        "tail": None if number % 7 == 0 else f"N{number:05}",
+        "at": datetime.datetime(2013, 1, 1, tzinfo=UTC) + datetime.timedelta(minutes=number),
+        "delay": None if number % 5 == 0 else number / 4,
+        "carrier": ["AA", "UA", "WN"][number % 3],
+        "stops": [{"code": f"S{stop}"} for stop in range(number % 4)],
+        "fare": decimal.Decimal(number * 1001 - 5000) / 100,
+    }
+
+
+def shown(row):
+    at = row["at"].strftime("%Y-%m-%dT%H:%M:%S.000Z")
+    return json.dumps(row | {"at": at, "fare": float(row["fare"])}, ensure_ascii=False)
+
+
+def avro_files():
+    (HERE / "avro").mkdir(exist_ok=True)
+    rows = [row(number) for number in range(50)]
+    (HERE / "avro" / "rows.ndjson").write_text("".join(shown(row) + "\n" for row in rows))
+    for codec in ["null", "deflate", "snappy", "zstandard"]:
+        with (HERE / "avro" / f"{codec}.avro").open("wb") as out:
+            sync_interval = 300 if codec != "null" else 16_000
+            fastavro.writer(out, fastavro.parse_schema(ROW), rows, codec=codec, sync_interval=sync_interval, sync_marker=SYNC_MARKER)
+    import polars
+
+    plain = [{"id": row["id"], "tail": row["tail"], "at": row["at"].replace(tzinfo=None), "delay": row["delay"]} for row in rows]
+    frame = polars.DataFrame(plain, schema={"id": polars.Int64, "tail": polars.String, "at": polars.Datetime("ms"), "delay": polars.Float64})
+    frame.write_avro(HERE / "avro" / "polars.avro", compression="snappy")
 
 
 def write(name, content):
@@ -119,5 +170,6 @@ def write(name, content):
 
 
 write("avro.json", avro())
+avro_files()
 if "--avro" not in sys.argv:
     write("protobuf.json", protobuf())

@@ -22,6 +22,7 @@ pub mod stdout;
 pub mod tables;
 #[cfg(test)]
 mod testing;
+mod value_schema;
 
 use millstream_engine::connector::Connectors;
 

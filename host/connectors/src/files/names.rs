@@ -70,7 +70,7 @@ fn is_number(text: &str) -> bool {
 
 fn is_suffix(suffix: &str) -> bool {
     let format = suffix.strip_suffix(".gz").or_else(|| suffix.strip_suffix(".zst")).unwrap_or(suffix);
-    matches!(format, "csv" | "ndjson") || suffix == "parquet"
+    matches!(format, "csv" | "ndjson" | "txt" | "pb" | "bin") || matches!(suffix, "parquet" | "avro")
 }
 
 /// A text as part of a file name: everything but letters, digits and `-_.` as `%XX`, so that no value can leave its directory.
@@ -105,6 +105,7 @@ mod tests {
             "part-00000-00000.csv.bak",
             "part-00000-00000.csvx",
             "part-00000-00000.parquet.gz",
+            "part-00000-00000.avro.zst",
             "part-0-1.csv",
             "part-00000.csv",
             ".part-00000-00000.csv",

@@ -2,13 +2,14 @@
 
 use std::{collections::BTreeMap, path::Path};
 
+use millstream_engine::connector::SettingsProblem;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::{
     compression::Compression,
-    formats::ndjson::Nulls,
-    settings::{AsciiCharacter, OneOrMany, Period},
+    formats::{avro::container::Codec, ndjson::Nulls},
+    settings::{AsciiCharacter, OneOrMany, Period, problem},
 };
 
 /// What stands in a file.
@@ -21,6 +22,14 @@ pub enum FileFormat {
     Ndjson,
     /// Apache Parquet.
     Parquet,
+    /// Apache Avro (object container files).
+    Avro,
+    /// Text: each line is the value of one column.
+    String,
+    /// Protocol Buffers: messages, each behind its length.
+    Protobuf,
+    /// Bytes: values of one column, each behind its length.
+    Raw,
 }
 
 impl FileFormat {
@@ -32,7 +41,19 @@ impl FileFormat {
             "csv" | "tsv" => Some(Self::Csv),
             "ndjson" | "jsonl" => Some(Self::Ndjson),
             "parquet" | "pq" => Some(Self::Parquet),
+            "avro" => Some(Self::Avro),
+            "txt" | "log" => Some(Self::String),
+            "pb" => Some(Self::Protobuf),
             _ => None,
+        }
+    }
+
+    /// Why files of the format are not compressed as a whole; none: they may be.
+    pub fn compressed_inside(self) -> Option<&'static str> {
+        match self {
+            Self::Csv | Self::Ndjson | Self::String | Self::Protobuf | Self::Raw => None,
+            Self::Parquet => Some("Parquet files are compressed inside: leave this out"),
+            Self::Avro => Some("Avro files are compressed inside: leave this out (a sink has `codec`)"),
         }
     }
 
@@ -42,6 +63,20 @@ impl FileFormat {
             Self::Csv => "csv",
             Self::Ndjson => "ndjson",
             Self::Parquet => "parquet",
+            Self::Avro => "avro",
+            Self::String => "txt",
+            Self::Protobuf => "pb",
+            Self::Raw => "bin",
+        }
+    }
+
+    /// Its name in settings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Csv | Self::Ndjson | Self::Parquet | Self::Avro => self.extension(),
+            Self::String => "string",
+            Self::Protobuf => "protobuf",
+            Self::Raw => "raw",
         }
     }
 }
@@ -52,9 +87,9 @@ impl FileFormat {
 pub struct SourceSettings {
     /// A file, a directory or a glob, or a list of these; relative to the job file.
     pub path: OneOrMany,
-    /// Default: by the name of the first file (`.csv`, `.tsv`, `.ndjson`, `.jsonl`, `.parquet`).
+    /// Default: by the name of the first file (`.csv`, `.tsv`, `.ndjson`, `.jsonl`, `.parquet`, `.avro`, `.txt`, `.log`, `.pb`).
     pub format: Option<FileFormat>,
-    /// Default: by the name of each file (`.gz`, `.zst`).
+    /// How files are compressed as a whole, other than Parquet and Avro. Default: by the name of each file (`.gz`, `.zst`).
     pub compression: Option<Compression>,
     /// CSV: whether the first record of each file names the columns. Default: true.
     pub header: Option<bool>,
@@ -72,10 +107,14 @@ pub struct SourceSettings {
     /// CSV and NDJSON without declared schema: records of the first file that decide the types. Default: 10,000.
     #[serde(default = "default_infer_records")]
     pub infer_records: usize,
-    /// CSV and NDJSON: a longer record is rejected. In bytes, at most 256 MiB. Default: 1 MiB.
+    /// CSV, NDJSON and string: a longer record is rejected. Protobuf and raw: is damage. In bytes, at most 256 MiB. Default: 1 MiB.
     #[serde(default = "default_max_record_bytes")]
     pub max_record_bytes: usize,
-    /// NDJSON: cut uncompressed files into ranges of about so many bytes, which are read in parallel; the order of the lines in a file is then
+    /// Protobuf: the schema itself, or the path of a `.proto` file, whose imports lie beside it. Required.
+    pub value_schema: Option<String>,
+    /// Protobuf: which message of the file the values are. Default: the first one.
+    pub message: Option<String>,
+    /// NDJSON and string: cut uncompressed files into ranges of about so many bytes, which are read in parallel; the order of the lines in a file is then
     /// kept only within each range. Default: files are not cut.
     pub split_bytes: Option<u64>,
     /// Whether to wait for more: lines appended to files, new files in directories. Default: false.
@@ -106,8 +145,10 @@ pub struct SinkSettings {
     pub path: String,
     /// Required.
     pub format: FileFormat,
-    /// CSV and NDJSON: how the parts are compressed. Default: not. (Parquet compresses by itself, with Zstandard.)
+    /// How the parts are compressed as a whole. Default: not. (Parquet and Avro are compressed inside: Parquet with Zstandard.)
     pub compression: Option<Compression>,
+    /// Avro: how blocks are compressed. Default: deflate.
+    pub codec: Option<Codec>,
     /// Columns whose values name directories, such as `[origin, date]`. Default: none.
     #[serde(default)]
     pub by: Vec<String>,
@@ -124,6 +165,27 @@ pub struct SinkSettings {
     pub delimiter: Option<AsciiCharacter>,
     /// CSV: whether each part starts with the column names. Default: true.
     pub header: Option<bool>,
+    /// Protobuf: the schema itself, or the path of a `.proto` file, whose imports lie beside it. Required.
+    pub value_schema: Option<String>,
+    /// Protobuf: which message of the file the rows are. Default: the first one.
+    pub message: Option<String>,
     /// NDJSON: whether nulls are written (`write`) or left out (`omit`). Default: write.
     pub nulls: Option<Nulls>,
+}
+
+/// `value-schema` and `message` where they belong.
+pub(super) fn check_value_schema(
+    format: FileFormat,
+    value_schema: Option<&str>,
+    message: Option<&str>,
+    problems: &mut Vec<SettingsProblem>,
+) {
+    if format == FileFormat::Protobuf && value_schema.is_none() {
+        problems.push(problem("value-schema", "says what the messages are: the text of a `.proto` file, or its path"));
+    }
+    for (name, given) in [("value-schema", value_schema.is_some()), ("message", message.is_some())] {
+        if given && format != FileFormat::Protobuf {
+            problems.push(problem(name, "is a setting of protobuf only"));
+        }
+    }
 }

@@ -3,7 +3,11 @@
 //! A run with checkpoints ends all its parts at every barrier and leaves them staged ([`super::target`]) until the checkpoint is committed. A run
 //! without publishes a part when it rolls, and the others when all input has been written.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use arrow_array::RecordBatch;
 use arrow_cast::display::{ArrayFormatter, FormatOptions};
@@ -23,21 +27,25 @@ use super::{
     FileFormat, FilesSource, SinkSettings,
     names::{Hiding, PartName, escaped},
     part::{Part, PartFormat},
+    settings::check_value_schema,
     target::{Remembered, Staged, Target, sync_directories},
 };
 use crate::{
     compression::Compression,
     formats::{
-        csv,
+        avro, csv, delimited,
         encode::{written_columns, written_schema},
-        ndjson,
+        lines, ndjson, protobuf,
         text::RECORD_BYTES_LIMIT,
     },
     settings::{problem, read},
+    value_schema::protobuf_schema,
 };
 
 /// Directories that one subtask writes at a time; the one that has been written longest is completed when another is needed.
 const OPEN_PARTS_MAX: usize = 256;
+/// What the rows of Avro files are called in their schema.
+const RECORD_NAME: &str = "Row";
 /// What stands in the name of a directory for a null, as Hive writes it.
 const NULL_DIRECTORY: &str = "__HIVE_DEFAULT_PARTITION__";
 
@@ -65,17 +73,24 @@ impl SinkConnector for FilesSink {
         let by: Vec<usize> = settings.by.iter().filter_map(|name| schema.index_of(name).ok()).collect();
         let kept: Vec<usize> = (0..schema.fields().len()).filter(|column| !by.contains(column)).collect();
         let part_schema = Arc::new(schema.project(&kept).expect("kept columns exist"));
-        let format = match part_format(&settings, &part_schema) {
+        let format = match part_format(&settings, &part_schema, &request.base_directory) {
             Ok(format) if problems.is_empty() => format,
             Ok(_) => return Err(problems),
             Err(message) => {
-                problems.push(problem("format", message));
+                // A schema that is missing is named already.
+                if !problems.iter().any(|named| named.path == "value-schema") {
+                    problems.push(problem("format", message));
+                }
                 return Err(problems);
             }
         };
         let directory = request.base_directory.join(&settings.path);
         let clock = request.clock.clone();
-        let read_back = settings.by.is_empty().then(|| ReadBack { directory: directory.clone(), settings: read_back(&settings), clock });
+        let read_back = settings.by.is_empty().then(|| ReadBack {
+            directory: directory.clone(),
+            settings: read_back(&settings, &request.base_directory),
+            clock,
+        });
         let target = Target::new(directory, settings.overwrite, tag(request.state_directory));
         let rolling =
             Rolling { rows: settings.roll_rows, bytes: settings.roll_bytes, after_ms: settings.roll_after.map(|after| after.as_ms()) };
@@ -110,14 +125,18 @@ fn check(settings: &SinkSettings, schema: &Schema, problems: &mut Vec<SettingsPr
         ("delimiter", settings.delimiter.is_some(), FileFormat::Csv),
         ("header", settings.header.is_some(), FileFormat::Csv),
         ("nulls", settings.nulls.is_some(), FileFormat::Ndjson),
+        ("codec", settings.codec.is_some(), FileFormat::Avro),
     ];
     for (name, given, format) in only {
         if given && settings.format != format {
-            problems.push(problem(name, format!("is a setting of {} only", format.extension())));
+            problems.push(problem(name, format!("is a setting of {} only", format.name())));
         }
     }
-    if settings.compression.is_some() && settings.format == FileFormat::Parquet {
-        problems.push(problem("compression", "Parquet files are compressed inside: leave this out"));
+    check_value_schema(settings.format, settings.value_schema.as_deref(), settings.message.as_deref(), problems);
+    if settings.compression.is_some()
+        && let Some(message) = settings.format.compressed_inside()
+    {
+        problems.push(problem("compression", message));
     }
     let limits = [
         ("roll-rows", settings.roll_rows == Some(0)),
@@ -127,7 +146,7 @@ fn check(settings: &SinkSettings, schema: &Schema, problems: &mut Vec<SettingsPr
     problems.extend(limits.iter().filter(|(_, zero)| *zero).map(|(name, _)| problem(name, "is more than 0")));
 }
 
-fn part_format(settings: &SinkSettings, schema: &Schema) -> Result<PartFormat, String> {
+fn part_format(settings: &SinkSettings, schema: &Schema, base: &Path) -> Result<PartFormat, String> {
     let compression = settings.compression.unwrap_or(Compression::None);
     Ok(match settings.format {
         FileFormat::Csv => {
@@ -135,7 +154,19 @@ fn part_format(settings: &SinkSettings, schema: &Schema) -> Result<PartFormat, S
             PartFormat::Csv { writer: csv::Writer::new(schema, delimiter)?, header: settings.header.unwrap_or(true), compression }
         }
         FileFormat::Ndjson => PartFormat::Ndjson { writer: ndjson::Writer::new(schema, settings.nulls.unwrap_or_default())?, compression },
+        FileFormat::Raw => delimited::check(schema).map(|()| PartFormat::Raw { compression })?,
+        FileFormat::Protobuf => {
+            let message = settings.message.as_deref();
+            let schema_of = settings.value_schema.as_deref().unwrap_or_default();
+            let descriptor = protobuf_schema(schema_of, message, Some(base)).map_err(|problem| problem.message)?;
+            PartFormat::Protobuf { writer: protobuf::Writer::new(&descriptor, schema)?, compression }
+        }
+        FileFormat::String => lines::check(schema).map(|()| PartFormat::Lines { compression })?,
         FileFormat::Parquet => PartFormat::Parquet,
+        FileFormat::Avro => {
+            let writer = avro::derived(schema, RECORD_NAME).and_then(|made| avro::Writer::new(&made, schema))?;
+            PartFormat::Avro { writer, codec: settings.codec.unwrap_or_default() }
+        }
     })
 }
 
@@ -184,8 +215,13 @@ struct ReadBack {
 }
 
 /// The settings of a source that reads what a sink with these settings writes.
-fn read_back(settings: &SinkSettings) -> Value {
-    let mut source = json!({ "path": "part-*", "format": settings.format.extension(), "max-record-bytes": RECORD_BYTES_LIMIT });
+fn read_back(settings: &SinkSettings, base: &Path) -> Value {
+    let mut source = json!({ "path": "part-*", "format": settings.format.name(), "max-record-bytes": RECORD_BYTES_LIMIT });
+    if let Some(schema) = &settings.value_schema {
+        // A path is relative to the job file, not to the parts.
+        source["value-schema"] = if schema.contains('{') { schema.as_str().into() } else { base.join(schema).to_string_lossy().into() };
+        source["message"] = settings.message.clone().into();
+    }
     if settings.format == FileFormat::Csv {
         source["header"] = settings.header.unwrap_or(true).into();
         source["delimiter"] = char::from(settings.delimiter.map_or(b',', |delimiter| delimiter.0)).to_string().into();
@@ -229,7 +265,10 @@ impl Sink for Files {
     }
 
     fn published(&self) -> Result<Option<Arc<dyn Source>>, OperatorError> {
-        self.read_back.as_ref().map(|read_back| read_back.source("results", self.layout.part_schema.clone())).transpose()
+        let Some(read_back) = &self.read_back else { return Ok(None) };
+        let columns = self.layout.format.columns_read(&self.layout.part_schema);
+        let columns = columns.map_err(|reason| OperatorError::internal(format!("the parts have no columns: {reason}")))?;
+        read_back.source("results", columns).map(Some)
     }
 
     async fn recover(&self, staged: &[Value]) -> Result<(), OperatorError> {

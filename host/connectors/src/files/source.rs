@@ -1,5 +1,7 @@
 //! Reading files: the plan of a source, its splits, and the choice of the reader of each.
 
+mod avro_reader;
+mod delimited_reader;
 mod parquet_reader;
 mod plan;
 mod text_reader;
@@ -16,12 +18,15 @@ use millstream_engine::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use self::{parquet_reader::ParquetReader, text_reader::TextReader};
+use self::{avro_reader::AvroReader, delimited_reader::DelimitedReader, parquet_reader::ParquetReader, text_reader::TextReader};
 use super::{
     SourceSettings,
     listing::{Listed, Pattern},
 };
-use crate::{compression::Compression, formats::layout::TextLayout};
+use crate::{
+    compression::Compression,
+    formats::{layout::TextLayout, records::ValueLayout},
+};
 
 /// The source connector `files`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -59,6 +64,9 @@ pub(super) struct Shared {
 pub(super) enum Layout {
     Text(TextLayout),
     Parquet,
+    Avro,
+    /// Values behind their lengths.
+    Delimited(ValueLayout),
 }
 
 /// How new lines and files are waited for.
@@ -179,6 +187,8 @@ impl Source for Files {
         };
         match self.shared.layout {
             Layout::Parquet => Ok(Box::new(ParquetReader::open(file, position)?)),
+            Layout::Delimited(_) => Ok(Box::new(DelimitedReader::open(file, position)?)),
+            Layout::Avro => Ok(Box::new(AvroReader::open(file, position)?)),
             Layout::Text(_) => Ok(Box::new(TextReader::open(file, position)?)),
         }
     }
@@ -208,5 +218,16 @@ impl OpenFile {
 
     fn cannot_open(&self, error: io::Error) -> OperatorError {
         OperatorError::outside(format!("cannot open {}", self.split)).because(error)
+    }
+}
+
+/// A file whose content could not be read at a byte of the file.
+fn cannot_read(split: &str, compression: Compression, at: u64, error: io::Error) -> OperatorError {
+    match (compression, error.kind()) {
+        (Compression::None, _) => OperatorError::outside(format!("cannot read {split} at byte {at}")).because(error),
+        (_, io::ErrorKind::UnexpectedEof) => {
+            OperatorError::user(format!("{split} is cut off: its compressed content is not complete at byte {at}, where the file ends"))
+        }
+        _ => OperatorError::user(format!("{split} is damaged: its content cannot be decompressed near byte {at}")).because(error),
     }
 }

@@ -20,6 +20,8 @@ use tempfile::TempDir;
 use super::*;
 use crate::testing::{Everything, check_resuming, clock, plan_sink, plan_source, read_all, schema, writer};
 
+mod avro;
+mod delimited;
 mod durable;
 mod round_trip;
 mod sink;
@@ -267,6 +269,41 @@ async fn a_reader_goes_on_at_any_position_of_any_format() {
 }
 
 #[tokio::test]
+async fn every_line_of_text_is_a_value_and_bad_ones_are_rejected() {
+    let text = b"first\n\n  spaces \t\r\n\xFF\n\xC5\xBElut\xC3\xBD\nlonger than twelve\nlast";
+    let directory = directory(&[("a.log", text), ("b.txt.gz", &gzip(text))]);
+    for name in ["a.log", "b.txt.gz"] {
+        let source = source(&directory, json!({ "path": name, "max-record-bytes": 12 }), None);
+        assert_eq!(types(&*source), ["value Utf8"]);
+        let everything = read_all(&*source, 3).await.expect("reads");
+        let rows = everything.rows(&source.schema());
+        let values: Vec<Option<&str>> = arrow_array::cast::AsArray::as_string::<i32>(rows.column(0)).iter().collect();
+        assert_eq!(values, [Some("first"), Some(""), Some("  spaces \t"), Some("žlutý"), Some("last")]);
+        assert_eq!(everything.positions(), [0, 1, 2, 4, 6]);
+        let expected = [
+            (3, "invalid UTF-8 at byte 0 of the record", "\u{FFFD}"),
+            (5, "the record is longer than max-record-bytes (12)", "longer than twelve"),
+        ];
+        assert_eq!(rejections(&everything), expected);
+        check_resuming(&*source, 2).await;
+        assert_eq!(read_all(&*source.project(&[]), 9).await.expect("reads").positions(), [0, 1, 2, 4, 6], "without its column too");
+    }
+    let named = source(&directory, json!({ "path": "a.log", "max-record-bytes": 100 }), Some(schema(&[("line", "LargeUtf8?")])));
+    assert_eq!(read_all(&*named, 100).await.expect("reads").positions().len(), 6);
+    let refused = problems(&directory, json!({ "path": "a.log" }), Some(schema(&[("n", "Int64")])));
+    assert_eq!(refused, ["format: column n of type Int64 is no text: a line holds one column of text"]);
+}
+
+#[tokio::test]
+async fn ranges_of_text_hold_every_line_once() {
+    let text: String = (0..50_000).map(|number| format!("line {number}\n")).collect();
+    let directory = directory(&[("a.txt", text.as_bytes())]);
+    let cut = source(&directory, json!({ "path": "a.txt", "split-bytes": 65_536 }), None);
+    assert_eq!(cut.splits(4).await.expect("splits").len(), text.len().div_ceil(65_536));
+    assert_eq!(table(&*cut).await, text.lines().collect::<Vec<_>>());
+}
+
+#[tokio::test]
 async fn ranges_of_ndjson_hold_every_line_once() {
     let json: String = (0..50_000).map(|number| format!("{{\"n\":{number}}}\n")).collect();
     let directory = directory(&[("a.ndjson", json.as_bytes())]);
@@ -378,8 +415,14 @@ async fn in_a_followed_directory_new_files_are_found_and_older_ones_end() {
 
 #[test]
 fn mistakes_in_the_settings_are_named() {
-    let directory =
-        directory(&[("a.csv", b"n,m\n1,2\n"), ("empty.csv", b""), ("a.dat", b"x"), ("a.parquet", b"PAR1 no"), ("e.ndjson", b"")]);
+    let directory = directory(&[
+        ("a.csv", b"n,m\n1,2\n"),
+        ("empty.csv", b""),
+        ("a.dat", b"x"),
+        ("a.parquet", b"PAR1 no"),
+        ("a.avro", b"Obj\x02"),
+        ("e.ndjson", b""),
+    ]);
     let check = |settings: Value, declared: Option<SchemaRef>, expected: &[&str]| {
         let found = problems(&directory, settings.clone(), declared);
         assert_eq!(found.len(), expected.len(), "{found:?}");
@@ -399,6 +442,12 @@ fn mistakes_in_the_settings_are_named() {
     );
     check(json!({ "path": "empty.csv" }), None, &["path: cannot guess the columns of empty.csv: it has no record"]);
     check(json!({ "path": "a.parquet" }), None, &["path: a.parquet: "]);
+    check(json!({ "path": "a.avro" }), None, &["path: a.avro cannot be read: it is no Avro file: it does not begin as one"]);
+    check(
+        json!({ "path": "a.avro", "compression": "gzip", "timestamp-formats": { "n": "unix-s" } }),
+        None,
+        &["compression: Avro files are compressed inside", "timestamp-formats: is a setting of text formats only"],
+    );
     check(
         json!({ "path": "a.csv" }),
         Some(schema(&[("N", "Int64"), ("z", "Int64")])),
@@ -413,7 +462,7 @@ fn mistakes_in_the_settings_are_named() {
     check(
         json!({ "path": "a.csv", "split-bytes": 100, "max-record-bytes": 0 }),
         None,
-        &["split-bytes: only NDJSON", "split-bytes: is at least", "max-record-bytes: is 1 to"],
+        &["split-bytes: only files of NDJSON", "split-bytes: is at least", "max-record-bytes: is 1 to"],
     );
 }
 

@@ -240,7 +240,7 @@ mod tests {
     use super::*;
     use crate::{
         formats::{
-            layout::TextLayout,
+            layout::{TextKind, TextLayout},
             ndjson::{self, Nulls},
             values::TimestampFormat,
         },
@@ -251,7 +251,7 @@ mod tests {
         let columns = schema(&[("id", "Int64"), ("name", "Utf8?")]);
         let envelope = envelope(&columns, true);
         let timestamps = vec![TimestampFormat::Standard; envelope.fields().len()];
-        Debezium::new(columns, ValueLayout::Text(TextLayout::new(envelope, timestamps, None).expect("columns of JSON")))
+        Debezium::new(columns, ValueLayout::Text(TextLayout::new(envelope, timestamps, TextKind::Json).expect("columns of JSON")))
     }
 
     /// What each row does, the number of its value, and what it is.

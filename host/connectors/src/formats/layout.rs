@@ -7,7 +7,7 @@ use millstream_engine::connector::SettingsProblem;
 
 use super::{
     csv::{self, Column, Dialect},
-    ndjson,
+    lines, ndjson,
     text::TextFormat,
     values::TimestampFormat,
 };
@@ -20,9 +20,20 @@ pub struct TextLayout {
     pub schema: SchemaRef,
     /// How the timestamps of each are written.
     pub timestamps: Vec<TimestampFormat>,
-    /// CSV, and whether there is a header; none: NDJSON.
-    pub csv: Option<(Dialect, bool)>,
+    /// How a record is written.
+    pub kind: TextKind,
     note: &'static str,
+}
+
+/// A text format, and what it has to be told.
+#[derive(Clone, Debug)]
+pub enum TextKind {
+    /// CSV, and whether there is a header.
+    Csv(Dialect, bool),
+    /// JSON, an object per record.
+    Json,
+    /// A text per record.
+    Lines,
 }
 
 /// Said where a value does not fit a type that nobody declared.
@@ -33,8 +44,11 @@ impl TextLayout {
     ///
     /// # Errors
     /// It cannot.
-    pub fn new(schema: SchemaRef, timestamps: Vec<TimestampFormat>, csv: Option<(Dialect, bool)>) -> Result<Self, Vec<SettingsProblem>> {
-        let layout = Self { schema, timestamps, csv, note: "" };
+    pub fn new(schema: SchemaRef, timestamps: Vec<TimestampFormat>, kind: TextKind) -> Result<Self, Vec<SettingsProblem>> {
+        if matches!(kind, TextKind::Lines) {
+            lines::check(&schema).map_err(|message| vec![problem("format", message)])?;
+        }
+        let layout = Self { schema, timestamps, kind, note: "" };
         let columns: Vec<usize> = (0..layout.schema.fields().len()).collect();
         let names: Vec<String> = layout.schema.fields().iter().map(|field| field.name().clone()).collect();
         match layout.reader(&columns, &names) {
@@ -51,7 +65,10 @@ impl TextLayout {
 
     /// Whether the first record names the columns, and how it is read.
     pub fn header(&self) -> Option<&Dialect> {
-        self.csv.as_ref().filter(|(_, header)| *header).map(|(dialect, _)| dialect)
+        match &self.kind {
+            TextKind::Csv(dialect, true) => Some(dialect),
+            _ => None,
+        }
     }
 
     /// A reader of these columns of a stream with this header (none in the stream: it is not looked at).
@@ -60,9 +77,13 @@ impl TextLayout {
     /// The header does not name a column, or names it twice; a clause.
     pub fn reader(&self, columns: &[usize], header: &[String]) -> Result<Box<dyn TextFormat>, String> {
         let schema = std::sync::Arc::new(self.schema.project(columns).expect("projected columns exist"));
-        let Some((dialect, has_header)) = &self.csv else {
-            let timestamps: Vec<_> = columns.iter().map(|&column| self.timestamps[column].clone()).collect();
-            return Ok(Box::new(ndjson::Reader::new(schema, &timestamps)?.noting(self.note)));
+        let (dialect, has_header) = match &self.kind {
+            TextKind::Csv(dialect, has_header) => (dialect, has_header),
+            TextKind::Json => {
+                let timestamps: Vec<_> = columns.iter().map(|&column| self.timestamps[column].clone()).collect();
+                return Ok(Box::new(ndjson::Reader::new(schema, &timestamps)?.noting(self.note)));
+            }
+            TextKind::Lines => return Ok(Box::new(lines::Reader::new(schema))),
         };
         let place = |&column: &usize| {
             let field = if *has_header { place_of(header, self.schema.field(column).name())? } else { column };

@@ -15,7 +15,7 @@ use millstream_engine::connector::SettingsProblem;
 
 use super::{
     columns::Rows,
-    layout::TextLayout,
+    layout::{TextKind, TextLayout},
     text::{Decoded, ScanLimits, TextFormat, quoted},
 };
 use crate::settings::problem;
@@ -164,8 +164,11 @@ struct Lines {
 impl Lines {
     fn new(layout: &TextLayout, columns: &[usize]) -> Result<Self, String> {
         let format = layout.reader(columns, &[])?;
-        let quote = layout.csv.as_ref().and_then(|(dialect, _)| dialect.quote);
-        Ok(Self { format, quote, is_csv: layout.csv.is_some(), bytes: Vec::new(), spans: Vec::new(), one_by_one: false })
+        let (is_csv, quote) = match &layout.kind {
+            TextKind::Csv(dialect, _) => (true, dialect.quote),
+            TextKind::Json | TextKind::Lines => (false, None),
+        };
+        Ok(Self { format, quote, is_csv, bytes: Vec::new(), spans: Vec::new(), one_by_one: false })
     }
 
     /// All at once; none: the format found other records than there are values.
@@ -343,8 +346,8 @@ mod tests {
 
     fn text(csv: bool) -> ValueLayout {
         let schema = schema(&[("id", "Int64"), ("name", "Utf8?")]);
-        let csv = csv.then(|| (Dialect::default(), false));
-        ValueLayout::Text(TextLayout::new(schema, vec![TimestampFormat::Standard; 2], csv).expect("a layout"))
+        let kind = if csv { TextKind::Csv(Dialect::default(), false) } else { TextKind::Json };
+        ValueLayout::Text(TextLayout::new(schema, vec![TimestampFormat::Standard; 2], kind).expect("a layout"))
     }
 
     fn decode(layout: &ValueLayout, values: &[&str]) -> Values {

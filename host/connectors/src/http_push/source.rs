@@ -36,7 +36,7 @@ use super::{
 };
 use crate::{
     formats::{
-        layout::{TextLayout, timestamp_formats},
+        layout::{TextKind, TextLayout, timestamp_formats},
         text::RECORD_BYTES_LIMIT,
     },
     settings::{problem, read},
@@ -94,7 +94,7 @@ impl SourceConnector for HttpPush {
             return Err(problems);
         }
         let timestamps = timestamp_formats(&settings.timestamp_formats, &schema)?;
-        let layout = TextLayout::new(schema.clone(), timestamps, None)?;
+        let layout = TextLayout::new(schema.clone(), timestamps, TextKind::Json)?;
         let columns = (0..schema.fields().len()).collect();
         Ok(Arc::new(Posted {
             settings,

@@ -107,6 +107,13 @@ pub enum Machine {
     Shared,
 }
 
+impl Machine {
+    /// Where files that the job names are looked for; none: it may name none.
+    pub fn files(self, base: &std::path::Path) -> Option<&std::path::Path> {
+        (self == Self::Own).then_some(base)
+    }
+}
+
 impl fmt::Debug for Secret {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str("(not shown)")

@@ -16,7 +16,6 @@ mod lost_ends;
 pub mod produce;
 mod producer;
 pub mod registry;
-mod schema;
 pub mod settings;
 pub mod sink;
 pub mod source;

@@ -32,12 +32,14 @@ use super::{
     client::blocking,
     producer::{Deliveries, Producer, Refused},
     registry::{self, ValueSchema},
-    schema::{avro_schema, protobuf_schema},
     settings::{Changes, Delivery, SinkSettings, ValueFormat},
     topics::{self, Admin, is_topic_name},
     transaction::{self, Attempt, Seat, Transaction},
 };
-use crate::settings::{problem, read};
+use crate::{
+    settings::{problem, read},
+    value_schema::{avro_schema, protobuf_schema},
+};
 
 /// How long a writer waits before it tries again to put a record into a queue that was full.
 const FULL_WAIT_MS: i64 = 2;
@@ -95,8 +97,10 @@ impl SinkConnector for KafkaSink {
 fn given_schema(settings: &SinkSettings, machine: Machine, base: &Path) -> Result<Option<ValueSchema>, SettingsProblem> {
     let Some(text) = &settings.value_schema else { return Ok(None) };
     match settings.format {
-        ValueFormat::Avro => avro_schema(text, machine, base).map(ValueSchema::Avro).map(Some),
-        ValueFormat::Protobuf => protobuf_schema(text, settings.message.as_deref(), machine, base).map(ValueSchema::Protobuf).map(Some),
+        ValueFormat::Avro => avro_schema(text, machine.files(base)).map(ValueSchema::Avro).map(Some),
+        ValueFormat::Protobuf => {
+            protobuf_schema(text, settings.message.as_deref(), machine.files(base)).map(ValueSchema::Protobuf).map(Some)
+        }
         ValueFormat::Json | ValueFormat::Csv | ValueFormat::String | ValueFormat::Raw => Ok(None),
     }
 }

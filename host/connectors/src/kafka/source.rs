@@ -30,7 +30,6 @@ use super::{
     Machine,
     client::{Context, blocking, failed},
     registry,
-    schema::{avro_schema, protobuf_schema},
     settings::{Changes, SourceSettings, ValueFormat},
     topics::{self, Admin, TopicNames},
 };
@@ -38,10 +37,11 @@ use crate::{
     formats::{
         csv::Dialect,
         debezium,
-        layout::{TextLayout, timestamp_formats},
+        layout::{TextKind, TextLayout, timestamp_formats},
         records::{self, ValueLayout},
     },
     settings::{problem, read},
+    value_schema::{avro_schema, protobuf_schema},
 };
 
 /// How often the consumer's own events are looked at.
@@ -124,20 +124,20 @@ fn changed_values(
 
 /// How values are read.
 fn values(settings: &SourceSettings, declared: Option<SchemaRef>, place: &Surroundings<'_>) -> Result<ValueLayout, Vec<SettingsProblem>> {
-    let csv = match settings.format {
+    let kind = match settings.format {
         ValueFormat::Avro | ValueFormat::Protobuf => {
             return schema_values(settings, declared, place).map(ValueLayout::Made).map_err(|problem| vec![problem]);
         }
         ValueFormat::String => return ValueLayout::whole(declared, DataType::Utf8),
         ValueFormat::Raw => return ValueLayout::whole(declared, DataType::Binary),
-        ValueFormat::Json => None,
-        ValueFormat::Csv => Some((dialect(settings), false)),
+        ValueFormat::Json => TextKind::Json,
+        ValueFormat::Csv => TextKind::Csv(dialect(settings), false),
     };
     let Some(schema) = declared else {
         return Err(vec![problem("", "the columns of the values are not known: declare them under `schema:` of the source")]);
     };
     let timestamps = timestamp_formats(&settings.timestamp_formats, &schema)?;
-    Ok(ValueLayout::Text(TextLayout::new(schema, timestamps, csv)?))
+    Ok(ValueLayout::Text(TextLayout::new(schema, timestamps, kind)?))
 }
 
 /// How values are read that need a schema besides the columns.
@@ -150,8 +150,8 @@ fn schema_values(
     let kind = if is_avro { registry::Kind::Avro } else { registry::Kind::Protobuf };
     let message = settings.message.as_deref();
     let parse = |text: &String| match kind {
-        registry::Kind::Avro => avro_schema(text, place.machine, place.base).map(registry::ValueSchema::Avro),
-        _ => protobuf_schema(text, message, place.machine, place.base).map(registry::ValueSchema::Protobuf),
+        registry::Kind::Avro => avro_schema(text, place.machine.files(place.base)).map(registry::ValueSchema::Avro),
+        _ => protobuf_schema(text, message, place.machine.files(place.base)).map(registry::ValueSchema::Protobuf),
     };
     let given = settings.value_schema.as_ref().map(parse).transpose()?;
     let wrong = |message: String| problem("value-schema", message);

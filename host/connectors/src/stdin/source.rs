@@ -18,7 +18,7 @@ use super::settings::{LineFormat, Settings};
 use crate::{
     formats::{
         csv::{self, Dialect},
-        layout::{TextLayout, timestamp_formats},
+        layout::{TextKind, TextLayout, timestamp_formats},
         text::{BLOCK_BYTES, Buffer, RECORD_BYTES_LIMIT, Records, Rows},
     },
     settings::{problem, read},
@@ -72,8 +72,11 @@ impl SourceConnector for Stdin {
             return Err(problems);
         }
         let timestamps = timestamp_formats(&settings.timestamp_formats, &schema)?;
-        let csv = (settings.format == LineFormat::Csv).then(|| (dialect(&settings), settings.header.unwrap_or(true)));
-        let layout = TextLayout::new(schema.clone(), timestamps, csv)?;
+        let kind = match settings.format {
+            LineFormat::Csv => TextKind::Csv(dialect(&settings), settings.header.unwrap_or(true)),
+            LineFormat::Ndjson => TextKind::Json,
+        };
+        let layout = TextLayout::new(schema.clone(), timestamps, kind)?;
         let columns = (0..schema.fields().len()).collect();
         let shared =
             Arc::new(Shared { layout, record_bytes_max: settings.max_record_bytes, bounded: settings.bounded, open: self.open.clone() });

@@ -30,7 +30,7 @@ use crate::{
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct LookupJoin {
-    /// The file: CSV, NDJSON or Parquet, read once when the job is planned.
+    /// The file: CSV, NDJSON, Parquet or Avro, read once when the job is planned.
     file: String,
     /// The format of the file. Default: by the ending of its name.
     format: Option<String>,

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use arrow_schema::{Field, Schema, SchemaRef};
+use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use millstream_engine::connector::{ConnectorRequest, SettingsProblem};
 
 use super::{Follow, Layout, Shared};
@@ -16,14 +16,20 @@ use crate::{
     files::{
         FileFormat, SourceSettings,
         listing::{Listed, Pattern},
+        settings::check_value_schema,
     },
     formats::{
+        avro::{self, container},
         csv::{self, Dialect, Sample},
-        layout::{TextLayout, timestamp_formats},
-        ndjson, parquet,
+        layout::{TextKind, TextLayout, timestamp_formats},
+        lines, ndjson,
+        one_schema::OneSchema,
+        parquet,
+        records::ValueLayout,
         text::RECORD_BYTES_LIMIT,
     },
     settings::{problem, read},
+    value_schema::protobuf_schema,
 };
 
 /// Bytes of the first file that inference looks at.
@@ -41,7 +47,10 @@ pub(super) fn plan(request: ConnectorRequest<'_>) -> Result<Shared, Problems> {
     });
     let Some(format) = format else {
         if problems.is_empty() {
-            problems.push(problem("format", "the name of the first file does not say its format; expected csv, ndjson or parquet"));
+            problems.push(problem(
+                "format",
+                "the name of the first file does not say its format; expected csv, ndjson, parquet, avro, string, protobuf or raw",
+            ));
         }
         return Err(problems);
     };
@@ -49,7 +58,8 @@ pub(super) fn plan(request: ConnectorRequest<'_>) -> Result<Shared, Problems> {
     if !problems.is_empty() {
         return Err(problems);
     }
-    let columns = Columns { settings: &settings, format, first: first.as_ref(), declared: request.declared_schema.as_ref() };
+    let (first, declared, base) = (first.as_ref(), request.declared_schema.as_ref(), request.base_directory.as_path());
+    let columns = Columns { settings: &settings, format, first, declared, base };
     let schema = columns.schema()?;
     let layout = columns.layout(&schema)?;
     let follow = settings.follow.then(|| Follow { clock: request.clock.clone(), interval: settings.poll_interval.0 });
@@ -105,16 +115,20 @@ fn check(settings: &SourceSettings, format: FileFormat, problems: &mut Problems)
             problems.push(problem(name, "is a setting of CSV only"));
         }
     }
-    if format == FileFormat::Parquet {
+    if let Some(message) = format.compressed_inside() {
         if settings.compression.is_some() {
-            problems.push(problem("compression", "Parquet files are compressed inside: leave this out"));
+            problems.push(problem("compression", message));
         }
         if !settings.timestamp_formats.is_empty() {
             problems.push(problem("timestamp-formats", "is a setting of text formats only"));
         }
     }
-    if settings.split_bytes.is_some() && (format != FileFormat::Ndjson || settings.follow) {
-        problems.push(problem("split-bytes", "only NDJSON files that are not followed can be cut into ranges"));
+    if matches!(format, FileFormat::Protobuf | FileFormat::Raw) && !settings.timestamp_formats.is_empty() {
+        problems.push(problem("timestamp-formats", "is a setting of text formats only"));
+    }
+    check_value_schema(format, settings.value_schema.as_deref(), settings.message.as_deref(), problems);
+    if settings.split_bytes.is_some() && (!matches!(format, FileFormat::Ndjson | FileFormat::String) || settings.follow) {
+        problems.push(problem("split-bytes", "only files of NDJSON or string that are not followed can be cut into ranges"));
     }
     if settings.split_bytes.is_some_and(|bytes| bytes < 64 << 10) {
         problems.push(problem("split-bytes", "is at least 65536"));
@@ -133,17 +147,21 @@ struct Columns<'a> {
     format: FileFormat,
     first: Option<&'a Listed>,
     declared: Option<&'a SchemaRef>,
+    base: &'a Path,
 }
 
 impl Columns<'_> {
     fn schema(&self) -> Result<SchemaRef, Problems> {
         match (self.declared, self.first, self.format) {
+            (.., FileFormat::Protobuf | FileFormat::Raw) => self.values().map(|values| values.schema().clone()),
             (Some(declared), None, _) => Ok(declared.clone()),
+            (None, _, FileFormat::String) => Ok(lines::schema()),
             (None, None, _) => {
                 Err(vec![problem("path", "there is no file yet to guess the columns from: declare them under `schema:` of the source")])
             }
             (_, Some(first), FileFormat::Parquet) => parquet::plan_schema(&first.path, self.declared)
                 .map_err(|message| vec![problem("path", format!("{}: {message}", first.name))]),
+            (_, Some(first), FileFormat::Avro) => self.avro_schema(first).map_err(|message| vec![problem("path", message)]),
             (Some(declared), Some(first), FileFormat::Csv) if self.has_header() => {
                 self.check_header(declared, first).map(|()| declared.clone())
             }
@@ -153,6 +171,26 @@ impl Columns<'_> {
             }
             (None, Some(first), FileFormat::Csv) => self.inferred(first, |bytes| self.infer_csv(bytes)),
         }
+    }
+
+    /// The declared columns if the first file gives them, else its own.
+    fn avro_schema(&self, first: &Listed) -> Result<SchemaRef, String> {
+        let written = container::schema_of(&first.path).map_err(|error| format!("{} {}", first.name, with_cause(&error)))?;
+        let schema = match self.declared {
+            Some(declared) => avro::Plan::new(&written, declared, None).map(|_| declared.clone()),
+            None => avro::columns(&written),
+        };
+        schema.map_err(|message| format!("{}: {message}", first.name))
+    }
+
+    /// How values behind their lengths are read.
+    fn values(&self) -> Result<ValueLayout, Problems> {
+        let Some(text) = self.settings.value_schema.as_deref().filter(|_| self.format == FileFormat::Protobuf) else {
+            return ValueLayout::whole(self.declared.cloned(), DataType::Binary);
+        };
+        let schema = protobuf_schema(text, self.settings.message.as_deref(), Some(self.base)).map_err(|problem| vec![problem])?;
+        let values = OneSchema::new(schema, self.declared.cloned()).map_err(|message| vec![problem("value-schema", message)])?;
+        Ok(ValueLayout::Made(Arc::new(values)))
     }
 
     fn inferred(&self, first: &Listed, infer: impl Fn(&[u8]) -> Result<SchemaRef, String>) -> Result<SchemaRef, Problems> {
@@ -224,13 +262,21 @@ impl Columns<'_> {
     }
 
     fn layout(&self, schema: &SchemaRef) -> Result<Layout, Problems> {
-        let csv = match self.format {
+        let kind = match self.format {
             FileFormat::Parquet => return Ok(Layout::Parquet),
-            FileFormat::Csv => Some((self.dialect(), self.has_header())),
-            FileFormat::Ndjson => None,
+            FileFormat::Avro => return Ok(Layout::Avro),
+            FileFormat::Protobuf | FileFormat::Raw => return self.values().map(Layout::Delimited),
+            FileFormat::Csv => TextKind::Csv(self.dialect(), self.has_header()),
+            FileFormat::Ndjson => TextKind::Json,
+            FileFormat::String => TextKind::Lines,
         };
         let timestamps = timestamp_formats(&self.settings.timestamp_formats, schema)?;
-        let layout = TextLayout::new(schema.clone(), timestamps, csv)?;
+        let layout = TextLayout::new(schema.clone(), timestamps, kind)?;
         Ok(Layout::Text(layout.guessed(self.declared.is_none())))
     }
+}
+
+/// An error and why, in one clause.
+fn with_cause(error: &dyn std::error::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
 }

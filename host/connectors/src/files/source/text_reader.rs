@@ -17,7 +17,7 @@ use millstream_engine::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Layout, OpenFile};
+use super::{Layout, OpenFile, cannot_read};
 use crate::{
     compression::{Compression, Content},
     formats::{
@@ -107,7 +107,7 @@ impl TextReader {
         let Stage::Start { buffer, resume } = &mut self.stage else { return Ok(true) };
         let (mut buffer, resume) = (std::mem::take(buffer), *resume);
         let shared = self.file.shared.clone();
-        let Layout::Text(layout) = &shared.layout else { return Err(OperatorError::internal("Parquet is no text")) };
+        let Layout::Text(layout) = &shared.layout else { return Err(OperatorError::internal("only text is read as text")) };
         let header = match layout.header() {
             Some(dialect) => self.header(dialect, &mut buffer, last)?,
             None => self.skip_byte_order_mark(&mut buffer, last)?.then_some(Vec::new()),
@@ -226,14 +226,7 @@ impl TextReader {
     }
 
     fn cannot_read(&self, error: io::Error) -> OperatorError {
-        let (split, at) = (&self.file.split, self.content.read_bytes());
-        match (self.compression, error.kind()) {
-            (Compression::None, _) => OperatorError::outside(format!("cannot read {split} at byte {at}")).because(error),
-            (_, io::ErrorKind::UnexpectedEof) => {
-                OperatorError::user(format!("{split} is cut off: its compressed content is not complete at byte {at}, where the file ends"))
-            }
-            _ => OperatorError::user(format!("{split} is damaged: its content cannot be decompressed near byte {at}")).because(error),
-        }
+        cannot_read(&self.file.split, self.compression, self.content.read_bytes(), error)
     }
 
     /// Whether a followed file that was read to its end may have more one day. A file that a later one has joined is looked at once more,

@@ -140,6 +140,7 @@ async fn what_a_checkpoint_stages_appears_when_it_is_committed_and_not_before() 
         (json!({ "format": "ndjson" }), "ndjson"),
         (json!({ "format": "csv", "compression": "gzip" }), "csv.gz"),
         (json!({ "format": "parquet", "roll-rows": 1 }), "parquet"),
+        (json!({ "format": "avro", "codec": "zstandard" }), "avro"),
     ] {
         let job = Job::new(settings);
         assert_eq!(job.sink().guarantee(), Guarantee::ExactlyOnce);
@@ -292,7 +293,7 @@ async fn parts_written_after_the_savepoint_that_a_run_starts_from_are_not_overwr
 /// Of the same size: a run that comes after a crash reads what it publishes.
 #[tokio::test]
 async fn a_staged_part_with_another_content_is_not_published_after_a_crash() {
-    for format in ["ndjson", "csv", "parquet"] {
+    for format in ["ndjson", "csv", "parquet", "avro"] {
         let job = Job::new(json!({ "format": format }));
         let mut run = job.run(&[], 1).await;
         run.write(0, 1).await;

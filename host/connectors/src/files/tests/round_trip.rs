@@ -41,6 +41,33 @@ const NESTED: [&str; 4] = [
     "Map(\"entries\": non-null Struct(\"key\": non-null Utf8, \"value\": Int64), unsorted)",
 ];
 
+/// Avro has no others, or stores them as one of these.
+const AVRO: [&str; 23] = [
+    "Boolean",
+    "Int8",
+    "Int16",
+    "Int32",
+    "Int64",
+    "UInt8",
+    "UInt32",
+    "Float32",
+    "Float64",
+    "Utf8",
+    "LargeUtf8",
+    "Binary",
+    "LargeBinary",
+    "FixedSizeBinary(3)",
+    "Date32",
+    "Time32(ms)",
+    "Timestamp(ms, \"UTC\")",
+    "Timestamp(ns)",
+    "Duration(ms)",
+    "Decimal128(20, 3)",
+    NESTED[0],
+    NESTED[1],
+    NESTED[3],
+];
+
 /// JSON that means a value of the type; made from one random number and one text.
 fn value(data_type: &DataType, number: i64, text: &str) -> Value {
     use DataType as D;
@@ -51,6 +78,7 @@ fn value(data_type: &DataType, number: i64, text: &str) -> Value {
         D::Int16 => json!(number as i16),
         D::Int32 => json!(number as i32),
         D::UInt8 => json!(number as u8),
+        D::UInt32 => json!(number as u32),
         D::Int64 | D::Duration(_) => json!(number),
         D::UInt64 => json!(positive),
         D::Float32 => json!(number as f32 / 3.0),
@@ -144,6 +172,13 @@ proptest! {
     fn parquet(rows in rows_strategy(SCALARS.len() + NESTED.len()), rows_max in 1_usize..70) {
         let types = [&SCALARS[..], &NESTED[..]].concat();
         check(&types, &rows, json!({ "path": "out", "format": "parquet" }), rows_max);
+    }
+
+    #[test]
+    fn avro(
+        rows in rows_strategy(AVRO.len()), codec in prop::sample::select(vec!["none", "deflate", "snappy", "zstandard"]), rows_max in 1_usize..70,
+    ) {
+        check(&AVRO, &rows, json!({ "path": "out", "format": "avro", "codec": codec }), rows_max);
     }
 
     /// A column alone: an empty line is a null there.

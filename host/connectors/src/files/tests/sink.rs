@@ -92,7 +92,7 @@ async fn a_part_is_complete_after_a_time_also_if_no_row_comes() {
 #[tokio::test]
 async fn changes_are_written_as_a_column_in_front() {
     let directory = directory(&[]);
-    for format in ["csv", "ndjson", "parquet"] {
+    for format in ["csv", "ndjson", "parquet", "avro"] {
         let sink = sink(&directory, json!({ "path": format, "format": format }), true);
         let mut writer = writer(&*sink, 0).await.expect("opens");
         writer.write(&rows().with_changes(Some(vec![0, 1, 2, 3].into()))).await.expect("writes");
@@ -101,8 +101,38 @@ async fn changes_are_written_as_a_column_in_front() {
     }
     assert_eq!(content(&directory, "csv/part-00000-00000.csv"), "op,origin,n\n+I,JFK,1\n-U,a/../b,2\n+U,,3\n-D,JFK,4\n+I,JFK,1\n");
     assert!(content(&directory, "ndjson/part-00000-00000.ndjson").starts_with("{\"op\":\"+I\",\"origin\":\"JFK\",\"n\":1}\n"));
-    let parquet = source(&directory, json!({ "path": "parquet/part-00000-00000.parquet" }), None);
-    assert_eq!(table(&*parquet).await, ["+I|JFK|1", "-U|a/../b|2", "+U||3", "-D|JFK|4", "+I|JFK|1"]);
+    for format in ["parquet", "avro"] {
+        let binary = source(&directory, json!({ "path": format!("{format}/part-00000-00000.{format}") }), None);
+        assert_eq!(table(&*binary).await, ["+I|JFK|1", "-U|a/../b|2", "+U||3", "-D|JFK|4", "+I|JFK|1"]);
+    }
+}
+
+#[tokio::test]
+async fn texts_are_written_as_lines_and_what_a_line_cannot_say_is_refused() {
+    let directory = directory(&[]);
+    let columns = [("text", "Utf8?")];
+    let settings = json!({ "path": "out", "format": "string", "compression": "gzip" });
+    let sink = plan_sink(&FilesSink, &settings, directory.path(), schema(&columns), false).expect("the settings are right");
+    let mut writer = writer(&*sink, 0).await.expect("opens");
+    let lines = [r#"{"text":"a"}"#, r#"{"text":""}"#, r#"{"text":" \t\rž\" "}"#];
+    writer.write(&batch(&columns, &lines)).await.expect("writes");
+    for (line, what) in
+        [(r#"{}"#, "null"), (r#"{"text":"a\nb"}"#, "a text with a line end"), (r#"{"text":"a\r"}"#, "a text with a line end")]
+    {
+        let refused = writer.write(&batch(&columns, &[line])).await.expect_err("no line says it").to_string();
+        assert!(refused.ends_with(&format!("part-00000-00000.txt.gz: column text, row 0: {what} cannot be said in a line")), "{refused}");
+    }
+    writer.finish().await.expect("publishes");
+    let back = sink.published().expect("it can be read").expect("it is kept");
+    let rows = read_all(&*back, 10).await.expect("reads").rows(&back.schema());
+    let values: Vec<Option<&str>> = arrow_array::cast::AsArray::as_string::<i32>(rows.column(0)).iter().collect();
+    assert_eq!(values, [Some("a"), Some(""), Some(" \t\rž\" ")]);
+    let refused = |columns: &[(&str, &str)], changes: bool| {
+        let problems = plan_sink(&FilesSink, &settings, directory.path(), schema(columns), changes).err().expect("no text alone");
+        problems[0].message.clone()
+    };
+    assert_eq!(refused(&[("n", "Int64")], false), "column n of type Int64 is no text: a line holds one column of text");
+    assert_eq!(refused(&[("text", "Utf8")], true), "a line holds one column of text, and there are 2 columns", "`op` is one");
 }
 
 #[tokio::test]
@@ -126,7 +156,7 @@ async fn output_of_another_run_is_replaced_only_if_told_to() {
 
 #[tokio::test]
 async fn a_full_disk_is_an_error_that_names_the_file() {
-    for format in ["csv", "ndjson", "parquet"] {
+    for format in ["csv", "ndjson", "parquet", "avro"] {
         let directory = directory(&[]);
         let sink = sink(&directory, json!({ "path": "out", "format": format }), false);
         let mut writer = writer(&*sink, 0).await.expect("opens");
@@ -156,6 +186,13 @@ fn mistakes_in_the_settings_are_named() {
         problem(json!({ "path": "out", "format": "csv" })),
         ["format: column list of type List(Int64) does not fit into CSV: use ndjson or parquet"]
     );
+    assert_eq!(
+        problem(json!({ "path": "out", "format": "avro", "compression": "zstd" })),
+        ["compression: Avro files are compressed inside: leave this out (a sink has `codec`)"]
+    );
+    assert_eq!(problem(json!({ "path": "out", "format": "parquet", "codec": "snappy" })), ["codec: is a setting of avro only"]);
+    let unsigned = plan_sink(&FilesSink, &json!({ "path": "out", "format": "avro" }), directory.path(), schema(&[("n", "UInt64")]), false);
+    assert_eq!(unsigned.err().expect("refused")[0].message, "column n: Avro has no type for UInt64: convert it with `select` before");
     assert_eq!(
         problem(json!({ "path": "", "format": "ndjson", "by": ["m", "list", "n", "n"], "delimiter": ";", "roll-rows": 0 })),
         [

@@ -20,6 +20,7 @@
 //! | union with null | `?` | |
 //! | another union | none by itself; declared, whatever all its values fit into | |
 
+pub mod container;
 mod read;
 mod schema;
 #[cfg(test)]

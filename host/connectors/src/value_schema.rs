@@ -1,10 +1,9 @@
-//! The settings `value-schema` and `message`: a schema as text, or in a file.
+//! The settings `value-schema` and `message`: a schema as text, or in a file, where files may be read: relative to that directory.
 
 use std::path::{Path, PathBuf};
 
 use millstream_engine::connector::SettingsProblem;
 
-use super::connection::Machine;
 use crate::{
     formats::{avro, protobuf},
     settings::problem,
@@ -19,9 +18,9 @@ const IMPORTS_MAX: usize = 100;
 ///
 /// # Errors
 /// It is none, or the file cannot be read.
-pub fn avro_schema(setting: &str, machine: Machine, base: &Path) -> Result<avro::Schema, SettingsProblem> {
+pub fn avro_schema(setting: &str, files: Option<&Path>) -> Result<avro::Schema, SettingsProblem> {
     let is_text = setting.trim_start().starts_with(['{', '[', '"']);
-    let parsed = if is_text { Ok(setting.to_owned()) } else { file(setting, machine, base).and_then(|path| text(&path)) };
+    let parsed = if is_text { Ok(setting.to_owned()) } else { file(setting, files).and_then(|path| text(&path)) };
     let parsed = parsed.and_then(|text| avro::Schema::parse(&text));
     parsed.map_err(|message| problem("value-schema", message))
 }
@@ -30,11 +29,11 @@ pub fn avro_schema(setting: &str, machine: Machine, base: &Path) -> Result<avro:
 ///
 /// # Errors
 /// They mean none, or the file cannot be read.
-pub fn protobuf_schema(setting: &str, message: Option<&str>, machine: Machine, base: &Path) -> Result<protobuf::Schema, SettingsProblem> {
+pub fn protobuf_schema(setting: &str, message: Option<&str>, files: Option<&Path>) -> Result<protobuf::Schema, SettingsProblem> {
     let parsed = if setting.contains('{') {
         protobuf::Schema::parse(setting, &[], message)
     } else {
-        file(setting, machine, base).and_then(|path| of_file(&path, message))
+        file(setting, files).and_then(|path| of_file(&path, message))
     };
     parsed.map_err(|message| problem("value-schema", message))
 }
@@ -71,11 +70,9 @@ fn imports(text: &str) -> Vec<String> {
     text.lines().filter_map(import).collect()
 }
 
-fn file(path: &str, machine: Machine, base: &Path) -> Result<PathBuf, String> {
-    match machine {
-        Machine::Own => Ok(base.join(path)),
-        Machine::Shared => Err("is the schema itself here: a job of the service reads no files".into()),
-    }
+fn file(path: &str, files: Option<&Path>) -> Result<PathBuf, String> {
+    let base = files.ok_or("is the schema itself here: a job of the service reads no files")?;
+    Ok(base.join(path))
 }
 
 fn text(path: &Path) -> Result<String, String> {
