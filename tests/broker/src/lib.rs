@@ -44,6 +44,13 @@ pub fn reader(address: &str, topic: &str) -> Command {
     command
 }
 
+/// Kafka's own producer: writes every line of its input as a value, packed with `codec`, and ends with its input.
+pub fn writer(address: &str, topic: &str, codec: &str) -> Command {
+    let mut command = Command::new(root().join("scripts/kafka"));
+    command.args(["write", address, topic, codec]).stdin(Stdio::piped());
+    command
+}
+
 /// The broker that all tests share. It goes some time after the last of these.
 pub struct SharedBroker {
     address: String,
@@ -63,6 +70,14 @@ impl SharedBroker {
     /// `host:port`.
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// What the broker has written down of a partition, as it lies on the disk.
+    ///
+    /// # Panics
+    /// It has no such partition.
+    pub fn log(&self, topic: &str, partition: i32) -> Vec<u8> {
+        fs::read(script(&["shared-log", topic, &partition.to_string()])).expect("the broker has the partition")
     }
 }
 

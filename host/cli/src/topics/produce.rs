@@ -92,6 +92,7 @@ enum Compression {
     Lz4,
     Snappy,
     Gzip,
+    Zstd,
 }
 
 pub fn execute(arguments: &Arguments) -> Result<Exit, Failure> {

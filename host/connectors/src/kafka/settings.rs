@@ -362,6 +362,8 @@ pub enum Codec {
     Snappy,
     /// Well, slowly.
     Gzip,
+    /// Well, quickly; needs brokers and readers of Kafka 2.1.
+    Zstd,
 }
 
 /// Which partition a row goes to, unless a column says it.
@@ -538,6 +540,7 @@ impl SinkSettings {
             Codec::Lz4 => "lz4",
             Codec::Snappy => "snappy",
             Codec::Gzip => "gzip",
+            Codec::Zstd => "zstd",
         };
         let partitioner = match self.partitioner {
             Partitioner::Murmur2 => "murmur2_random",

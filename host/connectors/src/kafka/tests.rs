@@ -1,6 +1,7 @@
 //! Sources and sinks against a real broker, which all tests share: each has topics of its own.
 
 mod changes;
+mod codecs;
 mod faults;
 mod security;
 mod sink;
@@ -35,7 +36,7 @@ pub(super) struct Cluster {
     pub(super) address: String,
     unique: String,
     /// Held as long as it is used; none: a broker of the test's own.
-    _shared: Option<SharedBroker>,
+    shared: Option<SharedBroker>,
 }
 
 impl Cluster {
@@ -43,7 +44,7 @@ impl Cluster {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let unique = directory.path().file_name().expect("a name").to_string_lossy().trim_start_matches('.').to_owned();
         let shared = SharedBroker::get();
-        Self { address: shared.address().to_owned(), unique, _shared: Some(shared) }
+        Self { address: shared.address().to_owned(), unique, shared: Some(shared) }
     }
 
     fn topic(&self, name: &str) -> String {

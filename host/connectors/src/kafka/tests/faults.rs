@@ -55,7 +55,7 @@ impl Behind {
         let advertised = format!("advertised.listeners=PLAINTEXT://{}", proxy.address());
         let broker = Broker::start(directory.path(), &[&advertised]);
         proxy.set_broker(broker.address().parse().expect("an address"));
-        let cluster = Cluster { address: proxy.address().to_string(), unique: "r4".into(), _shared: None };
+        let cluster = Cluster { address: proxy.address().to_string(), unique: "r4".into(), shared: None };
         Self { proxy, cluster, _broker: broker, _directory: directory }
     }
 

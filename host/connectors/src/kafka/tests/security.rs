@@ -73,7 +73,7 @@ impl Secured {
             }
         }
         let broker = Broker::start(&directory.path().join("broker"), &settings.iter().map(String::as_str).collect::<Vec<_>>());
-        let cluster = Cluster { address: broker.address().to_owned(), unique: "secured".into(), _shared: None };
+        let cluster = Cluster { address: broker.address().to_owned(), unique: "secured".into(), shared: None };
         fs::write(directory.path().join("password"), PASSWORD).expect("writable");
         fs::write(directory.path().join("wrong"), "another").expect("writable");
         Self { directory, broker, cluster }

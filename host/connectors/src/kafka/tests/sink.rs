@@ -47,7 +47,7 @@ pub(super) fn rows(ids: std::ops::Range<i64>, topic: &str) -> Batch {
 }
 
 impl Cluster {
-    fn sink(&self, topic: &Value, more: Value) -> Result<Arc<dyn Sink>, Vec<SettingsProblem>> {
+    pub(super) fn sink(&self, topic: &Value, more: Value) -> Result<Arc<dyn Sink>, Vec<SettingsProblem>> {
         plan_sink(&KafkaSink(Machine::Own), &self.sink_settings(topic, more), Path::new("."), columns(), false)
     }
 
