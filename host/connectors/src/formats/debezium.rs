@@ -334,12 +334,114 @@ mod tests {
             envelope(row(1, "a"), row(1, "b"), "u"),
             envelope(row(1, "b"), Value::Null, "d"),
             envelope(row(2, "x"), Value::Null, "d"),
-            envelope(Value::Null, row(3, "x"), "u"),
+            envelope(Value::Null, row(3, "x"), "c"),
             envelope(Value::Null, row(3, "y"), "u"),
             envelope(row(3, "y"), Value::Null, "d"),
         ];
         assert_eq!(envelopes_of(&rows), expected);
         assert_eq!(envelopes_of(&[]), [] as [Value; 0]);
+    }
+
+    /// A changelog of others: what each row does, and what it is.
+    fn changelog(text: &str) -> Vec<(u8, Value)> {
+        let kind = |text: &str| ["+I", "-U", "+U", "-D"].iter().position(|kind| *kind == text).expect("a kind") as u8;
+        let line = |line: &str| {
+            let mut change: Value = serde_json::from_str(line).expect("JSON");
+            (kind(change["kind"].as_str().expect("a kind")), change["row"].take())
+        };
+        text.lines().map(line).collect()
+    }
+
+    fn golden_columns() -> SchemaRef {
+        schema(&[
+            ("id", "Int64"),
+            ("name", "Utf8?"),
+            ("ratio", "Float64?"),
+            ("ok", "Boolean?"),
+            ("at", "Timestamp(ms, \"UTC\")?"),
+            ("day", "Date32?"),
+            ("fare", "Decimal128(9, 2)?"),
+            ("tags", "List(Utf8)?"),
+            ("place", "Struct(\"x\": Int64, \"y\": Utf8)?"),
+        ])
+    }
+
+    /// What these lines are as rows of the columns.
+    fn read_lines(columns: &SchemaRef, lines: impl Iterator<Item = Value>) -> RecordBatch {
+        let timestamps = vec![TimestampFormat::Standard; columns.fields().len()];
+        let layout = ValueLayout::Text(TextLayout::new(columns.clone(), timestamps, TextKind::Json).expect("columns of JSON"));
+        let mut decoder = layout.decoder(&(0..columns.fields().len()).collect::<Vec<_>>()).expect("a decoder");
+        lines.for_each(|line| decoder.push(line.to_string().as_bytes()));
+        let values = decoder.finish();
+        assert_eq!(values.bad, []);
+        values.columns
+    }
+
+    fn lines(rows: &RecordBatch) -> String {
+        let mut lines = Vec::new();
+        ndjson::Writer::new(&rows.schema(), Nulls::Write).expect("columns of JSON").rows(rows, &mut lines).expect("written");
+        String::from_utf8(lines).expect("JSON is text")
+    }
+
+    /// What each row does, and what it is; and why other values make none, by their numbers.
+    type Read = (Vec<(u8, Value)>, Vec<(u32, String)>);
+
+    fn read_envelopes(columns: &SchemaRef, text: &str) -> Read {
+        let envelope = envelope(columns, true);
+        let timestamps = vec![TimestampFormat::Standard; envelope.fields().len()];
+        let layout = ValueLayout::Text(TextLayout::new(envelope, timestamps, TextKind::Json).expect("columns of JSON"));
+        let format = Debezium::new(columns.clone(), layout);
+        let mut decoder = format.decoder(&(0..columns.fields().len()).collect::<Vec<_>>()).expect("a decoder");
+        text.lines().for_each(|line| decoder.push(line.as_bytes()));
+        let values = decoder.finish();
+        let rows = crate::testing::shown(&values.columns);
+        (
+            values.changes.expect("changes").into_iter().zip(rows).collect(),
+            values.bad.into_iter().map(|bad| (bad.value, bad.reason)).collect(),
+        )
+    }
+
+    /// Flink reads what we write, and it is what it was: `flink-read.ndjson` is what Flink's reader made of `ours.ndjson`.
+    #[test]
+    fn what_is_written_is_what_flink_has_read_as_the_same_changes() {
+        let given = changelog(include_str!("../../golden/debezium/changelog.ndjson"));
+        let columns = read_lines(&golden_columns(), given.iter().map(|(_, row)| row.clone()));
+        let batch = millstream_model::Batch::new(columns).with_changes(Some(given.iter().map(|(kind, _)| *kind).collect()));
+        let ids = batch.column(0).as_primitive::<arrow_array::types::Int64Type>().values().clone();
+        let changes = changes(&batch, |one, other| ids[one] == ids[other]);
+        assert_eq!(lines(&envelopes(batch.columns(), &changes)), include_str!("../../golden/debezium/ours.ndjson"));
+        let read = changelog(include_str!("../../golden/debezium/flink-read.ndjson"));
+        // A key that changes is a row that goes and another that comes.
+        let expected: Vec<(u8, Value)> = given
+            .into_iter()
+            .map(|(kind, row)| match (kind, row["id"].as_i64()) {
+                (1, Some(3)) => (3, row),
+                (2, Some(4)) => (0, row),
+                _ => (kind, row),
+            })
+            .collect();
+        assert_eq!(read, expected);
+    }
+
+    /// Flink writes no `u`: old contents are a `d`, new ones a `c`.
+    #[test]
+    fn what_flink_writes_is_read_as_it_means_it() {
+        let given = changelog(include_str!("../../golden/debezium/changelog.ndjson"));
+        let expected: Vec<(u8, Value)> = given.into_iter().map(|(kind, row)| (if matches!(kind, 1 | 3) { 3 } else { 0 }, row)).collect();
+        let read = read_envelopes(&golden_columns(), include_str!("../../golden/debezium/flink-wrote.ndjson"));
+        assert_eq!(read, (expected, Vec::new()));
+    }
+
+    #[test]
+    fn what_debezium_writes_is_read_with_and_without_its_schema() {
+        let columns = schema(&[("id", "Int64"), ("name", "Utf8?"), ("ratio", "Float64?"), ("at", "Timestamp(ms, \"UTC\")?")]);
+        let first = json!({ "id": 1, "name": "a \"quoted\" ž", "ratio": 0.5, "at": "2013-01-01T05:15:00.123Z" });
+        let second = json!({ "id": 1, "name": "", "ratio": -1e-7, "at": "1969-12-31T23:59:59.999Z" });
+        let third = json!({ "id": 2, "name": null, "ratio": null, "at": null });
+        let expected = vec![(0, third), (0, first.clone()), (1, first), (2, second.clone()), (2, second.clone()), (3, second)];
+        let (read, bad) = read_envelopes(&columns, include_str!("../../golden/debezium/debezium-wrote.ndjson"));
+        assert_eq!(read, expected);
+        assert_eq!(bad, [(5, "its `op` is \"t\", which no row follows from".to_owned())], "the table was emptied");
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Changes → envelopes.
 //!
-//! An insertion is a `c`, a deletion a `d`. The old content of an update and the new one that follows it are one `u`, if they are of one key; apart, or
-//! of two keys, they are a `d` of the old content and a `u` of the new one, as whoever applies them needs it. There is no more to an envelope than
-//! `before`, `after` and `op`.
+//! An insertion is a `c`, a deletion a `d`. The old content of an update and the new one that follows it are one `u`, if they are of one key, and of two
+//! keys a `d` and a `c`, as Debezium itself tells of a key that changes. Apart, they are a `d` of the old content and a `u` of the new one, without
+//! `before`. There is no more to an envelope than `before`, `after` and `op`.
 
 use std::sync::Arc;
 
@@ -39,20 +39,22 @@ impl Change {
 pub fn changes(batch: &Batch, is_same: impl Fn(usize, usize) -> bool) -> Vec<Change> {
     let kind = |row: usize| batch.changes().and_then(|changes| ChangeKind::from_byte(changes[row])).unwrap_or(ChangeKind::Insert);
     let mut found: Vec<Change> = Vec::with_capacity(batch.num_rows());
-    let mut old = None;
+    // The row before is the old content of an update.
+    let mut is_old = false;
     for (number, row) in (0..).zip(0..batch.num_rows()) {
-        let replaced = old.take().filter(|_| kind(row) == ChangeKind::UpdateAfter && is_same(row - 1, row));
-        match (kind(row), replaced) {
-            (ChangeKind::UpdateAfter, Some(())) => {
+        let follows_old = std::mem::take(&mut is_old);
+        let inserted = Change { before: None, after: Some(number), op: "c" };
+        match kind(row) {
+            ChangeKind::Insert => found.push(inserted),
+            ChangeKind::UpdateAfter if follows_old && is_same(row - 1, row) => {
                 let before = found.pop().expect("it was found last").before;
                 found.push(Change { before, after: Some(number), op: "u" });
             }
-            (ChangeKind::UpdateAfter, None) => found.push(Change { before: None, after: Some(number), op: "u" }),
-            (ChangeKind::Insert, _) => found.push(Change { before: None, after: Some(number), op: "c" }),
-            (ChangeKind::Delete, _) => found.push(Change { before: Some(number), after: None, op: "d" }),
-            (ChangeKind::UpdateBefore, _) => {
+            ChangeKind::UpdateAfter if follows_old => found.push(inserted),
+            ChangeKind::UpdateAfter => found.push(Change { op: "u", ..inserted }),
+            kind @ (ChangeKind::Delete | ChangeKind::UpdateBefore) => {
                 found.push(Change { before: Some(number), after: None, op: "d" });
-                old = Some(());
+                is_old = kind == ChangeKind::UpdateBefore;
             }
         }
     }
