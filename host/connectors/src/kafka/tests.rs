@@ -2,6 +2,7 @@
 
 mod changes;
 mod codecs;
+mod commit_topic;
 mod faults;
 mod security;
 mod sink;
