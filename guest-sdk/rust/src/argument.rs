@@ -75,6 +75,10 @@ pub struct Reads {
     pub changes: bool,
     /// Per column that a parameter reads, in order of the parameters: its index in `fields`.
     pub order: Vec<usize>,
+    /// Whether something is asked over HTTP for each row.
+    pub requests: bool,
+    /// Whether a handler takes the answer.
+    pub answers: bool,
 }
 
 impl Reads {

@@ -9,6 +9,10 @@ pub mod aggregate;
 #[allow(missing_docs, unsafe_code, unsafe_op_in_unsafe_fn, unused_qualifications, clippy::all, clippy::restriction, reason = "generated")]
 #[rustfmt::skip]
 #[doc(hidden)]
+pub mod http;
+#[allow(missing_docs, unsafe_code, unsafe_op_in_unsafe_fn, unused_qualifications, clippy::all, clippy::restriction, reason = "generated")]
+#[rustfmt::skip]
+#[doc(hidden)]
 pub mod migration;
 #[allow(missing_docs, unsafe_code, unsafe_op_in_unsafe_fn, unused_qualifications, clippy::all, clippy::restriction, reason = "generated")]
 #[rustfmt::skip]

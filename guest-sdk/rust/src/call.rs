@@ -5,6 +5,7 @@ use crate::{
         Column, Moment,
         exports::{DueTimers, Keys, Output, Rejected, Rows, Turn, Updates},
     },
+    http::Answers,
     value::{Malformed, bits},
 };
 
@@ -29,6 +30,8 @@ pub struct Call<'a> {
     /// Empty: all inserts.
     pub(crate) changes: &'a [u8],
     keys: Option<KeysOf<'a>>,
+    /// What came back over HTTP, by row; empty: nothing was asked.
+    pub(crate) answers: Answers,
     /// Per state: the index of its column among the values, if it is a value state.
     value_columns: &'a [Option<usize>],
 }
@@ -67,7 +70,16 @@ impl<'a> Call<'a> {
             return Err(Malformed("event times or changes do not fit the rows"));
         }
         let keys = rows.keys.as_ref().map(|keys| keys_of(keys, length)).transpose()?;
-        Ok(Self { now, length, columns: &rows.columns, event_times, changes: &rows.changes, keys, value_columns })
+        Ok(Self {
+            now,
+            length,
+            columns: &rows.columns,
+            event_times,
+            changes: &rows.changes,
+            keys,
+            answers: Answers::default(),
+            value_columns,
+        })
     }
 
     /// A call of `on-timers`; its columns are those of the keys.
@@ -81,13 +93,13 @@ impl<'a> Call<'a> {
             return Err(Malformed("due timers without a time or a name"));
         }
         let keys = Some(keys_of(&due.keys, length)?);
-        Ok(Self { now, length, columns: &due.key_columns, event_times, changes: &[], keys, value_columns })
+        Ok(Self { now, length, columns: &due.key_columns, event_times, changes: &[], keys, answers: Answers::default(), value_columns })
     }
 
     /// Columns alone, without keys or times.
     pub fn of_columns(length: usize, columns: &'a [Column]) -> Self {
         let now = Moment { watermark: None, processing_time: 0 };
-        Self { now, length, columns, event_times: &[], changes: &[], keys: None, value_columns: &[] }
+        Self { now, length, columns, event_times: &[], changes: &[], keys: None, answers: Answers::default(), value_columns: &[] }
     }
 
     /// Number of distinct keys.

@@ -1,17 +1,21 @@
-//! What a guest may ask of its host: `log`, `metrics`, `collections`. In a component these are imports; natively, the test harness answers.
+//! What a guest may ask of its host: `log`, `metrics`, `collections`, and `http` where it is granted. In a component these are imports; natively, the test
+//! harness answers.
 
 use crate::{
     bindings::Column,
-    panics,
+    http, panics,
     value::{Buffers, ReadValue, Value, column_of_one, read_column},
 };
 
 #[cfg(target_family = "wasm")]
 mod imports {
-    pub use crate::bindings::operator::millstream::operator::{
-        collections::{Found, Span, get, scan},
-        log::{Level, emit, emit_of},
-        metrics::{Kind, add, define},
+    pub use crate::bindings::{
+        http::millstream::operator::http::send,
+        operator::millstream::operator::{
+            collections::{Found, Span, get, scan},
+            log::{Level, emit, emit_of},
+            metrics::{Kind, add, define},
+        },
     };
 }
 
@@ -23,7 +27,7 @@ mod imports {
             log::Level,
             metrics::Kind,
         },
-        testing::imports::{add, define, emit, emit_of, get, scan},
+        testing::imports::{add, define, emit, emit_of, get, scan, send},
     };
 }
 
@@ -45,6 +49,11 @@ pub fn define_metric(name: &str, kind: Kind, unit: &str) -> u32 {
 /// Adds to a counter, sets a gauge, or records in a histogram.
 pub fn add_metric(metric: u32, value: f64) {
     imports::add(metric, value);
+}
+
+/// Sends requests over HTTP and waits for the answers.
+pub fn send(requests: &[http::Request]) -> Vec<Result<http::Response, http::Failure>> {
+    imports::send(requests)
 }
 
 /// How many bytes one answer to a scan may hold.

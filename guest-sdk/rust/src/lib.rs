@@ -28,7 +28,7 @@
 //!
 //! One crate is one operator is one component. `README.md` shows the other forms; the modules, in reading order:
 //! [`value`] (types of columns), [`argument`] (what a handler takes by value), [`part`] (what it takes as `&mut`: outputs, state,
-//! timers), [`operator`] and [`aggregate`] (what the macros implement), [`testing`] (running all of it natively).
+//! timers), [`http`] (what it asks others), [`operator`] and [`aggregate`] (what the macros implement), [`testing`] (running all of it natively).
 //!
 //! The crate itself is the smaller half of a component: it neither depends on Arrow nor copies a batch into anything else than the
 //! columns of the answer.
@@ -47,6 +47,7 @@ pub mod call;
 mod export;
 mod forms;
 mod host;
+pub mod http;
 pub mod log;
 pub mod metrics;
 pub mod migration;
@@ -75,6 +76,7 @@ pub mod __rt {
         call::{Answer, At, Call, Outcome, Reject},
         export::{Exported, ExportedAggregate, Opened, Slot},
         forms::{Mapped, Verdict, filter, map},
+        http::ask,
         migration::Migration,
         operator::{About, Declaration, Instance, Layout, Operator},
         panics,

@@ -11,6 +11,7 @@ use crate::{
         exports::{self, Clock, Descriptor, DueTimers, Failure, InputPlan, OutputPlan, Planned, Rows, StateScope, TtlRefresh, Turn},
     },
     call::{Answer, Call},
+    http,
     migration::{self, Migration},
     part::{PartOptions, State, Ttl},
     value::Malformed,
@@ -157,6 +158,11 @@ impl Declaration {
         for reads in &self.timer_reads {
             reads.fields.iter().try_for_each(|field| find_key(field, inputs).map(drop))?;
         }
+        let mut all = self.inputs.iter().map(|input| &input.reads).chain(&self.timer_reads);
+        if all.any(|reads| reads.answers != reads.requests) {
+            return Err("whoever takes an `Answer` says with `fn request` what is asked, and the other way round".into());
+        }
+        let asks = self.inputs.iter().any(|input| input.reads.requests);
         let times = |input: &InputDeclaration| input.reads.event_times;
         let changes = self.pass_changes && inputs.first().is_some_and(|input| input.changes);
         let outputs = self.outputs.into_iter().map(|(_, plan)| OutputPlan { changes: plan.changes || changes, ..plan });
@@ -174,7 +180,7 @@ impl Declaration {
                 .collect(),
             states: self.states,
             timers: self.timers,
-            hints: Vec::new(),
+            hints: if asks { vec![("rows-max".into(), http::ROWS_MAX.into())] } else { Vec::new() },
         })
     }
 

@@ -15,6 +15,7 @@ mod client;
 mod completions;
 mod control;
 mod doctor;
+mod egress;
 mod explain;
 mod inspect;
 mod job;

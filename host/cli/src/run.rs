@@ -20,6 +20,7 @@ pub use stop::StopRequest;
 use tempfile::TempDir;
 
 use crate::{
+    egress::EgressArguments,
     job::{self, Job, JobArguments},
     machine,
     progress::{Mode, Progress},
@@ -66,6 +67,8 @@ pub struct Arguments {
     /// With --restore: an operator, source or sink that has another name in the job file now.
     #[arg(long, value_name = "OLD=NEW", value_parser = rename, requires = "restore", help_heading = "Durable runs")]
     rename: Vec<(String, String)>,
+    #[command(flatten)]
+    egress: EgressArguments,
     /// Directory for state that does not fit into memory; this run uses one below it and removes it [default: the system's temporary one].
     #[arg(long, value_name = "DIR", conflicts_with = "state")]
     scratch: Option<PathBuf>,
@@ -81,6 +84,8 @@ pub struct Arguments {
 }
 
 pub fn execute(arguments: Arguments) -> Result<Exit, Failure> {
+    // Before anything is planned: a plan may ask a broker.
+    arguments.egress.close()?;
     let data = data_runtime()?;
     let ended = machine::block_on(watched(&arguments, data.handle()));
     // Whatever still runs belongs to a job that has ended or was given up.

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use millstream_egress::{self as egress, Mode, Policy};
+use millstream_egress::Mode;
 use millstream_server::{
     components::{compile, pull::Registry},
     failure,
@@ -24,6 +24,7 @@ use millstream_wasm::{Runtime, RuntimeSettings};
 use tokio::sync::watch;
 
 use crate::{
+    egress::EgressArguments,
     machine,
     report::{Exit, Failure},
     run::crash_points,
@@ -75,13 +76,8 @@ pub struct Arguments {
     /// Strangers share it: no job reads files, opens ports or chooses where checkpoints go, and jobs connect to the internet only (`--egress public`).
     #[arg(long)]
     hosted: bool,
-    /// Where jobs may connect to: open (everywhere), public (the internet, nothing of this machine and its networks) or listed (only what
-    /// --egress-allow names) [default: open; of a hosted service public].
-    #[arg(long, value_name = "MODE", value_parser = egress_mode, env = "MILLSTREAM_EGRESS")]
-    egress: Option<Mode>,
-    /// Where jobs may connect to besides, as 10.1.2.0/24, 127.0.0.1:9092, broker.internal or broker.internal:9092; again for each.
-    #[arg(long, value_name = "PLACE", env = "MILLSTREAM_EGRESS_ALLOW", value_delimiter = ',')]
-    egress_allow: Vec<String>,
+    #[command(flatten)]
+    egress: EgressArguments,
     /// Instances of components at once, over all jobs of a tenant.
     #[arg(long, value_name = "N", default_value_t = 4_000)]
     instances: u32,
@@ -170,7 +166,7 @@ fn settings(arguments: &Arguments, logs: Logs, data: &tokio::runtime::Handle) ->
             cpu: Duration::from_secs(arguments.compile_cpu),
         },
         strangers: if arguments.hosted { Strangers::All } else { Strangers::Others },
-        egress: egress(arguments)?,
+        egress: arguments.egress.settings(if arguments.hosted { Mode::Public } else { Mode::Open })?,
         registries: arguments.registry.iter().map(|url| Registry::parse(url)).collect::<Result<_, _>>()?,
         parallelism: cores.unwrap_or(NonZeroU32::MIN),
         data: data.clone(),
@@ -192,26 +188,6 @@ fn isolated(arguments: &Arguments, program: &Path) -> Result<Isolated, Failure> 
         terminal::note(&format!("runners have fewer walls on this machine than they should: {}", refused.join("; ")));
     }
     Ok(Isolated::Process(starter))
-}
-
-fn egress_mode(text: &str) -> Result<Mode, String> {
-    match text {
-        "open" => Ok(Mode::Open),
-        "public" => Ok(Mode::Public),
-        "listed" => Ok(Mode::Listed),
-        _ => Err("expected open, public or listed".to_owned()),
-    }
-}
-
-fn egress(arguments: &Arguments) -> Result<egress::Settings, Failure> {
-    let mode = arguments.egress.unwrap_or(if arguments.hosted { Mode::Public } else { Mode::Open });
-    let settings = egress::Settings { mode, allow: arguments.egress_allow.clone() };
-    // Here, where it can be said what was written wrong.
-    let read = Policy::read(&settings).map_err(|error| {
-        Failure::new(Exit::Invalid, error.to_string())
-            .fix("write it as 10.1.2.0/24, 127.0.0.1:9092, broker.internal or broker.internal:9092")
-    });
-    read.map(|_| settings)
 }
 
 fn say(arguments: &Arguments, server: &Server) {

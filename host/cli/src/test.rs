@@ -7,6 +7,7 @@
 mod aggregate;
 mod case;
 mod compare;
+mod http;
 mod migration;
 mod operator;
 mod rows;
@@ -46,7 +47,8 @@ const ROWS_PER_CALL: [usize; 3] = [1, 2, usize::MAX];
 /// }
 ///
 /// A row is [event time or null, {column: value}], with "+I", "-U", "+U" or "-D" behind it where it is a change. "order": "exact" compares the
-/// rows of an output in their order. `tests/conformance/README.md` in the source tells the rest: aggregates, and state of older versions that a component migrates.
+/// rows of an output in their order. "http": [{ "url": "http://…", "status": 200, "body": "…" }] stands for whom the operator asks over HTTP.
+/// `tests/conformance/README.md` in the source tells the rest: aggregates, and state of older versions that a component migrates.
 #[derive(clap::Args)]
 #[command(
     verbatim_doc_comment,

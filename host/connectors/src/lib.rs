@@ -2,7 +2,7 @@
 //!
 //! One folder per connector, each with the same files: `mod.rs` (what it is), `settings.rs` (what a user may write), `source.rs`, `sink.rs`.
 //! [`formats`] turns bytes into columns and back; [`all`] is what a job file may name. A connector gets its clock and its settings when the
-//! job is planned and touches nothing else of the engine.
+//! job is planned and touches nothing else of the engine. Beside them, [`tables`] reads small tables and [`requests`] sends what components ask for over HTTP.
 
 #![forbid(unsafe_code)]
 
@@ -15,6 +15,7 @@ pub mod http_push;
 pub mod kafka;
 pub mod nexmark;
 mod pace;
+pub mod requests;
 pub mod sequence;
 mod settings;
 pub mod stdin;
@@ -41,4 +42,5 @@ pub fn all() -> Connectors {
         .with_sink(stdout::Stdout::default())
         .with_sink(blackhole::Blackhole::default())
         .with_tables(tables::Tables)
+        .with_requests(requests::Web::default())
 }

@@ -41,6 +41,14 @@ pub fn close(policy: Policy) -> Result<(), AlreadyClosed> {
 #[error("where this process may connect to was decided before")]
 pub struct AlreadyClosed;
 
+/// What a connection of this process to this address meets, in words that its refusal would not have.
+///
+/// # Errors
+/// It is refused.
+pub fn check(to: SocketAddr) -> Result<(), Denied> {
+    POLICY.get().map_or(Ok(()), |policy| asked(policy, &SystemResolver, to))
+}
+
 /// Asks the system's resolver.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemResolver;
@@ -152,6 +160,7 @@ mod tests {
         close(Policy::read(&settings).expect("good")).expect("the first time");
         assert_eq!(close(Policy::default()), Err(AlreadyClosed));
         TcpStream::connect(open).expect("it is listed");
+        assert!(check(open).is_ok() && check(shut).is_err(), "what is said beforehand is what happens");
         let refused = |to: &str| TcpStream::connect(to).expect_err("not allowed").kind();
         for to in [
             shut.to_string(),

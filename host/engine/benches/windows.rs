@@ -115,8 +115,15 @@ fn operator(runtime: &tokio::runtime::Runtime, key: Option<&str>, settings: &Val
     let keys = key.map(|key| vec![vec![schema().index_of(key).expect("the key is a column")]]);
     let inputs = [StreamType { schema: schema(), event_times: true, changes: false }];
     let id = OperatorId::from("bench");
-    let request =
-        PlanRequest { id: &id, inputs: &inputs, keys: keys.as_deref(), order: RowOrder::Arrival, environment: &environment, tables: None };
+    let request = PlanRequest {
+        id: &id,
+        inputs: &inputs,
+        keys: keys.as_deref(),
+        order: RowOrder::Arrival,
+        environment: &environment,
+        tables: None,
+        grant: None,
+    };
     let planned = runtime.block_on(spec.plan(request)).expect("it is planned");
     let context = OperatorContext {
         tenant: TenantId::local(),

@@ -15,7 +15,7 @@ use millstream_model::{
 use millstream_storage::{Claim, CommitRecord};
 use serde_json::Value;
 
-use crate::{clock::Clock, metrics::Gauge, operator::OperatorError, rejected::Rejection};
+use crate::{clock::Clock, metrics::Gauge, operator::OperatorError, rejected::Rejection, requests::Client};
 
 /// What a connector is told when a job is planned.
 pub struct ConnectorRequest<'a> {
@@ -113,6 +113,8 @@ pub struct Connectors {
     pub sinks: BTreeMap<&'static str, Box<dyn SinkConnector>>,
     /// Reads the tables of lookup joins; none: there can be no lookup join.
     pub tables: Option<Box<dyn TableLoader>>,
+    /// Sends the requests of components that are granted HTTP; none: nobody is.
+    pub requests: Option<Arc<dyn Client>>,
 }
 
 impl Connectors {
@@ -125,6 +127,12 @@ impl Connectors {
     /// Sets what reads tables.
     pub fn with_tables(mut self, tables: impl TableLoader + 'static) -> Self {
         self.tables = Some(Box::new(tables));
+        self
+    }
+
+    /// Sets what sends requests of components.
+    pub fn with_requests(mut self, client: impl Client + 'static) -> Self {
+        self.requests = Some(Arc::new(client));
         self
     }
 

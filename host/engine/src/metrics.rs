@@ -44,7 +44,8 @@ pub struct OperatorMetrics {
     pub busy_ns: Counter,
     /// Time spent waiting for room in an output queue, in nanoseconds.
     pub backpressured_ns: Counter,
-    /// Time spent waiting, with an element in hand, for a guest that asked to be called again later, in nanoseconds.
+    /// Time spent waiting, with an element in hand, for answers over HTTP or for a guest that asked to be called again later,
+    /// in nanoseconds.
     pub retrying_ns: Counter,
     /// Linear memory of its guest as of its last call, in bytes; 0: it has none.
     pub guest_memory_bytes: Counter,
@@ -56,6 +57,12 @@ pub struct OperatorMetrics {
     pub lags: Lags,
     /// The operator's watermark, ms since epoch; `i64::MIN`: none yet.
     pub watermark: Advance,
+    /// Requests over HTTP that its guest has sent, repetitions included.
+    pub requests: Counter,
+    /// Bytes of those.
+    pub request_bytes: Counter,
+    /// Bytes of the bodies of their answers.
+    pub answer_bytes: Counter,
     /// What the subtask waits for, where this is its first node or the one that waits.
     pub waits: Waits,
     /// What its component counts itself; shared by all subtasks of the operator.

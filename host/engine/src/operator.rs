@@ -422,10 +422,19 @@ impl OperatorContext {
         SubtaskLog::new(TracedLog::new(tenant.clone(), job.clone(), operator.clone(), subtask))
     }
 
-    /// For the guests that the instance calls.
+    /// For the guests that the instance calls; they send no requests.
     pub(crate) fn guest(&self) -> InstanceContext {
         let Self { tenant, job, operator, subtask, log, .. } = self.clone();
-        InstanceContext { tenant, job, operator: Some(operator), subtask, version: None, log, metrics: self.metrics.of_guest(subtask) }
+        InstanceContext {
+            tenant,
+            job,
+            operator: Some(operator),
+            subtask,
+            version: None,
+            log,
+            metrics: self.metrics.of_guest(subtask),
+            http: None,
+        }
     }
 }
 

@@ -79,6 +79,8 @@ fn world_name(world: World) -> &'static str {
     match world {
         World::StreamOperator => "stream-operator",
         World::MigratingOperator => "migrating-operator",
+        World::RequestingOperator => "requesting-operator",
+        World::MigratingRequestingOperator => "migrating-requesting-operator",
         World::WindowAggregate => "window-aggregate",
         World::MigratingWindowAggregate => "migrating-window-aggregate",
     }

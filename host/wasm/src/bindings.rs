@@ -13,6 +13,7 @@ wasmtime::component::bindgen!({
             import millstream:operator/log@0.1.0;
             import millstream:operator/metrics@0.1.0;
             import millstream:operator/collections@0.1.0;
+            import millstream:operator/http@0.1.0;
             export millstream:operator/operator@0.1.0;
             export millstream:operator/aggregate@0.1.0;
             export millstream:operator/migration@0.1.0;
@@ -20,6 +21,6 @@ wasmtime::component::bindgen!({
     ",
     world: "millstream:host/guest",
     ownership: Borrowing { duplicate_if_necessary: true },
-    imports: { default: trappable },
+    imports: { "millstream:operator/http": async | trappable, default: trappable },
     exports: { default: async },
 });

@@ -8,7 +8,7 @@ use crate::{
     aggregate::AggregateInstance,
     bindings::{
         exports::millstream::operator::{aggregate, migration, operator},
-        millstream::operator::{collections, columns, log, metrics},
+        millstream::operator::{collections, columns, http, log, metrics},
     },
     error::Error,
     guest::InstanceContext,
@@ -160,6 +160,7 @@ fn link(engine: &wasmtime::Engine, component: &wasmtime::component::Component) -
     log::add_to_linker::<Host, Data>(&mut linker, |host| host)?;
     metrics::add_to_linker::<Host, Data>(&mut linker, |host| host)?;
     collections::add_to_linker::<Host, Data>(&mut linker, |host| host)?;
+    http::add_to_linker::<Host, Data>(&mut linker, |host| host)?;
     for (name, import) in component.component_type().imports(engine) {
         let (Some(interface), ComponentItem::ComponentInstance(instance)) = (inspect::answered_wasi(name), import.ty) else {
             continue;

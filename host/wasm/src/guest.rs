@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use millstream_model::ids::{JobId, OperatorId, SubtaskIndex, TenantId};
 
-use crate::log::{GuestLog, Said, SubtaskLog};
+use crate::{
+    http,
+    log::{GuestLog, Said, SubtaskLog},
+};
 
 /// For whom an instance runs, and where its words go.
 #[derive(Clone)]
@@ -23,6 +26,8 @@ pub struct InstanceContext {
     pub log: Arc<SubtaskLog>,
     /// Where its metrics go.
     pub metrics: Arc<dyn GuestMetrics>,
+    /// What sends its requests; none: it may send none.
+    pub http: Option<Arc<dyn http::Sender>>,
 }
 
 impl InstanceContext {
@@ -36,6 +41,7 @@ impl InstanceContext {
             version: None,
             log: SubtaskLog::new(Silent),
             metrics: Arc::new(Silent),
+            http: None,
         }
     }
 }

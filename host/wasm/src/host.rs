@@ -13,10 +13,10 @@ use millstream_model::{
 use wasmtime::ResourceLimiter;
 
 use crate::{
-    bindings::millstream::operator::{collections, columns, log as log_import, metrics},
+    bindings::millstream::operator::{collections, columns, http as http_import, log as log_import, metrics},
     guest::{GuestMetric, InstanceContext, MetricKind},
-    lift,
-    limits::{Limit, Limits},
+    http, lift,
+    limits::{Call, Limit, Limits},
     log::{LogLevel, SaidBy, printable},
     lower,
     meter::CpuMeter,
@@ -47,6 +47,10 @@ pub(crate) struct Host {
     pub(crate) cpu_per_call: Duration,
     /// Linear memory of all memories, in bytes.
     pub(crate) memory_bytes: u64,
+    /// The call that is being made.
+    pub(crate) call: Call,
+    /// What it has left of HTTP.
+    pub(crate) requests: http::Call,
     /// The limit that stopped memory or a table from growing during this call.
     pub(crate) refused_growth: Option<(Limit, u64)>,
     /// Lent for one call.
@@ -65,6 +69,8 @@ impl Host {
     pub(crate) fn new(context: InstanceContext, limits: Arc<Limits>, seed: u64, cpu: Arc<CpuMeter>) -> Self {
         Self {
             context,
+            call: Call::Instantiate,
+            requests: http::Call::new(&limits),
             cpu_per_call: limits.cpu_per_call,
             limits,
             world: VirtualWorld::new(seed),
@@ -263,6 +269,26 @@ impl collections::Host for Host {
             map_keys: found.map_keys.as_ref().map(lower::owned),
             values: lower::owned(&found.values),
         }))
+    }
+}
+
+impl http_import::Host for Host {
+    /// The guest waits; others run meanwhile, and the wait is none of its CPU time.
+    async fn send(
+        &mut self,
+        requests: Vec<http_import::Request>,
+    ) -> wasmtime::Result<Vec<Result<http_import::Response, http_import::Failure>>> {
+        if !matches!(self.call, Call::Process | Call::OnTimers) {
+            return Err(wasmtime::format_err!("requests over HTTP are sent in `process` and `on-timers` alone"));
+        }
+        let Some(sender) = self.context.http.clone() else {
+            return Err(wasmtime::format_err!("it is not granted HTTP: the job file grants it with `http: {{}}` beside `component`"));
+        };
+        let count = u32::try_from(requests.len()).unwrap_or(u32::MAX);
+        self.requests.left = self.requests.left.checked_sub(count).ok_or(http::TooMany)?;
+        self.cpu.cut();
+        let answers = sender.send(requests.into_iter().map(Into::into).collect(), &mut self.requests).await?;
+        Ok(answers.into_iter().map(http::lower).collect())
     }
 }
 

@@ -10,7 +10,9 @@ use crate::{error::Error, wasi};
 const PACKAGE: &str = "millstream:operator/";
 const VERSION: (u64, u64) = (0, 1);
 /// The interfaces of the contract that a guest may import.
-const GRANTED: [&str; 4] = ["collections", "columns", "log", "metrics"];
+const GRANTED: [&str; 5] = ["collections", "columns", HTTP, "log", "metrics"];
+/// The one that an operator is granted by its job, and not by being one.
+const HTTP: &str = "http";
 /// Longest name of an import or export that is shown, in bytes.
 const SHOWN_BYTES_MAX: usize = 200;
 
@@ -35,6 +37,13 @@ pub struct Inspection {
     pub producers: Vec<String>,
 }
 
+impl Inspection {
+    /// Whether it imports `http`: an operator that does must be granted it.
+    pub fn sends_requests(&self) -> bool {
+        names(&self.imports, HTTP)
+    }
+}
+
 /// A world of the contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum World {
@@ -42,6 +51,10 @@ pub enum World {
     StreamOperator,
     /// `migrating-operator`.
     MigratingOperator,
+    /// `requesting-operator`.
+    RequestingOperator,
+    /// `migrating-requesting-operator`.
+    MigratingRequestingOperator,
     /// `window-aggregate`.
     WindowAggregate,
     /// `migrating-window-aggregate`.
@@ -53,6 +66,8 @@ impl fmt::Display for World {
         f.write_str(match self {
             Self::StreamOperator => "stream-operator",
             Self::MigratingOperator => "migrating-operator",
+            Self::RequestingOperator => "requesting-operator",
+            Self::MigratingRequestingOperator => "migrating-requesting-operator",
             Self::WindowAggregate => "window-aggregate",
             Self::MigratingWindowAggregate => "migrating-window-aggregate",
         })
@@ -70,7 +85,7 @@ pub fn inspect(bytes: &[u8], name: &str) -> Result<Inspection, Error> {
     }
     let mut inspection = read(bytes).map_err(not_a_component)?;
     inspection.size_bytes = bytes.len() as u64;
-    inspection.worlds = worlds(&inspection.exports);
+    inspection.worlds = worlds(&inspection);
     Ok(inspection)
 }
 
@@ -157,19 +172,27 @@ fn shown(text: &str) -> String {
     text[..cut].chars().map(|character| if character.is_control() { ' ' } else { character }).collect()
 }
 
-fn worlds(exports: &[String]) -> Vec<World> {
-    let exported = |interface: &str| {
-        exports.iter().any(|export| ours(export).is_some_and(|(name, version)| name == interface && version == Some(VERSION)))
-    };
+fn worlds(inspection: &Inspection) -> Vec<World> {
+    let exported = |interface: &str| names(&inspection.exports, interface);
     let migrates = exported("migration");
     let mut worlds = Vec::new();
     if exported("operator") {
-        worlds.push(if migrates { World::MigratingOperator } else { World::StreamOperator });
+        worlds.push(match (inspection.sends_requests(), migrates) {
+            (false, false) => World::StreamOperator,
+            (false, true) => World::MigratingOperator,
+            (true, false) => World::RequestingOperator,
+            (true, true) => World::MigratingRequestingOperator,
+        });
     }
     if exported("aggregate") {
         worlds.push(if migrates { World::MigratingWindowAggregate } else { World::WindowAggregate });
     }
     worlds
+}
+
+/// Whether an interface of the contract is among these names, in the version that this host speaks.
+fn names(all: &[String], interface: &str) -> bool {
+    all.iter().any(|one| ours(one) == Some((interface, Some(VERSION))))
 }
 
 /// The interface and version track (major, minor) of a name of our package.
@@ -213,7 +236,8 @@ fn refusal(import: &str) -> Option<String> {
         return None;
     }
     Some(if import.starts_with("wasi:sockets") || import.starts_with("wasi:http") {
-        "operators have no network; let a connector bring the data".into()
+        "operators have no network of their own: let a connector bring the data, or import `millstream:operator/http`, which a job grants"
+            .into()
     } else if import.starts_with("wasi:") && import.contains("@0.2.") {
         format!("of WASI 0.2, {} are answered", wasi::ANSWERED.join(", "))
     } else if import.starts_with("wasi:") {

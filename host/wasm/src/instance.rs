@@ -12,6 +12,7 @@ use crate::{
     error::Failure,
     guest::InstanceContext,
     host::{Host, HostFault},
+    http,
     limits::{Call, Limit, LimitExceeded, Site},
     meter::{CpuMeter, Running, metered},
     turn::CallStats,
@@ -85,8 +86,10 @@ impl Instance {
         }
         self.spent = true;
         self.stats = CallStats::default();
-        self.store.data_mut().refused_growth = None;
-        self.store.data_mut().discard_metrics();
+        let host = self.store.data_mut();
+        host.refused_growth = None;
+        host.discard_metrics();
+        (host.call, host.requests) = (call, http::Call::new(&host.limits));
         self.store.set_epoch_deadline(1);
         Ok(self.shared.runtime.ticker.running())
     }
@@ -168,6 +171,12 @@ impl Instance {
         if error.is::<CpuTimeUsedUp>() {
             let ms = u64::try_from(self.store.data().cpu_per_call.as_millis()).unwrap_or(u64::MAX);
             return Some((Limit::CpuPerCallMs, ms));
+        }
+        if error.is::<http::UsedUp>() {
+            return Some((Limit::AnswerBytesPerCall, limits.answer_bytes_per_call));
+        }
+        if error.is::<http::TooMany>() {
+            return Some((Limit::RequestsPerCall, u64::from(limits.requests_per_call)));
         }
         if error.is::<PoolConcurrencyLimitError>() {
             return Some((Limit::Instances, u64::from(self.shared.runtime.pooled_instances)));

@@ -5,10 +5,10 @@
 //! `process` and `on_timers` are called once per batch and answer with a [`Turn`].
 //!
 //! A guest is hostile until proven otherwise: every number in an answer is checked before it leaves this crate, every limit of
-//! [`Limits`] is on, and a guest sees no clock, no randomness, no file and no network but what is given here.
+//! [`Limits`] is on, and a guest sees no clock, no randomness, no file and no network but what is given here ([`http`]: to whom it is granted).
 //!
 //! Inside: `inspect` → `cache` → `component` (linking) → `instance` (one guarded call) → `operator`, `aggregate` and `migration`; `agree` checks
-//! plans, `lower` and `lift` carry columns, `verify` checks answers; `host` and `wasi` answer imports; `meter` counts time.
+//! plans, `lower` and `lift` carry columns, `verify` checks answers; `host`, `http` and `wasi` answer imports; `meter` counts time.
 
 #![deny(unsafe_code)]
 
@@ -21,6 +21,7 @@ pub mod encode;
 mod error;
 mod guest;
 mod host;
+pub mod http;
 mod inspect;
 mod instance;
 mod lift;

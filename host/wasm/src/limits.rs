@@ -21,6 +21,10 @@ pub struct Limits {
     pub bytes_into_call: u64,
     /// Everything taken out of one call, in bytes. Default: 64 MiB.
     pub bytes_out_of_call: u64,
+    /// Requests over HTTP that one call sends, all together. Default: 10,000.
+    pub requests_per_call: u32,
+    /// Answers over HTTP that one call takes, all together, in bytes. Default: 64 MiB.
+    pub answer_bytes_per_call: u64,
     /// Output rows of a call per input row (or due timer). Default: 1,000.
     pub output_rows_per_row: NonZeroU32,
     /// Log text of one subtask per second, in bytes; more is dropped and counted. Default: 64 KiB.
@@ -39,6 +43,8 @@ impl Default for Limits {
             yield_interval: Duration::from_millis(5),
             bytes_into_call: 8 << 20,
             bytes_out_of_call: 64 << 20,
+            requests_per_call: 10_000,
+            answer_bytes_per_call: 64 << 20,
             output_rows_per_row: NonZeroU32::new(1_000).expect("not zero"),
             log_bytes_per_second: 64 << 10,
             stack_bytes: 512 << 10,
@@ -61,6 +67,10 @@ pub enum Limit {
     BytesIntoCall,
     /// [`Limits::bytes_out_of_call`].
     BytesOutOfCall,
+    /// [`Limits::requests_per_call`].
+    RequestsPerCall,
+    /// [`Limits::answer_bytes_per_call`].
+    AnswerBytesPerCall,
     /// [`Limits::output_rows_per_row`].
     OutputRowsPerRow,
     /// [`Limits::stack_bytes`].
@@ -78,6 +88,8 @@ impl fmt::Display for Limit {
             Self::CpuPerCallMs => "CPU time per call in ms",
             Self::BytesIntoCall => "bytes into a call",
             Self::BytesOutOfCall => "bytes out of a call",
+            Self::RequestsPerCall => "requests over HTTP per call",
+            Self::AnswerBytesPerCall => "bytes of answers over HTTP per call",
             Self::OutputRowsPerRow => "output rows per input row",
             Self::StackBytes => "stack in bytes (recursion is too deep)",
             Self::Instances => "instances at once",

@@ -151,6 +151,12 @@ impl CpuMeter {
         self.slice_cpu_ns.store(thread_cpu_ns(), Ordering::Relaxed);
     }
 
+    /// Called before the host may wait on behalf of the running guest: a slice that ends by waiting is counted nowhere else.
+    pub(crate) fn cut(&self) {
+        self.used_at_tick();
+        self.resume(now());
+    }
+
     /// Called by the running guest when the epoch has advanced: the CPU time used by the call so far.
     pub(crate) fn used_at_tick(&self) -> Duration {
         let cpu_before = self.slice_cpu_ns.load(Ordering::Relaxed);

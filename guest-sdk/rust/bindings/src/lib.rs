@@ -20,8 +20,10 @@ pub struct Module {
 /// Interfaces that the worlds share, and the module that has them.
 const SHARED: [&str; 3] = ["columns", "log", "metrics"];
 
-/// Worlds that export one interface each; a component that migrates state carries the type of `migration` beside that of its own world.
-const MIGRATION_WORLD: &str = "package millstream:sdk; world migration { export millstream:operator/migration@0.1.0; }";
+/// Worlds of one interface each; a component that migrates state, or sends requests, carries the type of one beside that of its own world.
+const OWN_WORLDS: &str = "package millstream:sdk;
+    world migration { export millstream:operator/migration@0.1.0; }
+    world http { import millstream:operator/http@0.1.0; }";
 
 /// Generates every module from the text of the contract.
 ///
@@ -32,14 +34,15 @@ pub fn generate(contract: &str) -> Result<Vec<Module>> {
         module(contract, "operator", "stream-operator", None)?,
         module(contract, "aggregate", "window-aggregate", Some(&SHARED))?,
         module(contract, "migration", "migration", Some(&SHARED[..1]))?,
+        module(contract, "http", "http", None)?,
     ])
 }
 
 fn module(contract: &str, name: &'static str, world: &str, shared: Option<&[&str]>) -> Result<Module> {
     let mut resolve = Resolve::default();
     let mut package = resolve.push_str("operator.wit", contract).context("the contract does not parse")?;
-    if world == "migration" {
-        package = resolve.push_str("migration.wit", MIGRATION_WORLD)?;
+    if matches!(world, "migration" | "http") {
+        package = resolve.push_str("own.wit", OWN_WORLDS)?;
     }
     let world = resolve.select_world(&[package], Some(world))?;
     let mut files = Files::default();
@@ -50,6 +53,9 @@ fn module(contract: &str, name: &'static str, world: &str, shared: Option<&[&str
 
 fn options(name: &str, shared: &[&str]) -> Opts {
     let path = |interface: &&str| WithOption::Path(format!("crate::bindings::operator::millstream::operator::{interface}"));
+    let shared = shared.iter().map(|interface| (format!("millstream:operator/{interface}@0.1.0"), path(interface)));
+    // An interface of another package than the world's is generated where that is said.
+    let own = ("millstream:operator/http@0.1.0".to_owned(), WithOption::Generate);
     Opts {
         format: true,
         runtime_path: Some("::millstream::__rt::wit_bindgen::rt".into()),
@@ -57,7 +63,7 @@ fn options(name: &str, shared: &[&str]) -> Opts {
         export_macro_name: Some(format!("__export_{name}")),
         pub_export_macro: true,
         type_section_suffix: Some(format!("millstream-{name}")),
-        with: shared.iter().map(|interface| (format!("millstream:operator/{interface}@0.1.0"), path(interface))).collect(),
+        with: shared.chain((name == "http").then_some(own)).collect(),
         ..Opts::default()
     }
 }

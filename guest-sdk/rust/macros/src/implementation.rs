@@ -29,6 +29,8 @@ struct OnTimer {
 struct Implementation {
     inputs: Vec<Input>,
     timers: Vec<OnTimer>,
+    /// What is asked over HTTP for each row of the only input.
+    request: Option<Handler>,
     /// The settings that `open` takes, if there is an `open`.
     open: Option<Option<Type>>,
 }
@@ -135,6 +137,8 @@ fn read(block: &mut ItemImpl) -> Result<Implementation> {
         } else if input.is_some() || signature.ident == "process" {
             let name = input_name(input.as_ref(), &signature.ident)?;
             found.inputs.push(Input { name, handler: Handler::of(signature)? });
+        } else if signature.ident == "request" {
+            found.request = Some(Handler::of(signature)?);
         } else if signature.ident == "open" {
             found.open = Some(match signature.inputs.first() {
                 Some(FnArg::Typed(typed)) => Some((*typed.ty).clone()),
@@ -184,8 +188,19 @@ fn check(found: &Implementation, parts: &[&Part], ident: &Ident) -> Result<()> {
     if parts.is_empty() {
         return Err(Error::new(ident.span(), "this operator has no output: take `out: &mut Out<T>`, where T has #[derive(Row)]"));
     }
+    if let Some(request) = &found.request {
+        if let [_, second, ..] = found.inputs.as_slice() {
+            return Err(Error::new(second.handler.ident.span(), "an operator with `fn request` has one input: `fn process`"));
+        }
+        if let Some(part) = request.parameters.parts.first() {
+            return Err(Error::new(
+                part.ident.span(),
+                "`fn request` takes rows and columns by value; state and outputs are for `fn process`",
+            ));
+        }
+    }
     let handlers = found.inputs.iter().map(|input| &input.handler).chain(found.timers.iter().map(|timer| &timer.handler));
-    for handler in handlers {
+    for handler in handlers.chain(&found.request) {
         if let Some(settings) = &handler.parameters.settings {
             return Err(Error::new(settings.span(), "keep settings in `self`: `fn open(settings: T) -> Result<Self, String>`"));
         }
@@ -205,8 +220,13 @@ fn check(found: &Implementation, parts: &[&Part], ident: &Ident) -> Result<()> {
 fn declare(found: &Implementation, parts: &[&Part], options: Options) -> TokenStream {
     let keyed = options.keyed;
     let inputs = found.inputs.iter().map(|Input { name, handler }| {
+        // In the order in which their readers are made.
+        let requests = found.request.as_ref().map(|request| {
+            let reads = request.declare_arguments();
+            quote!(#reads reads.requests = true;)
+        });
         let reads = handler.declare_arguments();
-        quote!(to.input(#name, #keyed, false, |reads| { #reads });)
+        quote!(to.input(#name, #keyed, false, |reads| { #requests #reads });)
     });
     let timers = found.timers.iter().map(|OnTimer { handler, .. }| {
         let reads = handler.declare_arguments();
@@ -235,14 +255,31 @@ fn outcome(handler: &Handler, prefix: &str, due: bool) -> TokenStream {
     quote::quote_spanned!(returns.span()=> <#returns as ::millstream::__rt::Outcome>::into_result(#path(#receiver #(#arguments),*)))
 }
 
+/// Asks over HTTP for every row, before the first is handled.
+fn requests(request: &Handler) -> TokenStream {
+    let readers = request.readers("request");
+    let (path, with_self) = callee(request);
+    let receiver = with_self.then(|| quote!(self,));
+    let (returns, arguments) = (&request.returns, request.arguments("request", false));
+    quote::quote_spanned! {returns.span()=>
+        #readers
+        ::millstream::__rt::ask::<#returns>(call, |__row| {
+            let __at = call.at(__row);
+            #path(#receiver #(#arguments),*)
+        });
+    }
+}
+
 fn process(found: &Implementation, parts: &[&Part]) -> TokenStream {
     let arms = found.inputs.iter().enumerate().map(|(port, Input { handler, .. })| {
+        let requests = found.request.as_ref().map(requests);
         let readers = handler.readers("argument");
         let used = parts.iter().filter(|part| handler.parameters.parts.iter().any(|own| own.ident == part.ident)).copied().collect();
         let rows = Loop { all: parts, used, undoable: handler.may_reject() }.tokens(&outcome(handler, "argument", false));
         quote! {
             #port => {
                 let mut columns = ::millstream::__rt::Columns::new(call, &layout.columns[#port]);
+                #requests
                 #readers
                 #rows
                 ::core::result::Result::Ok(())

@@ -7,7 +7,7 @@ use std::{cell::RefCell, collections::BTreeMap, marker::PhantomData, rc::Rc};
 use serde_json::{Map, Value};
 
 use super::{
-    host::{CONTEXT, KeyState, StateTypes, Store},
+    host::{Answering, CONTEXT, KeyState, StateTypes, Store},
     json,
     kinds::DataType,
 };
@@ -17,6 +17,7 @@ use crate::{
         Column, Field, Input, Moment,
         exports::{Clock, DueTimers, Failure, Keys, Output, Planned, Rows, StateKind, Turn, Updates},
     },
+    http::{self, Request, Response},
     operator::{self, Instance, Operator},
     value::{self, bits},
 };
@@ -68,6 +69,7 @@ pub struct Harness<O: Operator> {
     store: Rc<RefCell<Store>>,
     emitted: Vec<Emitted>,
     rejected: Vec<Rejection>,
+    http: Option<Answering>,
     operator: PhantomData<O>,
 }
 
@@ -111,8 +113,14 @@ impl<O: Operator> Harness<O> {
             store: Rc::default(),
             emitted: Vec::new(),
             rejected: Vec::new(),
+            http: None,
             operator: PhantomData,
         }
+    }
+
+    /// What comes back for each request of the operator, in place of the network.
+    pub fn answer_requests(&mut self, answer: impl FnMut(&Request) -> Result<Response, http::Failure> + 'static) {
+        self.http = Some(Rc::new(RefCell::new(answer)));
     }
 
     /// Keys all inputs by these columns.
@@ -324,6 +332,7 @@ impl<O: Operator> Harness<O> {
         CONTEXT.with_borrow_mut(|context| {
             context.store = Rc::clone(&self.store);
             context.call_keys = keys.to_vec();
+            context.http = self.http.clone();
         });
         match call(&mut self.opened.as_mut().expect("opened before any call").instance) {
             Ok(turn) => turn,

@@ -5,7 +5,10 @@ use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
 use serde_json::Value;
 
 use super::{json, kinds::DataType};
-use crate::bindings::{Column, exports::State};
+use crate::{
+    bindings::{Column, exports::State},
+    http::{Failure, Request, Response},
+};
 
 /// What is kept for one key.
 #[derive(Default)]
@@ -38,6 +41,9 @@ pub struct Store {
     pub states: Vec<StateTypes>,
 }
 
+/// What stands for everybody who is asked over HTTP.
+pub type Answering = Rc<RefCell<dyn FnMut(&Request) -> Result<Response, Failure>>>;
+
 /// What the running call may read, and what it said.
 #[derive(Default)]
 pub struct Context {
@@ -45,6 +51,8 @@ pub struct Context {
     /// Keys of the call.
     pub call_keys: Vec<String>,
     pub logs: Vec<String>,
+    /// What answers requests; none: nobody does.
+    pub http: Option<Answering>,
     /// Name and value of each metric.
     pub metrics: Vec<(String, f64)>,
 }
@@ -127,7 +135,10 @@ fn in_span(map_key: &DataType, mut entries: Vec<(Value, Value)>, span: &imports:
 /// The imports of a component, answered natively.
 pub mod imports {
     use super::CONTEXT;
-    use crate::bindings::{Column, operator::millstream::operator::log::Level, operator::millstream::operator::metrics::Kind};
+    use crate::{
+        bindings::{Column, operator::millstream::operator::log::Level, operator::millstream::operator::metrics::Kind},
+        http::{Failure, Request, Response},
+    };
 
     pub use crate::bindings::operator::millstream::operator::collections::{Found, Span};
 
@@ -152,6 +163,14 @@ pub mod imports {
                 *sum += value;
             }
         });
+    }
+
+    #[expect(clippy::panic, reason = "a test harness fails tests")]
+    pub fn send(requests: &[Request]) -> Vec<Result<Response, Failure>> {
+        let answering = CONTEXT.with_borrow(|context| context.http.clone());
+        let Some(answering) = answering else { panic!("the operator sends requests: say with `Harness::answer_requests` what comes back") };
+        let mut answering = answering.borrow_mut();
+        requests.iter().map(|request| answering(request)).collect()
     }
 
     pub fn get(state: u32, keys: &[u8], map_keys: &Column) -> Result<Column, String> {

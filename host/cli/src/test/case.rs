@@ -1,6 +1,6 @@
 //! A case as it is written: JSON in the form of `tests/conformance/README.md`, unknown keys refused.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -35,6 +35,8 @@ pub struct OperatorCase {
     pub settings: Value,
     /// The inputs by port.
     pub inputs: Map<String, Value>,
+    /// What comes back for requests over HTTP, in place of the network.
+    pub http: Option<Vec<Canned>>,
     /// What happens, in order.
     pub steps: Vec<Step>,
     /// How rows of one output are compared.
@@ -55,6 +57,50 @@ pub struct Input {
     /// It carries updates and deletions.
     #[serde(default)]
     pub changes: bool,
+}
+
+/// What comes back for a request.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Canned {
+    /// The method that is meant. Default: GET.
+    #[serde(default = "get")]
+    pub method: String,
+    /// The URL that is meant, whole.
+    pub url: String,
+    /// The status. Default: 200.
+    #[serde(default = "ok")]
+    pub status: u16,
+    /// Headers by name.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+    /// The body: text as it is, anything else as JSON. Default: none.
+    #[serde(default)]
+    pub body: Value,
+    /// There is no answer, for this reason.
+    pub failure: Option<CannedFailure>,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CannedFailure {
+    /// It is not sent.
+    Refused,
+    /// Nobody is there.
+    Unreachable,
+    /// Nobody answers in time.
+    Timeout,
+    /// The answer is too large.
+    TooLarge,
+}
+
+fn get() -> String {
+    "GET".to_owned()
+}
+
+fn ok() -> u16 {
+    200
 }
 
 /// One thing that happens.

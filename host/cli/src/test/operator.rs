@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use super::{
     case::{Input, OperatorCase, Order, Row, Step},
-    chain, compare, rows,
+    chain, compare, http, rows,
 };
 
 /// Runs a case with at most so many rows per call. What is not as expected, in words; an error is a mistake in the case, or a failure.
@@ -42,6 +42,7 @@ pub async fn run(
         order: RowOrder::Arrival,
         environment: &environment,
         tables: None,
+        grant: case.http.clone().map(http::grant),
     };
     let planned = spec.plan(request).await.map_err(|problems| all(&problems))?;
     let operator = planned.plan.create(context(id, clock.clone())).await.map_err(|error| chain(&error))?;

@@ -57,6 +57,7 @@ guests! {
     rust_migration: "rust" "migration" ["migration"];
     rust_processing_timer: "rust" "processing-timer" ["processing-timer"];
     rust_rejects: "rust" "rejects" ["rejects"];
+    rust_requests: "rust" "requests" ["requests"];
     rust_types: "rust" "types" ["types"];
     python_filter: "python" "filter" ["filter"];
     python_keyed_count: "python" "keyed-count" ["keyed-count"];

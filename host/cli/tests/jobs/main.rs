@@ -19,6 +19,7 @@ mod kafka_flights;
 mod kafka_time;
 mod kills;
 mod object_store;
+mod requests;
 mod running;
 mod savepoints;
 mod state;

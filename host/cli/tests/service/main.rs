@@ -14,6 +14,7 @@ mod openapi;
 mod pull;
 mod recovery;
 mod refused;
+mod requests;
 mod runners;
 mod secrets;
 mod swaps;

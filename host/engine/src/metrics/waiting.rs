@@ -49,9 +49,14 @@ pub enum Waiting {
         /// When it is called again, as elapsed time.
         until_ms: i64,
     },
+    /// Answers over HTTP that a guest has asked for.
+    Answers {
+        /// How many requests it sent together.
+        requests: usize,
+    },
 }
 
-/// What one subtask waits for, kept with the metrics of its first node (of [`Waiting::Room`] and [`Waiting::Retry`]: of the node that waits).
+/// What one subtask waits for, kept with the metrics of its first node (of [`Waiting::Room`], [`Waiting::Retry`] and [`Waiting::Answers`]: of the node that waits).
 #[derive(Debug, Default)]
 pub struct Waits {
     now: Mutex<Option<(i64, Waiting)>>,

@@ -25,7 +25,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::{clock::Clock, connector::TableLoader, graph::RowOrder, operator::OperatorPlan};
+use crate::{clock::Clock, connector::TableLoader, graph::RowOrder, operator::OperatorPlan, requests::Grant};
 
 pub use reference::ComponentReference;
 
@@ -134,6 +134,8 @@ pub struct PlanRequest<'a> {
     pub environment: &'a Environment<'a>,
     /// What reads small tables; none: nothing does.
     pub tables: Option<&'a dyn TableLoader>,
+    /// What its component may do over HTTP; none: nothing.
+    pub grant: Option<Arc<Grant>>,
 }
 
 /// A planned operator, and what the planner must wire around it.

@@ -50,7 +50,15 @@ async fn planned(key: &str, settings: Value, input: StreamType) -> Arc<dyn Opera
     let environment = Environment { base_directory: Path::new("."), components: &NoComponents, clock: Arc::new(ManualClock::at(0)) };
     assert!(matches!(spec.ports(&environment).await, Ok(Ports::Named(names)) if names.len() == 1) || key == "union");
     let id = "op".into();
-    let request = PlanRequest { id: &id, inputs: &[input], keys: None, order: RowOrder::Arrival, environment: &environment, tables: None };
+    let request = PlanRequest {
+        id: &id,
+        inputs: &[input],
+        keys: None,
+        order: RowOrder::Arrival,
+        environment: &environment,
+        tables: None,
+        grant: None,
+    };
     match spec.plan(request).await {
         Ok(planned) => planned.plan,
         Err(problems) => panic!("{problems:?}"),

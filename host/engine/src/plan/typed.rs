@@ -13,8 +13,9 @@ use crate::{
     connector::{ConnectorRequest, Connectors, SettingsProblem, Sink},
     graph::{NullKeys, OperatorNode, RowOrder, SourceNode},
     operator::OutputPort,
-    operators::{AnyOperatorSpec, Environment, LatePolicy, Place, PlanRequest, Planned, Ports, Problem},
+    operators::{AnyOperatorSpec, Environment, LatePolicy, OperatorSpec as _, Place, PlanRequest, Planned, Ports, Problem, component},
     rejected,
+    requests::Grant,
     spec::{Entry, Inputs, KeyBy, OperatorEntry, Report, SinkEntry, child, suggest},
 };
 
@@ -189,7 +190,7 @@ impl Planner<'_, '_> {
         let inputs = self.port_types(edges, ports)?;
         let keys = self.keys(entry, ports, &inputs)?;
         let order = entry.common.order.unwrap_or_default();
-        let settings_fit = self.check_keyed_settings(entry, keys.is_some(), order, &inputs);
+        let settings_fit = self.check_keyed_settings(entry, keys.is_some(), order, &inputs) & self.check_http(entry);
         let id = entry.id.as_str().into();
         let request = PlanRequest {
             id: &id,
@@ -198,6 +199,7 @@ impl Planner<'_, '_> {
             order,
             environment: self.environment,
             tables: self.connectors.tables.as_deref(),
+            grant: self.grant(entry),
         };
         let Planned { plan, late } = match spec.plan(request).await {
             Ok(planned) => planned,
@@ -327,6 +329,30 @@ impl Planner<'_, '_> {
             );
         }
         odd.is_none()
+    }
+
+    /// Whether `http` is granted to what can use it, within bounds.
+    fn check_http(&mut self, entry: &Entry<OperatorEntry>) -> bool {
+        let Some(http) = &entry.common.http else { return true };
+        let pointer = child(&entry.pointer, "http");
+        if entry.kind != component::Component::KEY {
+            let message = format!("`http` is granted to components; `{}` sends no requests", entry.kind);
+            self.report.key(&pointer, message, Some("leave it out".into()));
+            return false;
+        }
+        let mistakes = http.mistakes();
+        for (key, message) in &mistakes {
+            self.report.value(&child(&pointer, key), message.clone(), None);
+        }
+        if self.connectors.requests.is_none() {
+            self.report.key(&pointer, "nothing sends requests over HTTP here", None);
+        }
+        mistakes.is_empty() && self.connectors.requests.is_some()
+    }
+
+    fn grant(&self, entry: &Entry<OperatorEntry>) -> Option<Arc<Grant>> {
+        let (settings, client) = entry.common.http.clone().zip(self.connectors.requests.clone())?;
+        Some(Arc::new(Grant::new(settings, client)))
     }
 
     fn check_keyed_settings(&mut self, entry: &Entry<OperatorEntry>, keyed: bool, order: RowOrder, inputs: &[StreamType]) -> bool {

@@ -326,9 +326,18 @@ pub struct OperatorStatus {
     /// Time spent with elements, without that spent waiting. This, `backpressured-time` and `idle-time` grow by a second per second and subtask.
     #[serde(default)]
     pub busy_time: Duration,
-    /// The other time: waiting for input, for a guest that asked to be called later, or for its turn in a chain.
+    /// The other time: waiting for input, for answers over HTTP, for a guest that asked to be called later, or for its turn in a chain.
     #[serde(default)]
     pub idle_time: Duration,
+    /// Requests over HTTP that its component has sent, repetitions included.
+    #[serde(default)]
+    pub requests: u64,
+    /// Bytes of those.
+    #[serde(default)]
+    pub request_bytes: u64,
+    /// Bytes of the bodies of their answers.
+    #[serde(default)]
+    pub answer_bytes: u64,
     /// Time spent waiting for room in an output queue.
     pub backpressured_time: Duration,
     /// Linear memory of its guests, in bytes.
@@ -425,6 +434,11 @@ pub enum WaitOn {
         reason: String,
         /// When it is called again, ms since epoch.
         until_ms: i64,
+    },
+    /// Answers over HTTP that a guest has asked for.
+    Answers {
+        /// How many requests it sent together.
+        requests: usize,
     },
     /// Nothing: it works on what came last.
     Work {

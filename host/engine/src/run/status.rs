@@ -96,6 +96,7 @@ impl View<'_> {
                 WaitOn::Barrier { checkpoint, missing: missing.into_iter().map(|node| self.id(node)).collect() }
             }
             Waiting::Room { to } => WaitOn::Room { to: self.id(to) },
+            Waiting::Answers { requests } => WaitOn::Answers { requests },
             Waiting::Retry { reason, until_ms } => WaitOn::Retry { reason, until_ms: self.shown_ms(until_ms) },
         };
         Some(SubtaskWait { subtask, since_ms: self.shown_ms(since_ms), on })
@@ -139,6 +140,9 @@ fn operator_status(node: &Node, metrics: &[Arc<OperatorMetrics>]) -> OperatorSta
         guest_time: Duration::from_nanos(sum(|metrics| metrics.guest_ns.get())),
         busy_time: Duration::from_nanos(sum(|metrics| metrics.busy_ns.get())),
         idle_time: Duration::ZERO,
+        requests: sum(|metrics| metrics.requests.get()),
+        request_bytes: sum(|metrics| metrics.request_bytes.get()),
+        answer_bytes: sum(|metrics| metrics.answer_bytes.get()),
         backpressured_time: Duration::from_nanos(sum(|metrics| metrics.backpressured_ns.get())),
         guest_memory_bytes: sum(|metrics| metrics.guest_memory_bytes.get()),
         state_memory_bytes: sum(|metrics| metrics.state.memory_bytes()),

@@ -1,7 +1,7 @@
 //! Why nothing comes out: one sentence that names what a job waits for. A pure function of its status.
 //!
-//! The causes in the order in which they explain others: the job does not run; its versions change; a subtask holds up those before it (a retry, a full
-//! queue, a barrier); sources wait for rows, and by that for event time. Of several subtasks the one that has waited longest is named.
+//! The causes in the order in which they explain others: the job does not run; its versions change; a subtask holds up those before it (a retry, answers over HTTP, a
+//! full queue, a barrier); sources wait for rows, and by that for event time. Of several subtasks the one that has waited longest is named.
 
 use millstream_model::ids::OperatorId;
 
@@ -15,8 +15,8 @@ const LONG_MS: i64 = 1_000;
 
 /// What a job waits for, as one sentence without its last point.
 pub fn why(status: &JobStatus) -> String {
-    let causes: [fn(&Looked<'_>) -> Option<String>; 9] =
-        [of_phase, of_swap, of_retry, of_room, of_barrier, of_work, of_drift, of_time, of_sources];
+    let causes: [fn(&Looked<'_>) -> Option<String>; 10] =
+        [of_phase, of_swap, of_retry, of_answers, of_room, of_barrier, of_work, of_drift, of_time, of_sources];
     let looked = Looked { status };
     let draining = if status.phase == Phase::Draining { "it is draining, and " } else { "" };
     let cause = causes.iter().find_map(|cause| cause(&looked));
@@ -123,6 +123,16 @@ fn of_retry(looked: &Looked<'_>) -> Option<String> {
         WaitOn::Retry { reason, until_ms } => {
             let (id, until) = (&operator.id, looked.until(*until_ms));
             Some(format!("the component of `{id}` asked to be called again ({reason}), which happens in {until}"))
+        }
+        _ => None,
+    })
+}
+
+fn of_answers(looked: &Looked<'_>) -> Option<String> {
+    looked.waits().into_iter().find_map(|(operator, wait)| match &wait.on {
+        WaitOn::Answers { requests } if looked.is_long_ago(wait.since_ms) => {
+            let (id, since) = (&operator.id, looked.since(wait.since_ms));
+            Some(format!("the component of `{id}` has waited for the answers to {requests} requests over HTTP for {since}"))
         }
         _ => None,
     })
@@ -316,6 +326,13 @@ mod tests {
         let retry = WaitOn::Retry { reason: "the model is loading".into(), until_ms: 13_200 };
         let why = why(&status(vec![operator("score", vec![wait(10_000, retry)])]));
         assert_eq!(why, "the component of `score` asked to be called again (the model is loading), which happens in 3.2 s");
+    }
+
+    #[test]
+    fn a_guest_that_has_waited_long_for_answers_is_named() {
+        let waiting = |since_ms| why(&status(vec![operator("named", vec![wait(since_ms, WaitOn::Answers { requests: 7 })])]));
+        assert_eq!(waiting(6_000), "the component of `named` has waited for the answers to 7 requests over HTTP for 4.0 s");
+        assert_eq!(waiting(9_900), "it waits for nothing: rows flow");
     }
 
     #[test]

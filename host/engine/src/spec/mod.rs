@@ -7,6 +7,7 @@
 mod document;
 mod durability;
 mod entries;
+mod http;
 mod problem;
 mod schema;
 pub mod suggest;
@@ -21,6 +22,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 pub use durability::{BackupSettings, CheckpointSettings, RestartSettings, WantedGuarantee};
+pub use http::HttpSettings;
 pub use problem::{Problem, Problems};
 pub use schema::schema;
 pub use units::{ByteSize, DurationMs, DurationOrOff};
@@ -160,6 +162,8 @@ pub struct OperatorEntry {
     pub parallelism: Option<NonZeroU32>,
     /// What becomes of rows that can never succeed: `fail` (default), `drop`, or the id of the sink that gets them.
     pub rejected: Option<RejectedPolicy>,
+    /// Grants its component requests over HTTP, within these bounds; `http: {}` with their defaults. Default: it may send none.
+    pub http: Option<HttpSettings>,
 }
 
 /// What stands beside the connector's key of a sink.

@@ -50,6 +50,12 @@ pub enum Metric {
     BusySeconds,
     /// Time spent waiting for input.
     IdleSeconds,
+    /// Requests over HTTP of guests.
+    Requests,
+    /// Bytes of those.
+    RequestBytes,
+    /// Bytes of their answers.
+    AnswerBytes,
     /// Time spent waiting for room downstream.
     BackpressuredSeconds,
     /// Linear memory of an operator's guests.
@@ -68,7 +74,7 @@ pub enum Metric {
 
 impl Metric {
     /// All of them, in the order in which they are written.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 25] = [
         Self::JobPhase,
         Self::JobVersion,
         Self::JobRestarts,
@@ -84,6 +90,9 @@ impl Metric {
         Self::GuestSeconds,
         Self::BusySeconds,
         Self::IdleSeconds,
+        Self::Requests,
+        Self::RequestBytes,
+        Self::AnswerBytes,
         Self::BackpressuredSeconds,
         Self::GuestMemory,
         Self::StateMemory,
@@ -118,6 +127,9 @@ impl Metric {
             Self::GuestMemory => ("millstream_operator_guest_memory_bytes", "gauge", "Linear memory of the instances of a component"),
             Self::StateMemory => ("millstream_operator_state_memory_bytes", "gauge", "Memory that keyed state takes"),
             Self::StateDisk => ("millstream_operator_state_disk_bytes", "gauge", "Keyed state in files, as of the last checkpoint"),
+            Self::Requests => ("millstream_operator_requests_total", "counter", "Requests over HTTP that a component has sent"),
+            Self::RequestBytes => ("millstream_operator_request_bytes_total", "counter", "Bytes of requests over HTTP"),
+            Self::AnswerBytes => ("millstream_operator_answer_bytes_total", "counter", "Bytes of the bodies of their answers"),
             Self::BackpressuredSeconds => {
                 ("millstream_operator_backpressured_seconds_total", "counter", "Time spent waiting for room downstream")
             }
@@ -213,6 +225,9 @@ fn operator_value(metric: Metric) -> Option<fn(&OperatorStatus) -> Option<f64>> 
         Metric::GuestSeconds => |operator| Some(operator.guest_time.as_secs_f64()),
         Metric::BusySeconds => |operator| Some(operator.busy_time.as_secs_f64()),
         Metric::IdleSeconds => |operator| Some(operator.idle_time.as_secs_f64()),
+        Metric::Requests => |operator| Some(operator.requests as f64),
+        Metric::RequestBytes => |operator| Some(operator.request_bytes as f64),
+        Metric::AnswerBytes => |operator| Some(operator.answer_bytes as f64),
         Metric::BackpressuredSeconds => |operator| Some(operator.backpressured_time.as_secs_f64()),
         Metric::GuestMemory => |operator| (!operator.versions.is_empty()).then_some(operator.guest_memory_bytes as f64),
         Metric::StateMemory => |operator| Some(operator.state_memory_bytes as f64),

@@ -63,6 +63,7 @@ async fn output_of(instance: &mut OperatorInstance, column: ArrayRef) -> TurnOut
 async fn a_filter_answers_with_row_numbers_alone() {
     let encoded = encode::component(&read(&MODULES, "filter"), &[], "filter.wasm").expect("becomes a component");
     assert!(encoded.inspection.imports.iter().all(|import| import.starts_with("millstream:operator/")), "{:?}", encoded.inspection.imports);
+    assert!(!encoded.inspection.sends_requests(), "what the SDK can do and the operator does not is not imported");
     let mut instance = opened(&load(encoded.bytes.into(), 0).await, context(), input("number", DataType::Int64)).await;
     let output = output_of(&mut instance, Arc::new(Int64Array::from(vec![1, 900, 249, 250]))).await;
     assert_eq!(output.from, From::Rows(vec![0, 2].into()));

@@ -53,6 +53,7 @@ impl OperatorSpec for Component {
             source: request.environment.components.settings(),
             inputs: request.inputs,
             keys: request.keys,
+            grant: request.grant,
         };
         match ComponentOperatorPlan::plan(component, wanted).await {
             Ok(plan) => Ok(Planned::new(plan)),
@@ -60,6 +61,9 @@ impl OperatorSpec for Component {
                 Err(mistakes.into_iter().map(|mistake| Problem::at(mistake.path, mistake.message)).collect())
             }
             Err(PlanError::Component(error)) => Err(vec![problem("", &error)]),
+            Err(error @ PlanError::NotGranted { .. }) => Err(vec![
+                Problem::at("", error.to_string()).help("grant it with `http: {}` beside `component`, or with bounds of your own"),
+            ]),
             Err(PlanError::Unresolved(reason)) => Err(vec![Problem::at("settings", reason)]),
             Err(PlanError::Unsupported(reason)) => Err(vec![Problem::at("", reason)]),
         }

@@ -11,7 +11,9 @@ use millstream_model::{
     state::{Clock, StateScope, TimerDescriptor},
     types::{check_crossing_type, type_text},
 };
-use millstream_wasm::{Component, Descriptor, Error, InputSchema, InstanceContext, OperatorInstance, OperatorPlan as GuestPlan};
+use millstream_wasm::{
+    Component, Descriptor, Error, InputSchema, InstanceContext, OperatorInstance, OperatorPlan as GuestPlan, http::Sender,
+};
 use serde_json::Value;
 
 use super::{
@@ -24,6 +26,7 @@ use super::{
 use crate::{
     operator::{Operator, OperatorContext, OperatorError, OperatorPlan, Version},
     operators::upgrade::{Declared, Migrator},
+    requests::{Grant, Granted},
     run::{Comparison, OperatorVersion, TrialMode},
 };
 
@@ -39,6 +42,8 @@ pub struct ComponentRequest<'a> {
     pub inputs: &'a [StreamType],
     /// The key columns of each port; none: not keyed, so a keyed component has one key for all rows.
     pub keys: Option<&'a [Vec<usize>]>,
+    /// What it may do over HTTP; none: nothing.
+    pub grant: Option<Arc<Grant>>,
 }
 
 /// Why a component cannot be planned.
@@ -50,6 +55,14 @@ pub enum PlanError {
     /// It could not be run, or said no.
     #[error(transparent)]
     Component(#[from] Error),
+    /// It sends requests, and the operator is not granted any.
+    #[error("component `{component}` imports `millstream:operator/http`, and operator `{operator}` is granted no requests over HTTP")]
+    NotGranted {
+        /// The component.
+        component: Arc<str>,
+        /// The operator's id.
+        operator: OperatorId,
+    },
     /// Its settings refer to what is not there; one clause.
     #[error("{0}")]
     Unresolved(String),
@@ -73,6 +86,8 @@ pub struct ComponentOperatorPlan {
     pub(super) component: Component,
     pub(super) descriptor: Descriptor,
     pub(super) settings: Settings,
+    /// What it may do over HTTP, shared with the versions before and after it; none: nothing. One that sends no requests may have it: the next may.
+    grant: Option<Arc<Grant>>,
     pub(super) guest: Arc<GuestPlan>,
     /// The inputs as the guest was offered them: the columns that cross.
     pub(super) offered: Vec<InputSchema>,
@@ -106,6 +121,9 @@ impl ComponentOperatorPlan {
     /// # Errors
     /// The settings do not fit its schema, it says no, or it asks for what cannot be given.
     pub async fn plan(component: Component, request: ComponentRequest<'_>) -> Result<Self, PlanError> {
+        if component.inspection().sends_requests() && request.grant.is_none() {
+            return Err(PlanError::NotGranted { component: component.name().clone(), operator: request.operator });
+        }
         let mut instance = component.operator(InstanceContext::unheard(Some(request.operator.clone()))).await?;
         let descriptor = instance.describe().await?;
         let settings = Settings::new(request.settings.clone(), request.source.clone()).await.map_err(PlanError::Unresolved)?;
@@ -126,6 +144,7 @@ impl ComponentOperatorPlan {
             component,
             descriptor,
             settings,
+            grant: request.grant,
             guest: Arc::new(guest),
             offered,
             inputs,
@@ -159,6 +178,19 @@ impl ComponentOperatorPlan {
     /// What the component says of itself.
     pub fn descriptor(&self) -> &Descriptor {
         &self.descriptor
+    }
+
+    /// Whether it sends requests.
+    pub(super) fn sends_requests(&self) -> bool {
+        self.component.inspection().sends_requests()
+    }
+
+    /// For whom its instances in a subtask run: they may send requests if they are granted that.
+    ///
+    /// Whether this version sends requests or not: the instances of those that follow it run for the same guest.
+    pub(super) fn guest_of(&self, context: &OperatorContext) -> InstanceContext {
+        let granted = self.grant.clone().map(|grant| Arc::new(Granted::new(grant, context)) as Arc<dyn Sender>);
+        InstanceContext { http: granted, ..context.guest() }
     }
 
     /// A new instance, opened.
@@ -322,6 +354,7 @@ impl OperatorPlan for ComponentOperatorPlan {
                 format!("state {}: {:?} of {}, version {}", state.name, state.kind, type_text(&state.value_type), state.version)
             }),
         );
+        lines.extend(self.sends_requests().then(|| "sends requests over HTTP, again after a failure".to_owned()));
         lines.extend(self.guest.timers.iter().map(|timer| {
             format!("timer {} in {}", timer.name, if timer.clock == Clock::EventTime { "event time" } else { "processing time" })
         }));
@@ -389,6 +422,7 @@ impl OperatorPlan for ComponentOperatorPlan {
             source: self.settings.source.clone(),
             inputs: &self.streams,
             keys: keys.as_deref(),
+            grant: self.grant.clone(),
         };
         let component = version.component.unwrap_or_else(|| self.component.clone());
         match Self::plan(component, request).await {
@@ -418,7 +452,7 @@ impl OperatorPlan for ComponentOperatorPlan {
     }
 
     async fn create_replacement(self: Arc<Self>, context: OperatorContext) -> Result<Box<dyn Any + Send>, OperatorError> {
-        let instance = self.instantiate(&context.guest()).await.map_err(opening_failed)?;
+        let instance = self.instantiate(&self.guest_of(&context)).await.map_err(opening_failed)?;
         Ok(Box::new(Replacement { plan: self, instance }))
     }
 

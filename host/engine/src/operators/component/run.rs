@@ -70,7 +70,7 @@ pub(super) enum Called {
 
 impl ComponentOperator {
     pub(super) async fn create(plan: Arc<ComponentOperatorPlan>, context: OperatorContext) -> Result<Self, OperatorError> {
-        let guest = context.guest();
+        let guest = plan.guest_of(&context);
         let instance = plan.instantiate(&guest).await.map_err(opening_failed)?;
         let store = if plan.is_stateful() { Some(open_store(&plan, &context).await?) } else { None };
         let sizes = call_sizes(&plan);

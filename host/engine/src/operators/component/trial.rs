@@ -111,6 +111,9 @@ impl Collections for Renumbered {
 /// What stands against a trial of `new` beside `old`, besides what stands against a swap; one clause each.
 pub(super) fn refusals(old: &ComponentOperatorPlan, new: &ComponentOperatorPlan, mode: TrialMode) -> Vec<String> {
     let mut refusals = Vec::new();
+    if new.sends_requests() {
+        refusals.push("the new version sends requests over HTTP, and what they do is done, whatever becomes of a trial: swap instead, with a probation".into());
+    }
     for (number, state) in new.guest.states.iter().enumerate() {
         let name = &state.name;
         match (old.guest.states.iter().find(|other| other.name == *name), mode) {

@@ -49,8 +49,15 @@ fn plan(settings: Value, airports: &Airports) -> Result<Planned, Vec<Problem>> {
     let inputs = [StreamType { schema, event_times: true, changes: true }];
     let environment = Environment { base_directory: Path::new("job"), components: &NoComponents, clock: Arc::new(ManualClock::at(0)) };
     let id = "l".into();
-    let request =
-        PlanRequest { id: &id, inputs: &inputs, keys: None, order: RowOrder::Arrival, environment: &environment, tables: Some(airports) };
+    let request = PlanRequest {
+        id: &id,
+        inputs: &inputs,
+        keys: None,
+        order: RowOrder::Arrival,
+        environment: &environment,
+        tables: Some(airports),
+        grant: None,
+    };
     block_on(join.plan(request))
 }
 

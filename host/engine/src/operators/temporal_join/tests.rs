@@ -30,8 +30,15 @@ fn plan(settings: Value) -> Result<Planned, Vec<Problem>> {
     let inputs = schemas().map(|schema| StreamType { schema, event_times: true, changes: false });
     let environment = Environment { base_directory: Path::new(""), components: &NoComponents, clock: Arc::new(ManualClock::at(0)) };
     let (id, keys) = ("j".into(), KEYS.map(<[usize]>::to_vec));
-    let request =
-        PlanRequest { id: &id, inputs: &inputs, keys: Some(&keys), order: RowOrder::Arrival, environment: &environment, tables: None };
+    let request = PlanRequest {
+        id: &id,
+        inputs: &inputs,
+        keys: Some(&keys),
+        order: RowOrder::Arrival,
+        environment: &environment,
+        tables: None,
+        grant: None,
+    };
     block_on(join.plan(request))
 }
 
@@ -192,7 +199,15 @@ fn a_join_without_key_is_refused() {
     let inputs = schemas().map(|schema| StreamType { schema, event_times: false, changes: false });
     let environment = Environment { base_directory: Path::new(""), components: &NoComponents, clock: Arc::new(ManualClock::at(0)) };
     let id = "j".into();
-    let request = PlanRequest { id: &id, inputs: &inputs, keys: None, order: RowOrder::Arrival, environment: &environment, tables: None };
+    let request = PlanRequest {
+        id: &id,
+        inputs: &inputs,
+        keys: None,
+        order: RowOrder::Arrival,
+        environment: &environment,
+        tables: None,
+        grant: None,
+    };
     let messages: Vec<String> =
         block_on(join.plan(request)).err().expect("it is refused").into_iter().map(|problem| problem.message).collect();
     assert!(messages.contains(&"a temporal join finds versions by key".to_owned()), "{messages:?}");

@@ -327,6 +327,12 @@ async fn plan_component(
         Ok::<_, millstream_wasm::Error>((component, plan))
     };
     let (component, plan) = planned.await.map_err(|error| vec![Problem::at(format!("{}.component", found.path), with_causes(&error))])?;
+    if component.inspection().sends_requests() {
+        let message = format!("component `{}` sends requests over HTTP, which aggregates do not", component.name());
+        return Err(vec![
+            Problem::at(format!("{}.component", found.path), message).help("send them in an operator before or behind the window"),
+        ]);
+    }
     let columns: Vec<usize> = plan.columns.iter().map(|&column| offered[column]).collect();
     let aggregate = ComponentAggregate {
         component,

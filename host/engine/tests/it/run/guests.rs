@@ -36,10 +36,15 @@ pub async fn component(name: &str) -> Component {
 
 /// A guest to be swapped in.
 pub async fn new_component(name: &str) -> NewComponent {
+    let bytes = bytes(name);
+    let component = RUNTIME.load(bytes.clone().into(), name).await.expect("it loads");
+    NewComponent { component, bytes: bytes.into() }
+}
+
+/// The component that a guest becomes.
+pub fn bytes(name: &str) -> Vec<u8> {
     let module = std::fs::read(MODULES.join(format!("{name}.wasm"))).expect("it was built");
-    let encoded = encode::component(&module, &[], name).expect("it becomes a component");
-    let component = RUNTIME.load(encoded.bytes.clone().into(), name).await.expect("it loads");
-    NewComponent { component, bytes: encoded.bytes.into() }
+    encode::component(&module, &[], name).expect("it becomes a component").bytes
 }
 
 /// A swap of `operator` to the guest `name`.
@@ -56,6 +61,7 @@ pub async fn planned(name: &str, input: &StreamType, key: Option<usize>) -> Comp
         source: Arc::new(AsSaid),
         inputs: std::slice::from_ref(input),
         keys: keys.as_deref(),
+        grant: None,
     };
     ComponentOperatorPlan::plan(component(name).await, request).await.expect("it plans")
 }

@@ -4,6 +4,7 @@ mod components;
 mod guests;
 mod lifecycle;
 mod recorder;
+mod requests;
 mod restored;
 mod swaps;
 mod time;
@@ -85,8 +86,15 @@ async fn built_in(key: &str, settings: serde_json::Value, input: StreamType) -> 
     let spec = (kind.parse)(settings).expect("settings");
     let environment = Environment { base_directory: Path::new("."), components: &NoComponents, clock: Arc::new(ManualClock::at(0)) };
     let inputs = vec![input];
-    let request =
-        PlanRequest { id: &key.into(), inputs: &inputs, keys: None, order: RowOrder::Arrival, environment: &environment, tables: None };
+    let request = PlanRequest {
+        id: &key.into(),
+        inputs: &inputs,
+        keys: None,
+        order: RowOrder::Arrival,
+        environment: &environment,
+        tables: None,
+        grant: None,
+    };
     let planned = spec.plan(request).await.expect("it plans");
     OperatorNode { plan: planned.plan, inputs, keys: None, order: RowOrder::Arrival }
 }

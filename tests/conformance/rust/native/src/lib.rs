@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use millstream::{
     aggregate::Aggregate,
+    http::{Failure, Response},
     operator::{self, Operator},
     testing::{AggregateHarness, DataType, Emitted, Harness, TestRow, json},
 };
@@ -25,6 +26,8 @@ struct Case {
     #[serde(default = "no_settings")]
     settings: Value,
     inputs: BTreeMap<String, InputCase>,
+    /// What comes back for requests over HTTP.
+    http: Option<Vec<Canned>>,
     steps: Vec<Step>,
     /// Whether the rows of each output are compared in order.
     #[serde(default)]
@@ -52,6 +55,58 @@ struct InputCase {
     key_by: Vec<String>,
     #[serde(default)]
     changes: bool,
+}
+
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Canned {
+    #[serde(default = "get")]
+    method: String,
+    url: String,
+    #[serde(default = "ok")]
+    status: u16,
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
+    #[serde(default)]
+    body: Value,
+    failure: Option<CannedFailure>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum CannedFailure {
+    Refused,
+    Unreachable,
+    Timeout,
+    TooLarge,
+}
+
+fn get() -> String {
+    "GET".into()
+}
+
+fn ok() -> u16 {
+    200
+}
+
+impl Canned {
+    fn answer(&self) -> Result<Response, Failure> {
+        let body = match &self.body {
+            Value::Null => String::new(),
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        match self.failure {
+            None => {
+                let headers = self.headers.iter().map(|(name, value)| (name.to_lowercase(), value.clone())).collect();
+                Ok(Response { headers, ..Response::of(self.status, body) })
+            }
+            Some(CannedFailure::Refused) => Err(Failure::Refused("the case refuses it".into())),
+            Some(CannedFailure::Unreachable) => Err(Failure::Unreachable("in this case nobody is there".into())),
+            Some(CannedFailure::Timeout) => Err(Failure::Timeout),
+            Some(CannedFailure::TooLarge) => Err(Failure::TooLarge),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -113,6 +168,12 @@ pub fn run<O: Operator>(name: &str) {
 }
 
 fn prepare<O: Operator>(harness: &mut Harness<O>, case: &Case) {
+    if let Some(canned) = case.http.clone() {
+        harness.answer_requests(move |request| {
+            let found = canned.iter().find(|canned| canned.method == request.method && canned.url == request.url);
+            found.map_or_else(|| Err(Failure::Refused("the case says nothing about it".into())), Canned::answer)
+        });
+    }
     for (name, input) in &case.inputs {
         let text = |data_type: &Value| data_type.as_str().expect("a data type is text").to_owned();
         let columns: Vec<_> = input.schema.iter().map(|(column, data_type)| (column.clone(), text(data_type))).collect();

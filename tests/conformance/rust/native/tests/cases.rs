@@ -29,6 +29,7 @@ cases! {
     list_state: "list-state", run::<conformance_list_state::apply>;
     co_process: "co-process", run::<conformance_co_process::Payments>;
     rejects: "rejects", run::<conformance_rejects::book>;
+    requests: "requests", run::<conformance_requests::Requests>;
     changes: "changes", run::<conformance_changes::sum>;
     types: "types", run::<conformance_types::remember>;
     aggregate: "aggregate", run_aggregate::<conformance_aggregate::Percentile>;

@@ -73,8 +73,15 @@ pub fn plan_on(settings: Value, keys: Option<&[usize]>, event_times: bool, order
     let environment = Environment { base_directory: Path::new(""), components: &NoComponents, clock };
     let keys = keys.map(|keys| vec![keys.to_vec()]);
     let inputs = [StreamType { schema: schema(), event_times, changes: false }];
-    let request =
-        PlanRequest { id: &OperatorId::from("w"), inputs: &inputs, keys: keys.as_deref(), order, environment: &environment, tables: None };
+    let request = PlanRequest {
+        id: &OperatorId::from("w"),
+        inputs: &inputs,
+        keys: keys.as_deref(),
+        order,
+        environment: &environment,
+        tables: None,
+        grant: None,
+    };
     block_on(OperatorSpec::plan(&window, request))
 }
 
