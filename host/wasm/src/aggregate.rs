@@ -15,6 +15,7 @@ use crate::{
     instance::Instance,
     lift,
     limits::Call,
+    log::printable,
     lower::{self, Lowered},
     meter::metered,
     operator::settings_text,
@@ -74,7 +75,7 @@ impl AggregateInstance {
         let (answer, busy) = metered(&self.instance.meter(), self.guest.call_plan(&mut self.instance.store, &settings, &params)).await;
         drop(running);
         let answer = self.instance.end(Call::Plan, answer, busy)?;
-        let signature = answer.map_err(|message| Error::Declined { site: self.instance.site(Call::Plan), message })?;
+        let signature = answer.map_err(|message| self.declined(Call::Plan, &message))?;
         agree::aggregate_plan(signature, fields).map_err(|reason| self.bad_plan(Call::Plan, reason))
     }
 
@@ -90,7 +91,7 @@ impl AggregateInstance {
         let (answer, busy) = metered(&self.instance.meter(), self.guest.call_open(&mut self.instance.store, &settings, &params)).await;
         drop(running);
         let answer = self.instance.end(Call::Open, answer, busy)?;
-        answer.map_err(|message| Error::Declined { site: self.instance.site(Call::Open), message })?;
+        answer.map_err(|message| self.declined(Call::Open, &message))?;
         self.plan = Some(plan);
         Ok(())
     }
@@ -185,8 +186,12 @@ impl AggregateInstance {
         }
     }
 
+    fn declined(&self, call: Call, message: &str) -> Error {
+        Error::Declined { site: self.instance.site(call), message: printable(message) }
+    }
+
     fn bad_plan(&self, call: Call, reason: String) -> Error {
-        Error::BadPlan { site: self.instance.site(call), reason }
+        Error::BadPlan { site: self.instance.site(call), reason: printable(&reason) }
     }
 }
 

@@ -14,6 +14,7 @@ use crate::{
     bindings::exports::millstream::operator::{aggregate as raw_aggregate, operator as raw},
     bindings::millstream::operator::columns,
     error::Error,
+    log::is_deceptive,
     plan::{AggregateDescriptor, AggregatePlan, Descriptor, InputPlan, InputSchema, OperatorPlan, OutputPlan},
 };
 
@@ -131,8 +132,8 @@ fn settings_schema(text: &str) -> Result<serde_json::Value, Reason> {
 }
 
 fn check_text(what: &str, text: &str, bytes_max: usize) -> Result<(), Reason> {
-    if text.len() > bytes_max || text.chars().any(|character| character.is_control() && character != '\n') {
-        return Err(format!("a {what} that is longer than {bytes_max} bytes or has control characters"));
+    if text.len() > bytes_max || text.chars().any(|character| is_deceptive(character) && character != '\n') {
+        return Err(format!("a {what} that is longer than {bytes_max} bytes or has characters that control how text is shown"));
     }
     Ok(())
 }

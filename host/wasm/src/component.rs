@@ -69,7 +69,8 @@ impl Component {
         inspection: Inspection,
         compiled: &wasmtime::component::Component,
     ) -> Result<Self, Error> {
-        let mismatch = |error: wasmtime::Error| Error::WorldMismatch { component: name.clone(), reason: format!("{error:#}") };
+        let mismatch =
+            |error: wasmtime::Error| Error::WorldMismatch { component: name.clone(), reason: crate::log::printable(&format!("{error:#}")) };
         let pre = link(&runtime.engine, compiled).and_then(|linker| linker.instantiate_pre(compiled)).map_err(mismatch)?;
         let exports = |interface: &str| inspect::check_export(&inspection, interface, &name).is_ok();
         let operator = exports("operator").then(|| operator::GuestIndices::new(&pre)).transpose().map_err(mismatch)?;

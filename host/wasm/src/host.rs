@@ -29,8 +29,8 @@ use crate::{
 const METRICS_MAX: usize = 256;
 /// Most observations of one call that are kept.
 const OBSERVATIONS_MAX: usize = 65_536;
-/// Most spans in one scan.
-const SPANS_MAX: usize = 1 << 20;
+/// Most spans in one scan: as many as a call may have rows. A guest is not interrupted while the host looks for them.
+const SPANS_MAX: usize = 1 << 16;
 
 /// The host failed while it answered an import; in words.
 #[derive(Debug, thiserror::Error)]

@@ -4,7 +4,11 @@ use std::{fmt, sync::Arc};
 
 use wasmparser::{Chunk, ComponentExternalKind, Encoding, KnownCustom, Parser, Payload};
 
-use crate::{error::Error, wasi};
+use crate::{
+    error::Error,
+    log::{is_deceptive, printable},
+    wasi,
+};
 
 /// The contract that this host speaks: `millstream:operator@0.1`.
 const PACKAGE: &str = "millstream:operator/";
@@ -79,7 +83,8 @@ impl fmt::Display for World {
 /// # Errors
 /// The bytes are no component.
 pub fn inspect(bytes: &[u8], name: &str) -> Result<Inspection, Error> {
-    let not_a_component = |reason: String| Error::NotAComponent { component: name.into(), reason };
+    // What a parser says of names has the names in it.
+    let not_a_component = |reason: String| Error::NotAComponent { component: name.into(), reason: printable(&reason) };
     if !bytes.starts_with(b"\0asm") {
         return Err(not_a_component(beginning(bytes)));
     }
@@ -169,7 +174,7 @@ fn custom(section: &wasmparser::CustomSectionReader<'_>, inspection: &mut Inspec
 
 fn shown(text: &str) -> String {
     let cut = text.floor_char_boundary(SHOWN_BYTES_MAX);
-    text[..cut].chars().map(|character| if character.is_control() { ' ' } else { character }).collect()
+    text[..cut].chars().map(|character| if is_deceptive(character) { ' ' } else { character }).collect()
 }
 
 fn worlds(inspection: &Inspection) -> Vec<World> {

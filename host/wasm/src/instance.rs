@@ -14,6 +14,7 @@ use crate::{
     host::{Host, HostFault},
     http,
     limits::{Call, Limit, LimitExceeded, Site},
+    log::printable,
     meter::{CpuMeter, Running, metered},
     turn::CallStats,
     verify::Refusal,
@@ -127,9 +128,14 @@ impl Instance {
         self.store.data_mut().apply_metrics();
     }
 
-    /// The guest answered that it failed.
+    /// The guest answered that it failed. Its words are shown to people, in one line each.
     pub(crate) fn gave_up(&mut self, call: Call, failure: Failure) -> Failure {
         self.spent = !failure.leaves_instance_usable();
+        let failure = match failure {
+            Failure::Retry(words) => Failure::Retry(printable(&words)),
+            Failure::Fatal(words) => Failure::Fatal(printable(&words)),
+            other => other,
+        };
         match self.store.data().refused_growth {
             Some((limit, max)) if self.spent => LimitExceeded { site: self.site(call), limit, max }.into(),
             _ => failure,

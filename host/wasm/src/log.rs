@@ -135,7 +135,13 @@ impl Gate {
     }
 }
 
-/// Control characters escaped, cut to a line's length.
+/// What a terminal or a reader takes for something else than text: control characters, ends of lines and paragraphs, and what changes the direction in
+/// which text is shown (Unicode Standard Annex 9; CVE-2021-42574).
+pub(crate) fn is_deceptive(character: char) -> bool {
+    character.is_control() || matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Words of a guest as one line: what deceives is escaped, and it is cut to a line's length.
 pub(crate) fn printable(message: &str) -> String {
     let mut line = String::with_capacity(message.len().min(LINE_BYTES_MAX));
     for character in message.trim_end().chars() {
@@ -145,7 +151,7 @@ pub(crate) fn printable(message: &str) -> String {
         }
         match character {
             '\t' => line.push(' '),
-            control if control.is_control() => line.extend(control.escape_default()),
+            deceptive if is_deceptive(deceptive) => line.extend(deceptive.escape_default()),
             plain => line.push(plain),
         }
     }
@@ -206,6 +212,7 @@ mod tests {
     #[test]
     fn a_log_line_cannot_forge_another_line() {
         assert_eq!(printable("a\nERROR b\u{1b}[31m\n"), "a\\nERROR b\\u{1b}[31m");
+        assert_eq!(printable("a\u{2028}ERROR \u{202e}b"), "a\\u{2028}ERROR \\u{202e}b");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::{
     guest::InstanceContext,
     instance::Instance,
     limits::Call,
+    log::printable,
     lower::{self, Lowered},
     meter::metered,
     plan::{Descriptor, InputSchema, OperatorPlan},
@@ -254,11 +255,11 @@ impl OperatorInstance {
     }
 
     fn bad_plan(&self, call: Call, reason: String) -> Error {
-        Error::BadPlan { site: self.instance.site(call), reason }
+        Error::BadPlan { site: self.instance.site(call), reason: printable(&reason) }
     }
 
     fn declined(&self, call: Call, message: String) -> Error {
-        Error::Declined { site: self.instance.site(call), message }
+        Error::Declined { site: self.instance.site(call), message: printable(&message) }
     }
 }
 

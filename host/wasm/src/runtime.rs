@@ -15,6 +15,7 @@ use crate::{
     guest::InstanceContext,
     inspect::{check_imports, check_world, inspect},
     limits::{Call, Limit, LimitExceeded, Limits, Site},
+    log::printable,
     meter::Ticker,
 };
 
@@ -115,7 +116,8 @@ impl Inner {
             Some(cache) => cache.get_or_compile(&self.engine, digest, compile),
             None => compile(),
         };
-        let compiled = compiled.map_err(|error| Error::Compile { component: name.clone(), source: error.into() })?;
+        let compiled =
+            compiled.map_err(|error| Error::Compile { component: name.clone(), source: printable(&format!("{error:#}")).into() })?;
         Component::link(self.clone(), name, digest, inspection, &compiled)
     }
 

@@ -14,6 +14,7 @@ use crate::{
     host::is_supported_time,
     lift,
     limits::{Limit, Limits},
+    log::printable,
     plan::{OperatorPlan, OutputPlan},
     turn::{From, ListUpdate, MapUpdate, Rejected, TimerUpdate, Turn, TurnOutput, Updates, ValueUpdate},
 };
@@ -295,13 +296,13 @@ fn optional_bitmap(bytes: Vec<u8>, length: usize, what: &str) -> Result<Option<B
     Ok(Some(lift::bitmap(bytes, length, what)?))
 }
 
-fn rejected(mut rejected: raw::Rejected, shape: &CallShape<'_>) -> Result<Rejected, Refusal> {
+fn rejected(rejected: raw::Rejected, shape: &CallShape<'_>) -> Result<Rejected, Refusal> {
     if rejected.row >= shape.rows {
         return refuse(format!("rejected row {} of {}", rejected.row, shape.rows));
     }
-    let cut = rejected.reason.floor_char_boundary(REASON_BYTES_MAX);
-    rejected.reason.truncate(cut);
-    Ok(Rejected { row: rejected.row, reason: rejected.reason })
+    let mut reason = printable(&rejected.reason);
+    reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
+    Ok(Rejected { row: rejected.row, reason })
 }
 
 /// A row is rejected or has an effect, never both; a key whose rows are all rejected has no updates.
