@@ -34,7 +34,7 @@ pub struct OperatorMetrics {
     pub rows_null_key: Counter,
     /// Time spent in guest calls, in nanoseconds.
     pub guest_ns: Counter,
-    /// Timers not set because their chain re-armed itself too often after the end of input.
+    /// Timers not set because their chain re-armed itself too often: for no later time, or after the end of input.
     pub timers_cut: Counter,
     /// Traps of guests, and other failures that cost an instance.
     pub traps: Counter,

@@ -311,7 +311,7 @@ pub struct OperatorStatus {
     pub rows_rejected: u64,
     /// Rows without a key that `null-keys: drop` dropped.
     pub rows_null_key: u64,
-    /// Timers not set because their chain re-armed itself too often after the end of input.
+    /// Timers not set because their chain re-armed itself too often: for no later time, or after the end of input.
     pub timers_cut: u64,
     /// Traps of guests, and other failures that cost an instance.
     pub traps: u64,

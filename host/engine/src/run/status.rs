@@ -36,7 +36,7 @@ impl View<'_> {
         let operators = self.operators();
         let cut = operators.iter().filter(|operator| operator.timers_cut > 0);
         let notes = cut.map(|operator| {
-            format!("`{}` set timers again and again after the end of input: {} were not set", operator.id, operator.timers_cut)
+            format!("`{}` set timers again and again that were due at once: {} were not set", operator.id, operator.timers_cut)
         });
         Summary { notes: notes.collect(), operators }
     }

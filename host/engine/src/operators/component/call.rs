@@ -171,8 +171,8 @@ impl ComponentOperator {
             Asked::Rows { .. } => None,
             Asked::Timers(timers) => Some(&timers.due),
         };
-        if let (Some(due), Some(Watermark::MAX)) = (fired, now.watermark) {
-            self.cut_endless_chains(&mut answer.updates, &due.keys);
+        if let Some(due) = fired {
+            self.cut_endless_chains(&mut answer.updates, due, now);
         }
         self.apply(&answer.updates, asked.keys(), fired, now)?;
         for Rejected { row, reason } in answer.rejected {
@@ -225,13 +225,18 @@ impl ComponentOperator {
         store.lock().apply(keys, &updates, fired, state_moment(now)).map_err(guest_or_host)
     }
 
-    /// After the end of input nothing stops a timer that sets itself again, so each key may do so only so often.
-    fn cut_endless_chains(&mut self, updates: &mut Updates, keys: &KeySet) {
+    /// Nothing stops a timer that sets itself again for no later time, nor one that sets itself again after the end of input, so each key may do so
+    /// only so often: rows, barriers and the end would wait for ever.
+    fn cut_endless_chains(&mut self, updates: &mut Updates, fired: &DueTimers, now: Moment) {
+        let has_ended = now.watermark == Some(Watermark::MAX);
         for update in &mut updates.timers {
             let mut kept: Vec<usize> = Vec::with_capacity(update.keys.len());
             for index in 0..update.keys.len() {
+                // Timer i that fired is of key i.
+                let key = update.keys[index] as usize;
                 let deletes = update.deleted.as_ref().is_some_and(|deleted| deleted.value(index));
-                if deletes || !self.is_cut(keys.hash(update.keys[index] as usize)) {
+                let at = if has_ended { i64::MAX } else { fired.at[key] };
+                if deletes || update.at[index] > at || !self.is_cut(fired.keys.hash(key), at) {
                     kept.push(index);
                 }
             }

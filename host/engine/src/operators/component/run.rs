@@ -27,8 +27,8 @@ const TIMER_CALLS_AT_ONCE: usize = 16;
 const TIMERS_PER_CALL_MAX: usize = 8_192;
 /// Most rows of one call, whatever the guest's speed.
 const ROWS_PER_CALL_MAX: usize = 65_536;
-/// After the end of input a key may set so many timers from timers; its chain is cut then.
-const REARMED_AFTER_END_MAX: u32 = 1_000;
+/// So often may a key set a timer from a timer for no later time, before time goes on for it; after the end of input, for any time. Then its chain is cut.
+const REARMED_MAX: u32 = 1_000;
 
 /// A running component.
 pub(super) struct ComponentOperator {
@@ -41,8 +41,8 @@ pub(super) struct ComponentOperator {
     pub(super) store: Option<SharedStore>,
     /// Per input port, then one for timers.
     pub(super) sizes: Vec<CallSize>,
-    /// How many timers each key has set from timers after the end of input, by the hash of the key.
-    pub(super) rearmed: HashMap<u64, u32, std::hash::BuildHasherDefault<std::hash::DefaultHasher>>,
+    /// By the hash of a key: how far its timers had come, and how many it has set there for no later time.
+    pub(super) rearmed: HashMap<u64, (i64, u32), std::hash::BuildHasherDefault<std::hash::DefaultHasher>>,
     has_more: bool,
     /// The version that is put back when this one fails.
     previous: Option<Previous>,
@@ -94,7 +94,10 @@ impl ComponentOperator {
     /// Fires timers of `clock` up to `up_to` until none is due or enough was emitted. True: more are due.
     async fn fire(&mut self, clock: Clock, up_to: i64, now: Moment, out: &mut Output) -> Result<bool, OperatorError> {
         for _ in 0..TIMER_CALLS_AT_ONCE {
-            let Some(due) = self.due(clock, up_to)? else { return Ok(false) };
+            let Some(due) = self.due(clock, up_to)? else {
+                self.end_chains(now);
+                return Ok(false);
+            };
             self.call(Work::Timers(Timers::new(&self.plan, due)?), now, out).await?;
         }
         Ok(true)
@@ -174,10 +177,21 @@ impl ComponentOperator {
         Ok(is_back)
     }
 
-    pub(super) fn is_cut(&mut self, hash: u64) -> bool {
-        let count = self.rearmed.entry(hash).or_default();
+    /// Nothing is due any more: whatever is set next begins a chain. After the end of input there is one for all that is left.
+    fn end_chains(&mut self, now: Moment) {
+        if now.watermark != Some(Watermark::MAX) {
+            self.rearmed.clear();
+        }
+    }
+
+    /// Whether the timer that this key sets is one too many. `at`: what it was set from.
+    pub(super) fn is_cut(&mut self, hash: u64, at: i64) -> bool {
+        let (furthest, count) = self.rearmed.entry(hash).or_insert((at, 0));
+        if at > *furthest {
+            (*furthest, *count) = (at, 0);
+        }
         *count += 1;
-        *count > REARMED_AFTER_END_MAX
+        *count > REARMED_MAX
     }
 }
 
@@ -254,6 +268,7 @@ impl Operator for ComponentOperator {
                 }
             }
         }
+        self.end_chains(now);
         Ok(())
     }
 

@@ -1,10 +1,10 @@
 //! Components in a running job: state, failures, timers.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use arrow_array::cast::AsArray;
 use millstream_engine::{
-    graph::{JobPlan, OperatorNode},
+    graph::{JobPlan, OperatorNode, RowOrder},
     metrics::GuestMetricValue,
     operator::OutputPort,
     rejected::RejectedPolicy,
@@ -24,12 +24,17 @@ struct OneComponent {
 
 /// source → `guest` → sink, its rejected rows treated by `policy`.
 async fn job_of(guest: &str, batches: Vec<Batch>, policy: RejectedPolicy, parallelism: u32) -> OneComponent {
+    ordered_job_of(guest, batches, policy, parallelism, RowOrder::Arrival).await
+}
+
+/// The same, with rows in this order.
+async fn ordered_job_of(guest: &str, batches: Vec<Batch>, policy: RejectedPolicy, parallelism: u32, order: RowOrder) -> OneComponent {
     let mut job = JobBuilder::new();
     let source = job.source("rows", MemorySource::new(vec![batches]), event_time(0), 1);
     let stream = job.output(source, OutputPort::Port(0));
     let keyed = guest != "keep";
     let plan = guests::planned(guest, &stream, keyed.then_some(0)).await;
-    let node = OperatorNode { keys: keyed.then(|| vec![vec![0]]), ..unkeyed(plan, vec![stream]) };
+    let node = OperatorNode { keys: keyed.then(|| vec![vec![0]]), order, ..unkeyed(plan, vec![stream]) };
     let input = if keyed { by_key(source) } else { edge(source, millstream_engine::graph::Exchange::Forward) };
     let operator = job.operator(guest, node, parallelism, vec![input]);
     job.rejected(operator, policy.clone());
@@ -144,4 +149,17 @@ async fn a_timer_that_sets_itself_for_ever_is_cut_after_the_end_of_input() {
     assert_eq!(summary.operators[1].timers_cut, 2);
     assert_eq!(job.out.num_rows(), 2 * 1_001);
     assert!(summary.notes[0].starts_with("`endless`"), "{:?}", summary.notes);
+}
+
+/// Nothing that follows would ever be taken: not the rows, not a barrier.
+#[tokio::test]
+async fn a_timer_that_sets_itself_for_no_later_time_is_cut_and_the_rows_go_on() {
+    for order in [RowOrder::Arrival, RowOrder::EventTime] {
+        // The watermark passes after 1,024 rows, so their timers fire while others are still to come.
+        let batch = keyed_rows(&(0..2_048).map(|number| (number, number, number)).collect::<Vec<_>>());
+        let job = ordered_job_of("stuck", vec![batch], RejectedPolicy::Fail, 1, order).await;
+        let summary = tokio::time::timeout(Duration::from_secs(60), run_to_end(job.plan)).await.expect("it comes to its end");
+        assert_eq!(job.out.num_rows(), 2_048);
+        assert_eq!(summary.operators[1].timers_cut, 2_048, "{order:?}");
+    }
 }
