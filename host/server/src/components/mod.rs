@@ -12,6 +12,7 @@
 pub mod compile;
 mod name;
 pub mod pull;
+mod turns;
 mod upload;
 
 use std::{
@@ -24,10 +25,11 @@ use millstream_engine::clock::Clock;
 use millstream_model::{ErrorKind, ids::TenantId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 pub use name::{Reference, Which, check, check_name, check_tag};
 use pull::{Image, Puller};
+use turns::Turns;
 pub use upload::Upload;
 
 use crate::{
@@ -79,7 +81,7 @@ pub struct Components {
     puller: Puller,
     tenants: Arc<Tenants>,
     clock: Arc<dyn Clock>,
-    compiling: Semaphore,
+    compiling: Turns,
     /// What the compiler is at, by digest, and since when (elapsed time).
     compiled_now: Mutex<Option<(String, i64)>>,
     /// Says that some component has become ready, or was refused.
@@ -107,7 +109,7 @@ impl Components {
             puller,
             tenants,
             clock,
-            compiling: Semaphore::new(COMPILING_MAX),
+            compiling: Turns::new(COMPILING_MAX),
             compiled_now: Mutex::default(),
             changed: watch::Sender::new(0),
             files: tokio::sync::Mutex::default(),
@@ -190,7 +192,7 @@ impl Components {
     fn begin_compiling(self: &Arc<Self>, tenant: TenantId, digest: String) {
         let components = self.clone();
         tokio::spawn(async move {
-            let _turn = components.compiling.acquire().await.expect("nobody closes it");
+            let _turn = components.compiling.take(&tenant).await;
             let began_ms = components.clock.monotonic_ms();
             *components.compiled_now.lock().unwrap_or_else(PoisonError::into_inner) = Some((digest.clone(), began_ms));
             let phase = match compile::in_child(&components.compiler, &components.file(&digest), &digest).await {
