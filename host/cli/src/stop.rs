@@ -38,6 +38,9 @@ pub struct Arguments {
     /// Make a savepoint with this name of the last checkpoint.
     #[arg(long, value_name = "NAME")]
     savepoint: Option<String>,
+    /// Without a last checkpoint, for a job of the service that takes none any more: the one before holds.
+    #[arg(long)]
+    at_once: bool,
     #[command(flatten)]
     pub service: Service,
 }
@@ -45,7 +48,12 @@ pub struct Arguments {
 pub fn execute(arguments: Arguments) -> Result<Exit, Failure> {
     arguments.savepoint.as_deref().map_or(Ok(()), savepoint::check_name)?;
     let directory = match place::target(&arguments.directory, &arguments.service) {
-        Target::Job(job) => return jobs::stop(&job, arguments.savepoint, &arguments.service),
+        Target::Job(job) => return jobs::stop(&job, arguments.savepoint, arguments.at_once, &arguments.service),
+        Target::Directory(directory) if arguments.at_once => {
+            let message = format!("{} is a job directory, and only jobs of the service are stopped at once", directory.display());
+            return Err(Failure::new(Exit::Invalid, message)
+                .fix("end its process: whatever ends it, the next run goes on from the last checkpoint"));
+        }
         Target::Directory(directory) => directory,
     };
     let (place, owner) = Place::existing(&directory)?;

@@ -428,6 +428,8 @@ pub struct VersionView {
 pub struct StopRequest {
     /// The name of a savepoint to take of it.
     pub savepoint: Option<String>,
+    /// Without a last checkpoint, for a job that takes none any more: the one before holds.
+    pub at_once: bool,
 }
 
 /// How a job is scaled.

@@ -248,10 +248,10 @@ pub fn status(job: &str, service: &Service) -> Result<Exit, Failure> {
 }
 
 /// `millstream stop` of a job of the service.
-pub fn stop(job: &str, savepoint: Option<String>, service: &Service) -> Result<Exit, Failure> {
+pub fn stop(job: &str, savepoint: Option<String>, at_once: bool, service: &Service) -> Result<Exit, Failure> {
     // Nobody asked for one.
     let taken = savepoint.as_ref().map(|name| format!(", savepoint `{name}`")).unwrap_or_default();
-    let view: JobView = service.connect()?.post(&path(job, "/stop"), &StopRequest { savepoint })?;
+    let view: JobView = service.connect()?.post(&path(job, "/stop"), &StopRequest { savepoint, at_once })?;
     Ok(service.show(&view, |view| format!("{} {}{taken}", view.name, phase(view))))
 }
 

@@ -1,5 +1,9 @@
 //! Tenants: made, limited, measured, deleted; and each limit met.
 
+use millstream_hostile::{
+    guests,
+    players::{Guest, Job},
+};
 use serde_json::json;
 
 use crate::harness::{Service, component, directory, job, operator};
@@ -137,6 +141,23 @@ fn a_runner_that_outgrows_the_quota_of_memory_has_its_jobs_stopped_and_gives_it_
     set(&service, "acme", json!({ "memory-bytes": null }));
     service.ask("POST", "/v1/jobs/counts/resume", &token, &[], b"").expect(200);
     service.wait_for_phase_as(&token, "counts", "running");
+}
+
+/// Its guest never comes back, so no barrier passes it: it has its time for a last checkpoint, and then it ends without.
+#[test]
+fn a_job_that_takes_no_checkpoint_is_stopped_all_the_same_when_its_runner_outgrows_the_quota() {
+    let directory = directory();
+    let service = Service::start(directory.path());
+    let token = service.tenant("acme");
+    service.ask("POST", "/v1/components/bad?tag=v1&wait=100", &token, &[], &guests::loops_in_process()).expect(201);
+    let job = Job { guest: Guest::Puppet(guests::loops_in_process), numbers: "rate: 1000", operator: "rejected: drop" };
+    service.ask("POST", "/v1/jobs", &token, &[], job.file("loops").as_bytes()).expect(201);
+    service.wait_for_phase_as(&token, "loops", "running");
+    service.wait_for("it is measured", "/v1/tenants/acme", |tenant| tenant["in-use"]["memory-bytes"].as_u64() > Some(1 << 20));
+    set(&service, "acme", json!({ "memory-bytes": 1 << 20 }));
+    let stopped = service.wait_for_phase_as(&token, "loops", "failed");
+    assert_eq!(stopped["observed"]["problems"][0]["quota"]["quota"], "memory-bytes", "{stopped}");
+    set(&service, "acme", json!({ "memory-bytes": null }));
 }
 
 /// Rows and CPU time of every tenant are its own, survive a restart, and only grow.

@@ -87,10 +87,16 @@ fn changing() -> Vec<Route> {
         Route::new(Method::POST, "/v1/jobs/{job}/resume", "resume-job", "Has it run again, from its last checkpoint.", resume)
             .needs(Scope::Operate)
             .gives::<JobView>(),
-        Route::new(Method::POST, "/v1/jobs/{job}/stop", "stop-job", "Stops it behind a checkpoint, and may make a savepoint of it.", stop)
-            .needs(Scope::Operate)
-            .takes::<StopRequest>()
-            .gives::<JobView>(),
+        Route::new(
+            Method::POST,
+            "/v1/jobs/{job}/stop",
+            "stop-job",
+            "Stops it behind a checkpoint, or at once, and may make a savepoint of it.",
+            stop,
+        )
+        .needs(Scope::Operate)
+        .takes::<StopRequest>()
+        .gives::<JobView>(),
         Route::new(Method::POST, "/v1/jobs/{job}/scale", "scale-job", "Gives it another parallelism.", scale)
             .needs(Scope::Operate)
             .takes::<ScaleRequest>()
@@ -301,10 +307,14 @@ async fn resume(call: Call) -> Answer {
 
 async fn stop(call: Call) -> Answer {
     let name = call.parameter("job");
-    let StopRequest { savepoint } = call.json()?;
+    let StopRequest { savepoint, at_once } = call.json()?;
     savepoint.as_deref().map_or(Ok(()), crate::savepoint::check_name)?;
     let change = call.change_of(name).await?;
-    call.service.jobs.halt(&change, name, Desired::Stopped).await?;
+    if at_once {
+        call.service.jobs.halt_at_once(&change, name).await?;
+    } else {
+        call.service.jobs.halt(&change, name, Desired::Stopped).await?;
+    }
     if savepoint.is_some() {
         call.service.jobs.take_savepoint(&change, name, savepoint).await?;
     }

@@ -9,6 +9,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use millstream_engine::{
@@ -33,6 +34,8 @@ use crate::{
 
 /// How long use may not be written down.
 const WRITE_MS: i64 = 60_000;
+/// How long a job that is over a quota has for its last checkpoint. Other tenants are measured only after that.
+const LAST_CHECKPOINT_MAX: Duration = Duration::from_secs(30);
 /// The name of the entry of a tenant's use.
 const ENTRY: &str = "usage";
 
@@ -201,10 +204,7 @@ impl Meter {
         let runner = self.jobs.runner(tenant, name);
         // Whoever changes it now goes first; there is another look.
         let Ok(_turn) = runner.turn.try_lock() else { return };
-        if let Err(failure) = runner.stop(&self.jobs).await {
-            tracing::warn!(%tenant, job = name, "a job over its quota takes no last checkpoint, and ends without: {failure}");
-            runner.cancel().await;
-        }
+        runner.stop_within(&self.jobs, LAST_CHECKPOINT_MAX).await;
         let failure = exceeded.failure();
         tracing::warn!(%tenant, job = name, "the job is stopped: {failure}");
         runner.set(&self.jobs, Phase::Failed, failure.problems);

@@ -31,6 +31,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use futures::{
@@ -43,6 +44,7 @@ use millstream_model::{
     ids::{JobId, TenantId},
 };
 use serde_json::Value;
+use tokio::time::timeout;
 
 use self::{
     confined::Strangers,
@@ -65,6 +67,8 @@ use crate::{
     workshop::Request,
 };
 
+/// How long a job has for its last checkpoint when the service ends.
+const LAST_CHECKPOINT_MAX: Duration = Duration::from_secs(300);
 /// Jobs that are started at once after the start of the process.
 const STARTING_MAX: usize = 16;
 /// How long a job waits that has to be started again because its runner ended.
@@ -204,16 +208,14 @@ impl Jobs {
         self.is_closing.store(true, Ordering::Relaxed);
         let runners: Vec<_> = self.runners.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
         let stop = async |runner: Arc<Runner>| {
-            let _turn = runner.turn.lock().await;
+            // Whoever changes something waits for a checkpoint, too.
+            let Ok(_turn) = timeout(LAST_CHECKPOINT_MAX, runner.turn.lock()).await else { return runner.cancel().await };
             if let Ok(found) = self.job(&runner.tenant, runner.job.as_str()).await
                 && let Err(failure) = self.end_probation(&runner.tenant, found).await
             {
                 tracing::warn!(job = %runner.job, "the end of a probation could not be written down: {failure}");
             }
-            if let Err(failure) = runner.stop(self).await {
-                tracing::warn!(job = %runner.job, "the job goes on from an earlier checkpoint: {failure}");
-                runner.cancel().await;
-            }
+            runner.stop_within(self, LAST_CHECKPOINT_MAX).await;
         };
         stream::iter(runners).for_each_concurrent(STARTING_MAX, stop).await;
     }
@@ -388,6 +390,22 @@ impl Jobs {
             job.versions.remove(0);
         }
         job
+    }
+
+    /// Ends a job where it is, whatever it waits for and whoever waits for it; it would go on from its last checkpoint.
+    ///
+    /// # Errors
+    /// There is no such job.
+    pub async fn halt_at_once(self: &Arc<Self>, change: &Change, name: &str) -> Result<Revision, Failure> {
+        self.expected(change, name).await?;
+        // Who has the turn may wait for a checkpoint that never comes: that ends with the run.
+        self.runner(&change.tenant, name).cancel().await;
+        let (runner, _turn) = self.hold(&change.tenant, name).await;
+        let found = self.expected(change, name).await?;
+        runner.cancel().await;
+        let found = self.end_probation(&change.tenant, found).await?;
+        let job = Job { desired: Desired::Stopped, ..found.object };
+        Ok(self.store.put(&change.tenant, name, &job, Expected::At(found.revision)).await?)
     }
 
     /// Pauses or stops a job behind a checkpoint.

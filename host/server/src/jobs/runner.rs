@@ -3,7 +3,10 @@
 //!
 //! Whoever changes something holds the runner's turn, so that two changes never overlap; who only looks takes [`Runner::running`].
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use millstream_engine::run::{self, JobStatus, SwapError, SwapId, SwapStatus, SwitchReport};
 use millstream_model::{
@@ -11,7 +14,7 @@ use millstream_model::{
     ids::{JobId, TenantId},
 };
 use serde::de::DeserializeOwned;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout};
 
 use super::{
     Jobs,
@@ -274,6 +277,18 @@ impl Runner {
         }
         self.ended().await;
         Ok(())
+    }
+
+    /// Stops the run behind a last checkpoint if that is there in time, and where it is if not: a guest decides for how long it keeps a barrier waiting, and
+    /// a job file for how long a checkpoint may take. The caller has the turn.
+    pub async fn stop_within(&self, jobs: &Jobs, most: Duration) {
+        let failure = match timeout(most, self.stop(jobs)).await {
+            Ok(Ok(())) => return,
+            Ok(Err(failure)) => failure,
+            Err(_late) => Failure::new(ErrorKind::Unavailable, format!("there was none after {} s", most.as_secs())),
+        };
+        tracing::warn!(tenant = %self.tenant, job = %self.job, "the job ends without a last checkpoint, the one before holds: {failure}");
+        self.cancel().await;
     }
 
     /// Ends the run where it is: the checkpoint before holds. The caller has the turn.
