@@ -36,7 +36,7 @@ use figures::{Figure, Report};
 use guests::Guests;
 
 /// The groups of figures, in the order in which they are measured.
-const GROUPS: [&str; 16] = [
+const GROUPS: [&str; 17] = [
     "boundary",
     "decode",
     "keyed",
@@ -51,6 +51,7 @@ const GROUPS: [&str; 16] = [
     "service",
     "wall",
     "tenants",
+    "neighbour",
     "kafka",
     "nexmark",
 ];
@@ -144,6 +145,7 @@ impl Step {
             Self::Group("process") => process::measure(guests).await,
             Self::Group("wall") => service::wall::measure(guests),
             Self::Group("tenants") => service::tenants::measure(guests),
+            Self::Group("neighbour") => service::neighbour::measure(guests).await,
             Self::Group("disk") => disk::measure(guests),
             Self::Group("parallel") => parallel::measure(guests).await,
             Self::Group("checkpoints") => checkpoints::measure(guests).await,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use arrow_array::Int64Array;
 use arrow_schema::DataType;
+use millstream_hostile::guests;
 use millstream_wasm::{Call, Error, Failure, InputSchema, InstanceContext, Limit, LimitExceeded, Limits, OperatorInstance};
 use wasm_encoder::Instruction;
 
@@ -525,4 +526,27 @@ async fn the_time_of_a_call_is_known_afterwards() {
     process(&mut instance, rows(ROWS)).await.expect("an empty turn");
     let stats = instance.last_call();
     assert!(stats.busy > Duration::ZERO && stats.memory_bytes > 0);
+}
+
+/// Whoever reads a log or an error reads one line of this guest, and not megabytes of it.
+#[tokio::test]
+async fn words_of_a_guest_are_one_short_line() {
+    for guest in [guests::gives_up_with_forged_lines(), guests::gives_up_at_length()] {
+        let limits = Limits { memory_bytes: 64 << 20, cpu_per_call: Duration::from_secs(60), ..crate::limits() };
+        let mut instance = opened_with(limits, guest, input(&[])).await;
+        let failure = process(&mut instance, rows(1)).await.expect_err("it gives up").to_string();
+        assert!(failure.starts_with("failed: ") && failure.len() < 16 << 10, "{} bytes: {:.100}", failure.len(), failure);
+        assert!(!failure.contains(char::is_control), "{failure:?}");
+    }
+    let declined = instance(guests::declines_with_forged_lines()).await.plan(&serde_json::json!({}), &[input(&[])]).await;
+    let declined = declined.expect_err("it says no").to_string();
+    assert!(declined.contains("refused: no\\n2026") && !declined.contains(char::is_control), "{declined:?}");
+}
+
+#[tokio::test]
+async fn names_that_deceive_who_reads_them_are_refused() {
+    for guest in [guests::name_with_nul(), guests::name_with_override()] {
+        let error = instance(guest).await.describe().await.expect_err("it is no name").to_string();
+        assert!(error.contains("control how text is shown"), "{error}");
+    }
 }

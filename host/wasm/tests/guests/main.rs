@@ -10,21 +10,18 @@
 )]
 #![expect(clippy::panic, reason = "tests panic; helpers of tests too")]
 
-#[macro_use]
-mod abi;
 mod aggregates;
 mod agreement;
 mod columns;
-mod contract;
 mod hostile;
 mod loading;
 mod migration;
-mod puppet;
 mod toolchain;
 
 use std::sync::{Arc, Mutex};
 
 use arrow_schema::{DataType, Field, FieldRef};
+use millstream_hostile::{contract, puppet};
 use millstream_model::ids::{JobId, OperatorId};
 use millstream_wasm::{
     CallKeys, Component, Error, Failure, GuestLog, InputSchema, InstanceContext, Limits, Moment, OperatorInstance, OperatorPlan, Rows,

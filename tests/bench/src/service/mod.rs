@@ -6,6 +6,7 @@ mod cycles;
 mod idle;
 mod jobs;
 mod kill;
+pub mod neighbour;
 mod process;
 mod submit;
 mod swap;

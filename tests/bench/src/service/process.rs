@@ -227,7 +227,11 @@ impl Talk {
         Ok(body.to_owned())
     }
 
-    fn send(&self, method: &str, path: &str, body: &[u8]) -> anyhow::Result<TcpStream> {
+    /// Sends a request and leaves the answer to be read.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn send(&self, method: &str, path: &str, body: &[u8]) -> anyhow::Result<TcpStream> {
         let mut stream = TcpStream::connect(&self.address)?;
         stream.set_nodelay(true)?;
         let head = format!(

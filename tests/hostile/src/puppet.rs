@@ -5,7 +5,8 @@ use std::{path::PathBuf, sync::Arc};
 
 use wasm_encoder::{
     BlockType, CodeSection, ConstExpr, DataSection, EntityType, ExportKind, ExportSection, Function, FunctionSection, GlobalSection,
-    GlobalType, ImportSection, Instruction, MemArg, MemorySection, MemoryType, Module, TypeSection, ValType,
+    GlobalType, ImportSection, Instruction, MemArg, MemorySection, MemoryType, Module, RefType, StartSection, TableSection, TableType,
+    TypeSection, ValType,
 };
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
@@ -126,7 +127,8 @@ impl Puppet {
         let mut extras = Extras::default();
         change(&mut extras);
         let mut module = self.module(&extras);
-        encode(&mut module, if self.migrate.is_some() { "migrating-operator" } else { "stream-operator" })
+        let world = if self.migrate.is_some() { "migrating-operator" } else { "stream-operator" };
+        encode(&mut module, world, &extras)
     }
 
     fn module(&self, extras: &Extras) -> Vec<u8> {
@@ -147,6 +149,29 @@ impl Puppet {
 pub struct Extras {
     /// A start function that does this.
     pub start: Option<Vec<Instruction<'static>>>,
+    /// What is called in the place of an allocator; it has the parameters of `cabi_realloc`.
+    pub realloc: Option<Vec<Instruction<'static>>>,
+    /// What is called when an answer has been taken over, with its address as parameter.
+    pub post_return: Option<Vec<Instruction<'static>>>,
+    /// A function of the host that the module imports: its number is 0.
+    pub import: Option<Import>,
+    /// A table of functions, empty.
+    pub has_table: bool,
+}
+
+/// A function of an interface.
+#[derive(Clone, Copy)]
+pub struct Import {
+    /// The interface, as `wasi:cli/stdout@0.2.0`.
+    pub interface: &'static str,
+    /// The function.
+    pub function: &'static str,
+    /// What it takes, as core Wasm has it.
+    pub parameters: &'static [ValType],
+    /// What it gives.
+    pub results: &'static [ValType],
+    /// Its packages in WIT, dependencies first.
+    pub wit: &'static [&'static str],
 }
 
 /// An aggregate whose functions do as told.
@@ -189,7 +214,7 @@ impl AggregatePuppet {
             ("aggregate", "finish", 3, &self.finish),
         ];
         let mut module = core_module(&functions, &self.memory, &Extras::default());
-        encode(&mut module, "window-aggregate")
+        encode(&mut module, "window-aggregate", &Extras::default())
     }
 }
 
@@ -218,56 +243,60 @@ pub fn planned() -> Planned {
     }
 }
 
-const REALLOC: u32 = 0;
+/// The number of the function that calls itself, behind what is imported and the allocator.
 const RECURSE: u32 = 1;
-const OWN_FUNCTIONS: u32 = 2;
 
 /// A core module that exports `functions` (interface, name, number of i32 parameters, act), all answering one address.
 fn core_module(functions: &[(&str, &str, u32, &Act)], memory: &Memory, extras: &Extras) -> Vec<u8> {
     let exported = |interface: &str, name: &str| format!("millstream:operator/{interface}@0.1.0#{name}");
     let mut types = TypeSection::new();
+    let mut imports = ImportSection::new();
     let mut declared = FunctionSection::new();
     let mut exports = ExportSection::new();
     let mut code = CodeSection::new();
+    let imported = u32::from(extras.import.is_some());
+    let mut function_of = |types: &mut TypeSection, parameters: &[ValType], results: &[ValType], body: &Function| {
+        declared.function(types.len());
+        types.ty().function(parameters.iter().copied(), results.iter().copied());
+        code.function(body);
+        imported + declared.len() - 1
+    };
 
-    types.ty().function([ValType::I32; 4], [ValType::I32]);
-    declared.function(0);
-    code.function(&realloc());
-    types.ty().function([], [ValType::I32]);
-    declared.function(1);
-    code.function(&function(&[Instruction::Call(RECURSE), Instruction::I32Const(1), Instruction::I32Add]));
-    for (index, (interface, name, parameters, act)) in (0_u32..).zip(functions) {
-        types.ty().function(vec![ValType::I32; *parameters as usize], [ValType::I32]);
-        declared.function(2 + index);
-        exports.export(&exported(interface, name), ExportKind::Func, OWN_FUNCTIONS + index);
-        match act {
-            Act::Answer(at) => code.function(&function(&[Instruction::I32Const(*at as i32)])),
-            Act::Run(instructions) => code.function(&function(instructions)),
+    if let Some(Import { interface, function, parameters, results, .. }) = extras.import {
+        imports.import(interface, function, EntityType::Function(types.len()));
+        types.ty().function(parameters.iter().copied(), results.iter().copied());
+    }
+    let allocator = extras.realloc.as_ref().map_or_else(realloc, |instructions| function(instructions));
+    let allocator = function_of(&mut types, &[ValType::I32; 4], &[ValType::I32], &allocator);
+    let recursing = function(&[Instruction::Call(imported + RECURSE), Instruction::I32Const(1), Instruction::I32Add]);
+    function_of(&mut types, &[], &[ValType::I32], &recursing);
+    for (interface, name, parameters, act) in functions {
+        let body = match act {
+            Act::Answer(at) => function(&[Instruction::I32Const(*at as i32)]),
+            Act::Run(instructions) => function(instructions),
         };
+        let number = function_of(&mut types, &vec![ValType::I32; *parameters as usize], &[ValType::I32], &body);
+        exports.export(&exported(interface, name), ExportKind::Func, number);
     }
     exports.export("memory", ExportKind::Memory, 0);
-    exports.export("cabi_realloc", ExportKind::Func, REALLOC);
+    exports.export("cabi_realloc", ExportKind::Func, allocator);
 
     // After an answer was taken over, what was allocated for the call is free again.
-    let free = 2 + functions.len() as u32;
-    types.ty().function([ValType::I32], []);
-    declared.function(free);
-    code.function(&function(&[Instruction::I32Const(heap(memory)), Instruction::GlobalSet(0)]));
+    let free = [Instruction::I32Const(heap(memory)), Instruction::GlobalSet(0)];
+    let free = function(extras.post_return.as_deref().unwrap_or(&free));
+    let free = function_of(&mut types, &[ValType::I32], &[], &free);
     for (interface, name, _, _) in functions {
-        exports.export(&format!("cabi_post_{}", exported(interface, name)), ExportKind::Func, OWN_FUNCTIONS + functions.len() as u32);
+        exports.export(&format!("cabi_post_{}", exported(interface, name)), ExportKind::Func, free);
     }
-
-    let mut start = None;
-    if let Some(instructions) = &extras.start {
-        types.ty().function([], []);
-        declared.function(free + 1);
-        code.function(&function(instructions));
-        start = Some(wasm_encoder::StartSection { function_index: OWN_FUNCTIONS + functions.len() as u32 + 1 });
-    }
+    let start = extras.start.as_ref().map(|instructions| function_of(&mut types, &[], &[], &function(instructions)));
 
     let pages = (heap(memory) / 65_536) as u64 + 1;
     let mut memories = MemorySection::new();
     memories.memory(MemoryType { minimum: pages, maximum: None, memory64: false, shared: false, page_size_log2: None });
+    let mut tables = TableSection::new();
+    if extras.has_table {
+        tables.table(TableType { element_type: RefType::FUNCREF, table64: false, minimum: 0, maximum: None, shared: false });
+    }
     let mut globals = GlobalSection::new();
     // The next free address.
     globals.global(GlobalType { val_type: ValType::I32, mutable: true, shared: false }, &ConstExpr::i32_const(heap(memory)));
@@ -275,9 +304,9 @@ fn core_module(functions: &[(&str, &str, u32, &Act)], memory: &Memory, extras: &
     data.active(0, &ConstExpr::i32_const(0), memory.bytes.iter().copied());
 
     let mut module = Module::new();
-    module.section(&types).section(&declared).section(&memories).section(&globals).section(&exports);
-    if let Some(start) = &start {
-        module.section(start);
+    module.section(&types).section(&imports).section(&declared).section(&tables).section(&memories).section(&globals).section(&exports);
+    if let Some(function_index) = start {
+        module.section(&StartSection { function_index });
     }
     module.section(&code).section(&data);
     module.finish()
@@ -349,9 +378,20 @@ pub fn contract() -> (Resolve, wit_parser::PackageId) {
     (resolve, package)
 }
 
-fn encode(module: &mut Vec<u8>, world: &str) -> Arc<[u8]> {
-    let (resolve, package) = contract();
-    let world = resolve.select_world(&[package], Some(world)).expect("the world exists");
+fn encode(module: &mut Vec<u8>, world: &str, extras: &Extras) -> Arc<[u8]> {
+    let (mut resolve, package) = contract();
+    let world = match &extras.import {
+        None => resolve.select_world(&[package], Some(world)).expect("the world exists"),
+        Some(Import { interface, wit, .. }) => {
+            for package in *wit {
+                resolve.push_str("import.wit", package).expect("its packages parse");
+            }
+            let text =
+                format!("package hostile:puppet;\nworld puppet {{ include millstream:operator/{world}@0.1.0; import {interface}; }}\n");
+            let package = resolve.push_str("puppet.wit", &text).expect("the world parses");
+            resolve.select_world(&[package], Some("puppet")).expect("the world exists")
+        }
+    };
     embed_component_metadata(module, &resolve, world, StringEncoding::UTF8).expect("metadata can be embedded");
     let mut encoder = ComponentEncoder::default().validate(true).module(module).expect("the module fits its world");
     encoder.encode().expect("the module becomes a component").into()

@@ -56,7 +56,7 @@ impl Value for Buffers {
             Self::Of(buffers) => buffers.store(memory, at),
             Self::Repeated(count, region) => {
                 let start = memory.put(region);
-                let list: [u8; 8] = memory.bytes[start as usize..start as usize + 8].try_into().unwrap();
+                let list: [u8; 8] = memory.bytes[start as usize..start as usize + 8].try_into().expect("8 bytes");
                 let items = memory.allocate(8 * count, 4);
                 (0..*count).for_each(|index| memory.set(items + 8 * index, &list));
                 RawList(items, *count).store(memory, at);
