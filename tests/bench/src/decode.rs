@@ -14,7 +14,7 @@ use flate2::read::GzDecoder;
 use millstream_connectors::formats::{
     avro,
     csv::Dialect,
-    layout::TextLayout,
+    layout::{TextKind, TextLayout},
     ndjson::{Nulls, Writer},
     one_schema::OneSchema,
     records::{ValueDecoder, ValueFormat as _, ValueLayout},
@@ -81,7 +81,7 @@ pub fn measure() -> anyhow::Result<Vec<Figure>> {
     let avro_schema = avro::derived(&schema, "flight").map_err(|error| anyhow!(error))?;
     let avro = avro(&flights, &avro_schema)?;
     let unix = vec![TimestampFormat::Unix(TimeUnit::Millisecond); schema.fields().len()];
-    let layout = TextLayout::new(schema.clone(), unix, None).map_err(|problems| anyhow!("{problems:?}"))?;
+    let layout = TextLayout::new(schema.clone(), unix, TextKind::Json).map_err(|problems| anyhow!("{problems:?}"))?;
     let layout = ValueLayout::Text(layout);
     let binary = OneSchema::new(avro_schema, Some(schema.clone())).map_err(|error| anyhow!(error))?;
     let all: Vec<usize> = (0..schema.fields().len()).collect();
@@ -213,7 +213,7 @@ fn flights() -> anyhow::Result<RecordBatch> {
     GzDecoder::new(file).read_to_end(&mut bytes).with_context(|| format!("reading {}", path.display()))?;
     let schema = schema();
     let dialect = Dialect { null_values: vec!["NA".into()], ..Dialect::default() };
-    let layout = TextLayout::new(schema.clone(), vec![TimestampFormat::Standard; schema.fields().len()], Some((dialect, false)))
+    let layout = TextLayout::new(schema.clone(), vec![TimestampFormat::Standard; schema.fields().len()], TextKind::Csv(dialect, false))
         .map_err(|problems| anyhow!("{problems:?}"))?;
     let all: Vec<usize> = (0..schema.fields().len()).collect();
     let mut reader = layout.reader(&all, &[]).map_err(|error| anyhow!(error))?;

@@ -107,6 +107,10 @@ struct QuotaArguments {
     /// Requests per second [default: 100].
     #[arg(long, value_name = "N", value_parser = amount)]
     requests_per_s: Option<Limit>,
+    /// Where its jobs may connect to beside what --egress of the service lets all: 10.1.2.0/24, 127.0.0.1:9092 or broker.internal:9092, several with
+    /// commas; `none` takes all away. From the next start of its runner on.
+    #[arg(long, value_name = "RULES", value_delimiter = ',')]
+    egress_allow: Option<Vec<String>>,
 }
 
 /// A limit; none: as much as there is.
@@ -132,10 +136,15 @@ fn amount(text: &str) -> Result<Limit, String> {
 }
 
 impl QuotaArguments {
-    /// The limits, where those that are not said are `before`.
-    fn over(self, before: Quotas) -> Quotas {
+    /// The settings, where those that are not said are `before`.
+    fn over(self, before: TenantSettings) -> TenantSettings {
         let or = |said: Option<Limit>, before| said.map_or(before, |said| said.0);
-        Quotas {
+        let TenantSettings { quotas: before, egress_allow } = before;
+        let egress_allow = match self.egress_allow {
+            Some(said) if said == ["none"] => Vec::new(),
+            said => said.unwrap_or(egress_allow),
+        };
+        let quotas = Quotas {
             cpu_share: self.cpu_share.unwrap_or(before.cpu_share),
             memory_bytes: or(self.memory_bytes, before.memory_bytes),
             state_bytes: or(self.state_bytes, before.state_bytes),
@@ -144,7 +153,8 @@ impl QuotaArguments {
             egress_bytes_per_day: or(self.egress_bytes_per_day, before.egress_bytes_per_day),
             log_bytes_per_s: or(self.log_bytes_per_s, before.log_bytes_per_s),
             requests_per_s: or(self.requests_per_s, before.requests_per_s),
-        }
+        };
+        TenantSettings { quotas, egress_allow }
     }
 }
 
@@ -165,7 +175,7 @@ impl TenantArguments {
 pub fn tenant(arguments: TenantArguments) -> Result<Exit, Failure> {
     match arguments.command {
         TenantCommand::Create { name, quotas, service } => {
-            let settings = TenantSettings { quotas: quotas.over(Quotas::default()) };
+            let settings = quotas.over(TenantSettings::default());
             let made: TenantView = service.connect()?.post("/v1/tenants", &NewTenant { name, settings })?;
             Ok(service.show(&made, |made| {
                 format!("tenant {STRONG}{}{STRONG:#}\nmillstream token create LABEL --scope admin --tenant {}", made.name, made.name)
@@ -180,7 +190,7 @@ pub fn tenant(arguments: TenantArguments) -> Result<Exit, Failure> {
         TenantCommand::Set { name, quotas, service } => {
             let connection = service.connect()?;
             let before: TenantView = connection.get(&path(&name))?;
-            let settings = TenantSettings { quotas: quotas.over(before.settings.quotas) };
+            let settings = quotas.over(before.settings);
             let settings = serde_json::to_value(settings).expect("settings have string keys only");
             let found: TenantView = connection.ask(Method::PUT, &path(&name), Body::Json(&settings))?;
             Ok(service.show(&found, shown))
@@ -228,6 +238,7 @@ fn shown(tenant: &TenantView) -> String {
         ["jobs".to_owned(), number(used.jobs), limit(quotas.jobs, number)],
         ["component-bytes".to_owned(), size(used.component_bytes), limit(quotas.component_bytes, size)],
         ["egress-bytes-per-day".to_owned(), String::new(), limit(quotas.egress_bytes_per_day, size)],
+        ["egress-allow".to_owned(), String::new(), tenant.settings.egress_allow.join(", ")],
         ["log-bytes-per-s".to_owned(), String::new(), limit(quotas.log_bytes_per_s, size)],
         ["requests-per-s".to_owned(), String::new(), limit(quotas.requests_per_s, number)],
     ];
@@ -274,8 +285,12 @@ mod tests {
 
     #[test]
     fn a_limit_that_is_not_said_stays_as_it_is() {
-        let before = Quotas { jobs: Some(7), ..Quotas::default() };
+        let quotas = Quotas { jobs: Some(7), ..Quotas::default() };
+        let before = TenantSettings { quotas: quotas.clone(), egress_allow: vec!["10.0.0.0/8".to_owned()] };
         let said = QuotaArguments { state_bytes: Some(Limit(None)), ..QuotaArguments::default() };
-        assert_eq!(said.over(before.clone()), Quotas { state_bytes: None, ..before });
+        let expected = TenantSettings { quotas: Quotas { state_bytes: None, ..quotas.clone() }, ..before.clone() };
+        assert_eq!(said.over(before.clone()), expected);
+        let none = QuotaArguments { egress_allow: Some(vec!["none".to_owned()]), ..QuotaArguments::default() };
+        assert_eq!(none.over(before), TenantSettings { quotas, egress_allow: Vec::new() });
     }
 }

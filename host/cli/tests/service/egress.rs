@@ -2,7 +2,7 @@
 
 use std::{fs, io, net::TcpListener};
 
-use crate::harness::{DEADLINE, Endpoint, Service, directory, job, now};
+use crate::harness::{DEADLINE, Endpoint, Service, component, directory, job, now};
 
 /// Somebody inside who must not be reached.
 fn inside() -> (TcpListener, u16) {
@@ -67,6 +67,37 @@ fn jobs_of_a_hosted_service_reach_what_is_listed_and_nothing_else_inside() {
     kafka("kafka-listed", &format!("127.0.0.3:{listed_port}"));
     wait_until_reached(&listed);
     assert_not_reached(&listener);
+}
+
+/// What one tenant may reach, another may not.
+#[test]
+fn a_tenant_reaches_what_is_listed_for_it_and_no_other_does() {
+    let endpoint = Endpoint::start();
+    endpoint.answer();
+    let directory = directory();
+    let service = Service::start_with(directory.path(), &["--egress", "listed"]);
+    let tenants = ["acme", "zeta"].map(|name| service.tenant(name));
+    let place = endpoint.url().trim_start_matches("http://").trim_end_matches('/').to_owned();
+    let settings = |rule: &str| serde_json::json!({ "quotas": { "requests-per-s": null }, "egress-allow": [rule] });
+    service.put("/v1/tenants/acme", &settings("10.0.0.0/33")).problem(400, "10.0.0.0/33");
+    service.put("/v1/tenants/acme", &settings(&place)).expect(200);
+    for token in &tenants {
+        service.ask("POST", "/v1/components/count?tag=v1&wait=100", token, &[], &component("count")).expect(201);
+        let file = job("sends", "{ to: 100 }", &format!("http: {{ url: '{}', tries: 1 }}", endpoint.url()));
+        service.ask("POST", "/v1/jobs", token, &[], file.as_bytes()).expect(201);
+    }
+    let [acme, zeta] = &tenants;
+    service.wait_for_phase_as(acme, "sends", "finished");
+    let began = now();
+    loop {
+        let run = service.ask("GET", "/v1/jobs/sends/run", zeta, &[], b"").body;
+        assert!(!run.contains("\"finished\""), "{run}");
+        if run.contains("ermission denied") {
+            break;
+        }
+        assert!(began.elapsed() < DEADLINE, "{run}");
+        std::thread::yield_now();
+    }
 }
 
 #[test]

@@ -5,16 +5,23 @@ use std::{
     fmt,
 };
 
-use millstream_model::ids::{JobId, TenantId};
+use millstream_egress::{self as egress, Policy};
+use millstream_model::{
+    ErrorKind,
+    ids::{JobId, TenantId},
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::Kind;
 use crate::{
-    failure::Problem,
+    failure::{Failure, Problem},
     tenants::{Quotas, usage::Usage},
 };
+
+/// Rules of one tenant about where its jobs may connect to.
+const EGRESS_RULES_MAX: usize = 100;
 
 /// A value of the catalogue.
 pub trait Object: Serialize + DeserializeOwned + Send + Sync + 'static {
@@ -99,6 +106,27 @@ pub struct Tenant {
 pub struct TenantSettings {
     /// How much of the service it may have.
     pub quotas: Quotas,
+    /// Where its jobs may connect to beside what all may: 10.1.2.0/24, 127.0.0.1:9092, broker.internal:9092 … From the next start of its runner on.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub egress_allow: Vec<String>,
+}
+
+impl TenantSettings {
+    /// Whether they make sense.
+    ///
+    /// # Errors
+    /// They do not.
+    pub fn check(&self) -> Result<(), Failure> {
+        self.quotas.check()?;
+        if self.egress_allow.len() > EGRESS_RULES_MAX {
+            let message = format!("`egress-allow` has {} rules", self.egress_allow.len());
+            return Err(
+                Failure::new(ErrorKind::Invalid, message).fix(format!("at most {EGRESS_RULES_MAX}: name networks instead of addresses"))
+            );
+        }
+        let rules = egress::Settings { allow: self.egress_allow.clone(), ..egress::Settings::default() };
+        Policy::read(&rules).map(drop).map_err(|error| Failure::from_error(error.kind(), &error))
+    }
 }
 
 /// A right to ask. Its name in the catalogue is its id; the secret itself is nowhere.

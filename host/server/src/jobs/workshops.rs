@@ -18,6 +18,7 @@ use millstream_sandbox::Limits;
 
 use super::{Jobs, confined::Strangers, runner::Runner};
 use crate::{
+    catalogue::objects::TenantSettings,
     failure::Failure,
     workshop::{
         Inside, Means, News, Request, Workshop,
@@ -151,14 +152,14 @@ impl Workshops {
         }
     }
 
-    async fn make(&self, tenant: &TenantId, cpu_share: u32) -> Result<Arc<dyn Workshop>, Failure> {
+    async fn make(&self, tenant: &TenantId, may: TenantSettings) -> Result<Arc<dyn Workshop>, Failure> {
         let jobs = self.jobs_of(tenant);
         match &self.isolation {
             Isolation::None(means) => {
                 Ok(Arc::new(Inside::new(means.clone(), tenant.clone(), jobs, self.directory.join("components"), None)))
             }
             Isolation::Process(processes) => {
-                let setup = self.setup(tenant, processes, cpu_share)?;
+                let setup = self.setup(tenant, processes, may)?;
                 let remote = Remote::start(&processes.starter, &setup).await?;
                 let refused = remote.walls().refused();
                 if !refused.is_empty() {
@@ -170,7 +171,9 @@ impl Workshops {
         }
     }
 
-    fn setup(&self, tenant: &TenantId, processes: &Processes, cpu_share: u32) -> Result<Setup, Failure> {
+    fn setup(&self, tenant: &TenantId, processes: &Processes, may: TenantSettings) -> Result<Setup, Failure> {
+        let (cpu_share, mut egress) = (may.quotas.cpu_share, processes.egress.clone());
+        egress.allow.extend(may.egress_allow);
         let (jobs, room) = (self.jobs_of(tenant), self.room_of(tenant));
         // Left by the runner before; what cannot be removed is in nobody's way.
         drop(fs::remove_dir_all(Setup::temporary(&room)));
@@ -191,7 +194,7 @@ impl Workshops {
             instances: processes.instances,
             parallelism: processes.parallelism,
             sandbox: Setup::walls(&jobs, &room, files, Limits { nice: nice_of(cpu_share), ..Limits::default() }),
-            egress: processes.egress.clone(),
+            egress,
             jobs,
             room,
         })
@@ -267,8 +270,8 @@ impl Jobs {
             held.has_ended(self.clock.monotonic_ms());
         }
         self.clock.sleep_until_monotonic(held.not_before_ms).await;
-        let cpu_share = self.tenants.quotas(tenant).await?.cpu_share;
-        let made = self.workshops.make(tenant, cpu_share).await;
+        let may = self.tenants.settings(tenant).await?;
+        let made = self.workshops.make(tenant, may).await;
         let now_ms = self.clock.monotonic_ms();
         held.began_ms = now_ms;
         match made {

@@ -112,7 +112,7 @@ impl Tenants {
     pub async fn make_local(&self) -> Result<(), Failure> {
         let local = TenantId::local();
         if self.store.get::<Tenant>(&local, ENTRY).await?.is_none() {
-            let settings = TenantSettings { quotas: Quotas::unlimited() };
+            let settings = TenantSettings { quotas: Quotas::unlimited(), ..TenantSettings::default() };
             self.store
                 .put(&local, ENTRY, &Tenant { created_ms: self.clock.now_ms(), settings, is_leaving: false }, Expected::Absent)
                 .await?;
@@ -126,7 +126,7 @@ impl Tenants {
     /// The name is none, or taken.
     pub async fn create(&self, name: &str, settings: TenantSettings) -> Result<Found<Tenant>, Failure> {
         components::check(name, "tenant")?;
-        settings.quotas.check()?;
+        settings.check()?;
         let tenant = TenantId::from(name);
         if self.store.get::<Tenant>(&tenant, ENTRY).await?.is_some() {
             return Err(Failure::new(ErrorKind::Conflict, format!("there is a tenant `{name}` already")).fix("choose another name"));
@@ -171,7 +171,7 @@ impl Tenants {
     /// # Errors
     /// There is none, or a limit makes no sense.
     pub async fn change(&self, tenant: &TenantId, settings: TenantSettings) -> Result<Found<Tenant>, Failure> {
-        settings.quotas.check()?;
+        settings.check()?;
         let mut tries = 0;
         loop {
             let found = self.get(tenant).await?;
@@ -232,8 +232,16 @@ impl Tenants {
     /// # Errors
     /// The catalogue does not answer.
     pub async fn quotas(&self, tenant: &TenantId) -> Result<Quotas, Failure> {
+        Ok(self.settings(tenant).await?.quotas)
+    }
+
+    /// The same, with all else that it may.
+    ///
+    /// # Errors
+    /// The catalogue does not answer.
+    pub async fn settings(&self, tenant: &TenantId) -> Result<TenantSettings, Failure> {
         let found = self.store.get::<Tenant>(tenant, ENTRY).await?;
-        Ok(found.map_or_else(Quotas::unlimited, |found| found.object.settings.quotas))
+        Ok(found.map_or_else(|| TenantSettings { quotas: Quotas::unlimited(), ..TenantSettings::default() }, |found| found.object.settings))
     }
 
     /// What a tenant has.

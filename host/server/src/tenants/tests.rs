@@ -20,7 +20,7 @@ async fn house(quotas: Quotas) -> (House, TenantId) {
     let clock = Arc::new(ManualClock::at(1_000));
     let tenants = Tenants::new(store.clone(), clock.clone());
     tenants.make_local().await.expect("made");
-    tenants.create("acme", TenantSettings { quotas }).await.expect("new");
+    tenants.create("acme", TenantSettings { quotas, ..TenantSettings::default() }).await.expect("new");
     (House { _directory: directory, store, clock, tenants }, TenantId::from("acme"))
 }
 
@@ -48,7 +48,11 @@ async fn requests_beyond_the_rate_wait_and_those_of_others_do_not() {
     house.clock.advance(Duration::from_millis(100));
     house.tenants.admit_request(&acme).await.expect("time has passed");
     // A limit that is raised holds at once.
-    house.tenants.change(&acme, TenantSettings { quotas: Quotas { requests_per_s: None, ..Quotas::default() } }).await.expect("changed");
+    house
+        .tenants
+        .change(&acme, TenantSettings { quotas: Quotas { requests_per_s: None, ..Quotas::default() }, ..TenantSettings::default() })
+        .await
+        .expect("changed");
     house.tenants.admit_request(&acme).await.expect("no limit any more");
 }
 
@@ -117,7 +121,7 @@ async fn the_tenant_of_who_runs_the_service_stays() {
 async fn limits_that_make_no_sense_are_refused() {
     let (house, acme) = house(Quotas::default()).await;
     for quotas in [Quotas { cpu_share: 0, ..Quotas::default() }, Quotas { requests_per_s: Some(0), ..Quotas::default() }] {
-        assert!(house.tenants.change(&acme, TenantSettings { quotas }).await.is_err());
+        assert!(house.tenants.change(&acme, TenantSettings { quotas, ..TenantSettings::default() }).await.is_err());
     }
     assert!(house.tenants.create("../x", TenantSettings::default()).await.is_err());
     assert!(house.tenants.create("acme", TenantSettings::default()).await.is_err());
