@@ -10,11 +10,13 @@ pub struct Memory {
 /// Addresses below are left to the guest's code.
 pub const BASE: u32 = 1024;
 
-impl Memory {
-    pub fn new() -> Self {
+impl Default for Memory {
+    fn default() -> Self {
         Self { bytes: vec![0; BASE as usize] }
     }
+}
 
+impl Memory {
     pub fn allocate(&mut self, size: u32, align: u32) -> u32 {
         let at = (self.bytes.len() as u32).next_multiple_of(align);
         self.bytes.resize((at + size) as usize, 0);

@@ -95,7 +95,7 @@ impl Puppet {
 
     /// An operator with one input and one output that reads nothing, keeps everything and answers with empty turns.
     pub fn silent() -> Self {
-        let mut memory = Memory::new();
+        let mut memory = Memory::default();
         let answer = |at: u32| Act::Answer(at);
         let describe = memory.put(&descriptor());
         let plan = memory.put::<Result<Planned, String>>(&Ok(planned()));
@@ -193,7 +193,7 @@ impl AggregateDescriptor {
 
 impl AggregatePuppet {
     pub fn new(signature: Signature) -> Self {
-        let mut memory = Memory::new();
+        let mut memory = Memory::default();
         let plan = Act::Answer(memory.put::<Result<Signature, String>>(&Ok(signature)));
         Self { memory, plan, accumulate: trap(), merge: trap(), finish: trap() }
     }

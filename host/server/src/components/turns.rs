@@ -65,9 +65,9 @@ mod tests {
         let mut now: Option<Turn> = None;
         while order.len() < tenants.len() {
             // All of them ask, in this order, before the turn that is taken ends.
-            for number in 0..waiting.len() {
+            for (number, waits) in waiting.iter_mut().enumerate() {
                 if !order.contains(&number)
-                    && let Some(turn) = (&mut waiting[number]).now_or_never()
+                    && let Some(turn) = waits.now_or_never()
                 {
                     assert!(now.is_none(), "one at a time");
                     order.push(number);
