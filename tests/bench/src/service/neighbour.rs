@@ -119,7 +119,7 @@ fn beside(guests: &Guests) -> anyhow::Result<Vec<Figure>> {
 }
 
 /// A guest that does not end by itself, and what it does.
-type Case = (&'static str, fn() -> Bytes);
+type Endless = (&'static str, fn() -> Bytes);
 
 /// How long after its deadline a guest still ran, at worst.
 async fn stopped_late() -> anyhow::Result<Figure> {
@@ -127,7 +127,7 @@ async fn stopped_late() -> anyhow::Result<Figure> {
     let limits = Limits { cpu_per_call: Duration::from_millis(200), ..Limits::default() };
     let (deadline, runtime) =
         (limits.cpu_per_call, Runtime::new(RuntimeSettings { limits, pooled_instances: 8, ..RuntimeSettings::default() })?);
-    let cases: [Case; 4] = [
+    let cases: [Endless; 4] = [
         ("loops", guests::loops_in_process),
         ("fills memory", guests::fills_memory),
         ("logs", guests::logs_for_ever),
