@@ -16,14 +16,14 @@ pub type Bytes = Arc<[u8]>;
 
 // ---- plans ----
 
-/// Adds one column of this type to what it keeps.
-fn adding(data_type: &str) -> Planned {
+/// A plan that adds one column of this type and keeps nothing.
+pub fn adding(data_type: &str) -> Planned {
     let output = OutputPlan { keeps: None, adds: vec![field("added", data_type)], sets_event_times: true, changes: true };
     Planned { outputs: vec![output], ..planned() }
 }
 
-/// Keeps a value, a map, a list and a timer for each key.
-fn remembering() -> Planned {
+/// A plan with a keyed value state of `Int64`, a map, a list and a timer.
+pub fn remembering() -> Planned {
     let state = |name: &str, kind: u8, map_key_type: Option<&str>| State {
         name: name.into(),
         kind,

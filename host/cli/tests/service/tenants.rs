@@ -23,6 +23,16 @@ fn set(service: &Service, tenant: &str, mut quotas: serde_json::Value) {
     service.put(&format!("/v1/tenants/{tenant}"), &json!({ "quotas": quotas })).expect(200);
 }
 
+/// A tenant `acme` with the job of this file, and a job `quiet` of another one: the token of the first.
+fn acme_beside_quiet(service: &Service, file: &str) -> String {
+    let token = service.tenant("acme");
+    service.ask("POST", "/v1/components/count?tag=v1&wait=100", &token, &[], &component("count")).expect(201);
+    service.push("v1", "count");
+    service.submit("quiet");
+    service.ask("POST", "/v1/jobs", &token, &[], file.as_bytes()).expect(201);
+    token
+}
+
 #[test]
 fn a_tenant_is_made_limited_looked_at_and_deleted() {
     let directory = directory();
@@ -101,12 +111,7 @@ fn every_quota_that_is_used_up_says_which_and_what_to_do() {
 fn a_job_that_outgrows_the_quota_of_state_is_stopped_and_goes_on_with_room() {
     let directory = directory();
     let service = Service::start(directory.path());
-    let token = service.tenant("acme");
-    service.ask("POST", "/v1/components/count?tag=v1&wait=100", &token, &[], &component("count")).expect(201);
-    service.push("v1", "count");
-    service.submit("quiet");
-    let file = job("counts", "{ rate: 2000 }", "blackhole: {}");
-    service.ask("POST", "/v1/jobs", &token, &[], file.as_bytes()).expect(201);
+    let token = acme_beside_quiet(&service, &job("counts", "{ rate: 2000 }", "blackhole: {}"));
     set(&service, "acme", json!({ "state-bytes": 10 }));
     let stopped = service.wait_for_phase_as(&token, "counts", "failed");
     assert_eq!(stopped["observed"]["problems"][0]["quota"]["quota"], "state-bytes", "{stopped}");
@@ -125,12 +130,7 @@ fn a_job_that_outgrows_the_quota_of_state_is_stopped_and_goes_on_with_room() {
 fn a_runner_that_outgrows_the_quota_of_memory_has_its_jobs_stopped_and_gives_it_back() {
     let directory = directory();
     let service = Service::start(directory.path());
-    let token = service.tenant("acme");
-    service.ask("POST", "/v1/components/count?tag=v1&wait=100", &token, &[], &component("count")).expect(201);
-    service.push("v1", "count");
-    service.submit("quiet");
-    let file = job("counts", "{ rate: 2000 }", "blackhole: {}");
-    service.ask("POST", "/v1/jobs", &token, &[], file.as_bytes()).expect(201);
+    let token = acme_beside_quiet(&service, &job("counts", "{ rate: 2000 }", "blackhole: {}"));
     service.wait_for("it is measured", "/v1/tenants/acme", |tenant| tenant["in-use"]["memory-bytes"].as_u64() > Some(1 << 20));
     // Less than any process has.
     set(&service, "acme", json!({ "memory-bytes": 1 << 20 }));
@@ -262,12 +262,7 @@ fn a_tenant_that_sends_more_than_it_may_in_a_day_has_its_jobs_stopped() {
     endpoint.answer();
     let directory = directory();
     let service = Service::start(directory.path());
-    let token = service.tenant("acme");
-    service.ask("POST", "/v1/components/count?tag=v1&wait=100", &token, &[], &component("count")).expect(201);
-    service.push("v1", "count");
-    service.submit("quiet");
-    let file = job("sends", "{ rate: 2000 }", &format!("http: {{ url: '{}' }}", endpoint.url()));
-    service.ask("POST", "/v1/jobs", &token, &[], file.as_bytes()).expect(201);
+    let token = acme_beside_quiet(&service, &job("sends", "{ rate: 2000 }", &format!("http: {{ url: '{}' }}", endpoint.url())));
     let sent = |usage: &serde_json::Value| usage["total"]["egress-bytes"].as_u64().expect("a number");
     service.wait_for("it is measured", "/v1/tenants/acme/usage", |usage| sent(usage) > 1_000);
     assert_eq!(sent(&service.get("/v1/tenants/local/usage").expect(200)), 0, "its job sends nothing");

@@ -4,42 +4,18 @@ use std::time::Duration;
 
 use arrow_array::Int64Array;
 use arrow_schema::DataType;
-use millstream_hostile::guests;
+use millstream_hostile::guests::{self, adding, remembering};
 use millstream_wasm::{Call, Error, Failure, InputSchema, InstanceContext, Limit, LimitExceeded, Limits, OperatorInstance};
 use wasm_encoder::Instruction;
 
 use crate::{
-    contract::{self, Buffers, Column, Output, OutputPlan, Planned, State, Timer, Turn, Updates, field, i64s, int64, u32s, utf8},
+    contract::{self, Buffers, Column, Output, Planned, Turn, Updates, field, i64s, int64, u32s, utf8},
     input, instance, keyed_rows, load, opened, process,
     puppet::{self, Act, Puppet, descriptor, planned},
     rows, runtime_with,
 };
 
 const ROWS: u32 = 4;
-
-/// A plan that adds one column of this type and keeps nothing.
-fn adding(data_type: &str) -> Planned {
-    let output = OutputPlan { keeps: None, adds: vec![field("added", data_type)], sets_event_times: true, changes: true };
-    Planned { outputs: vec![output], ..planned() }
-}
-
-/// A plan with a keyed value state of `Int64`, a map, a list and a timer.
-fn remembering() -> Planned {
-    let state = |name: &str, kind: u8, map_key_type: Option<&str>| State {
-        name: name.into(),
-        kind,
-        scope: 0,
-        map_key_type: map_key_type.map(Into::into),
-        value_type: "Int64".into(),
-        version: 1,
-        ttl: None,
-    };
-    let mut plan = planned();
-    plan.inputs[0].keyed = true;
-    plan.states = vec![state("count", 0, None), state("map", 1, Some("Utf8")), state("list", 2, None)];
-    plan.timers = vec![Timer { name: "alarm".into(), clock: 0 }];
-    plan
-}
 
 fn output(length: u32, columns: Vec<Column>) -> Output {
     Output { port: 0, from: vec![], length, event_times: vec![], changes: vec![], columns }
