@@ -2,6 +2,7 @@
 
 use std::{fs, thread};
 
+use millstream_sandbox::{Standing, groups};
 use serde::Serialize;
 
 use crate::{
@@ -50,7 +51,7 @@ struct Check {
 }
 
 pub fn execute(arguments: Arguments) -> Result<Exit, Failure> {
-    let mut checks = vec![cores(), memory(), open_files(), guests(), walls()];
+    let mut checks = vec![cores(), memory(), open_files(), guests(), walls(), control_groups()];
     checks.extend(crate::build::requirements().into_iter().map(Check::from));
     let text = if arguments.json {
         serde_json::to_string_pretty(&checks).expect("checks have string keys only")
@@ -149,6 +150,19 @@ fn walls() -> Check {
     Check::good("walls of runners", refused.join("; ")).unless_enough(
         false,
         "a newer kernel, or a container that allows it; until then let no tenant in whom you would not let into the machine",
+    )
+}
+
+/// The service gives each tenant its share of CPU time and its memory by a control group.
+fn control_groups() -> Check {
+    let missing = match groups::offered() {
+        Standing::Up => return Check::good("control groups", "share of CPU time, memory"),
+        Standing::Partly { missing } => missing,
+        Standing::Missing { reason } => reason,
+    };
+    Check::good("control groups", missing).unless_enough(
+        false,
+        "start the service as a systemd unit with Delegate=yes, or in a container that may write its groups; without them tenants share CPU time by threads, and memory is looked at every few seconds",
     )
 }
 

@@ -102,6 +102,10 @@ enum Isolation {
 }
 
 pub fn execute(arguments: Arguments, logs: Logs) -> Result<Exit, Failure> {
+    // Before the first thread: those of runners have it from here.
+    if let Err(error) = millstream_sandbox::take_short_turns() {
+        tracing::warn!("rows of a tenant wait longer beside busy neighbours: {}", failure::Failure::from_error(error.kind(), &error));
+    }
     // With runners no row flows in this process.
     let data = runtime("millstream-data", if arguments.isolation == Isolation::None { cores() } else { 1 })?;
     let control = runtime("millstream-control", 2)?;

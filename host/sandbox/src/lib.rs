@@ -6,7 +6,7 @@
 //! kernel interface that a job has no use for). It has to be called before there is a second thread: threads inherit the walls of the one that starts
 //! them. What the kernel does not have is reported ([`Walls`]), never passed over in silence; who calls decides whether that will do.
 //!
-//! [`mod@probe`] tries from inside what must be refused.
+//! [`mod@probe`] tries from inside what must be refused. [`mod@groups`] is the wall that stands outside of the process: its share of CPU time and its memory.
 //!
 //! What the walls cannot do: seccomp does not see the addresses that a pointer leads to, and Landlock knows ports but not addresses, so which *address* a
 //! connection goes to is decided where it is opened (the egress rules of the connectors), not here. Reading a file that is allowed, memory, and CPU time that
@@ -16,6 +16,7 @@
 mod calls;
 #[cfg(target_os = "linux")]
 mod files;
+pub mod groups;
 mod limits;
 pub mod probe;
 
@@ -24,7 +25,7 @@ use std::path::PathBuf;
 use millstream_model::ErrorKind;
 use serde::{Deserialize, Serialize};
 
-pub use limits::{Limits, die_with_parent};
+pub use limits::{Limits, die_with_parent, take_short_turns};
 
 /// What a process keeps when everything else is given up.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -58,7 +58,7 @@ use crate::{
         Jobs,
         confined::Strangers,
         meter::Meter,
-        workshops::{Isolation, Processes, Workshops},
+        workshops::{self, Isolation, Processes, Workshops},
     },
     logs::Logs,
     random::Seeded,
@@ -260,6 +260,7 @@ fn service(settings: Settings, directory: PathBuf, store: Store, clock: Arc<dyn 
             parallelism: settings.parallelism,
             egress: settings.egress,
             strangers: settings.strangers,
+            groups: workshops::groups(&directory),
         })),
         Isolated::None => Isolation::None(Arc::new(Means {
             runtime,

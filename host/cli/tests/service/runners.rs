@@ -2,7 +2,11 @@
 
 use std::{fs, path::Path, process::Command};
 
-use millstream_sandbox::{Standing, Wall};
+use millstream_hostile::{
+    guests,
+    players::{Guest, Job},
+};
+use millstream_sandbox::{Standing, Wall, groups};
 use serde_json::Value;
 
 use crate::{
@@ -189,24 +193,88 @@ fn runner_of_other_process(service: &Service, killed: u32) -> bool {
     runners(service).len() == 2 && runner_if_any(service, "local").is_some_and(|runner| runner != killed)
 }
 
-/// Where CPU time is short, the kernel gives a tenant with half the share half of it: by the step of `nice` whose weight that is.
+/// Where CPU time is short, the kernel gives a tenant with half the share half of it, however many threads want it: by the weight of its control group, which
+/// follows the quota, or, on a machine that lets us have none, by the step of `nice` whose weight that is.
 #[test]
 fn a_tenant_with_a_smaller_share_of_cpu_time_stands_back() {
     let directory = directory();
     let service = Service::start(directory.path());
     let other = service.tenant("other");
-    service.put("/v1/tenants/other", &serde_json::json!({ "quotas": { "cpu-share": 50, "requests-per-s": null } })).expect(200);
+    let share = |share: u32| {
+        service.put("/v1/tenants/other", &serde_json::json!({ "quotas": { "cpu-share": share, "requests-per-s": null } })).expect(200);
+    };
+    share(50);
     let file = "job: x\nsources: { a: { sequence: { to: 1 } } }\nsinks: { out: { input: a, blackhole: {} } }\n";
     for token in [&service.token, &other] {
         // Whatever is planned is planned in the runner.
         service.ask("POST", "/v1/validate", token, &[], file.as_bytes()).expect(200);
     }
-    let nice_of = |tenant: &str| -> i64 {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", runner_of(&service, tenant))).expect("it is ours");
-        // The 19th field; the third is the first behind the name.
-        stat.rsplit_once(") ").and_then(|(_, behind)| behind.split(' ').nth(16)?.parse().ok()).expect("a number")
+    let (local, other) = (runner_of(&service, "local"), runner_of(&service, "other"));
+    if groups::offered() != Standing::Up {
+        assert_eq!(nice_of(other), (nice_of(local) + 3).min(19));
+        return;
+    }
+    assert_eq!((weight_of(local), weight_of(other)), (1.0, 0.5));
+    assert_eq!(nice_of(other), nice_of(local), "it has its share once");
+    share(300);
+    wait_until("the group follows the quota", || weight_of(other) == 3.0);
+}
+
+fn nice_of(process: u32) -> i64 {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).expect("it is ours");
+    // The 19th field; the third is the first behind the name.
+    stat.rsplit_once(") ").and_then(|(_, behind)| behind.split(' ').nth(16)?.parse().ok()).expect("a number")
+}
+
+/// The weight of the control group of a process, of what a group has that nobody has given one.
+fn weight_of(process: u32) -> f64 {
+    let own = fs::read_to_string(format!("/proc/{process}/cgroup")).expect("it is ours");
+    let (controllers, path) = own
+        .lines()
+        .filter_map(|line| line.split_once(':')?.1.split_once(':'))
+        .find(|(controllers, path)| {
+            path.contains("/millstream-") && (controllers.is_empty() || controllers.split(',').any(|name| name == "cpu"))
+        })
+        .unwrap_or_else(|| panic!("it is in no group of ours: {own}"));
+    let (mount, file, whole) =
+        if controllers.is_empty() { ("/sys/fs/cgroup", "cpu.weight", 100.0) } else { ("/sys/fs/cgroup/cpu", "cpu.shares", 1_024.0) };
+    let weight = fs::read_to_string(format!("{mount}{path}/{file}")).expect("the group is there");
+    weight.trim().parse::<f64>().expect("a number") / whole
+}
+
+/// What takes more memory than its tenant has at once, before anybody has looked, is ended by the kernel: the youngest job of the tenant stays stopped and
+/// says why, the others go on, and nobody else notices.
+#[test]
+fn a_runner_that_takes_memory_at_once_is_ended_by_the_kernel_and_says_why() {
+    if groups::offered() != Standing::Up {
+        // Said by the service at its start; the quota holds as it does there.
+        return;
+    }
+    let (directory, log) = (directory(), tempfile::NamedTempFile::new().expect("a file"));
+    let service = Service::start_logged(directory.path(), log.path());
+    let token = service.tenant("acme");
+    let set = |memory: Value| {
+        let quotas = serde_json::json!({ "quotas": { "memory-bytes": memory, "requests-per-s": null } });
+        service.put("/v1/tenants/acme", &quotas).expect(200);
     };
-    assert_eq!(nice_of("other"), (nice_of("local") + 3).min(19));
+    // Room for the runner itself and for the modest job, not for 120 MiB of a guest.
+    set((32 << 20).into());
+    service.push("v1", "count");
+    service.submit("quiet");
+    let of = |name: &str, from: &str| format!("job: {name}\nsources: {{ a: {{ sequence: {{ rate: 100 }} }} }}\n{from}");
+    let modest = of("modest", "sinks: { out: { input: a, blackhole: {} } }\n");
+    service.ask("POST", "/v1/jobs", &token, &[], modest.as_bytes()).expect(201);
+    service.wait_for_phase_as(&token, "modest", "running");
+    service.ask("POST", "/v1/components/bad?tag=v1&wait=100", &token, &[], &guests::grows_to_the_limit()).expect(201);
+    let greedy = Job { guest: Guest::Puppet(guests::grows_to_the_limit), numbers: "rate: 1000", operator: "rejected: drop" };
+    service.ask("POST", "/v1/jobs", &token, &[], greedy.file("greedy").as_bytes()).expect(201);
+    let stopped = service.wait_for_phase_as(&token, "greedy", "failed");
+    assert_eq!(stopped["observed"]["problems"][0]["quota"]["quota"], "memory-bytes", "{stopped}");
+    service.wait_for_phase_as(&token, "modest", "running");
+    service.wait_for_phase("quiet", "running");
+    assert_eq!(service.get("/v1/jobs/quiet/run").expect(200)["durable"]["restarts"], 0);
+    let log = fs::read_to_string(log.path()).expect("it is ours");
+    assert!(log.contains("the kernel has ended its runner"), "{log}");
 }
 
 #[test]

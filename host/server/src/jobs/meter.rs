@@ -119,8 +119,10 @@ impl Meter {
         if let Some(limit) = quotas.state_bytes.filter(|&limit| state_bytes > limit) {
             self.stop_largest(tenant, &state, Exceeded { quota: Quota::StateBytes, limit, used: state_bytes }).await;
         }
-        if let Some(limit) = quotas.memory_bytes.filter(|&limit| memory_bytes > limit) {
-            self.stop_last(tenant, &jobs, Exceeded { quota: Quota::MemoryBytes, limit, used: memory_bytes }).await;
+        match quotas.memory_bytes.filter(|&limit| memory_bytes > limit) {
+            Some(limit) => self.stop_last(tenant, &jobs, Exceeded { quota: Quota::MemoryBytes, limit, used: memory_bytes }).await,
+            // Not before: the kernel would end at once what has more than a group may have from now on.
+            None => self.jobs.workshops.follow(tenant, &quotas).await,
         }
         if let Some(limit) = quotas.egress_bytes_per_day {
             let today = self.usage(tenant).await?.today(self.clock.now_ms()).egress_bytes;

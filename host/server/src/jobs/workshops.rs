@@ -14,12 +14,18 @@ use std::{
 use futures::future::BoxFuture;
 use millstream_egress as egress;
 use millstream_model::{ErrorKind, ids::TenantId};
-use millstream_sandbox::Limits;
+use millstream_sandbox::{
+    Limits, Standing,
+    groups::{Groups, Share},
+};
+use sha2::{Digest as _, Sha256};
 
-use super::{Jobs, confined::Strangers, runner::Runner};
+use super::{Jobs, confined::Strangers, observed::Phase, runner::Runner};
 use crate::{
     catalogue::objects::TenantSettings,
     failure::Failure,
+    tenants::{Exceeded, Quota, Quotas},
+    text,
     workshop::{
         Inside, Means, News, Request, Workshop,
         child::Setup,
@@ -55,6 +61,39 @@ pub struct Processes {
     pub egress: egress::Settings,
     /// Whose runners have no files of the machine.
     pub strangers: Strangers,
+    /// Shares of CPU time and limits of memory; none: this machine does not let us, and shares are steps of `nice`.
+    pub groups: Option<Groups>,
+}
+
+/// The control groups of the runners of a service, called after its directory; what this machine does not let us have is said.
+pub fn groups(directory: &Path) -> Option<Groups> {
+    let whole = fs::canonicalize(directory).unwrap_or_else(|_| directory.to_owned());
+    let digest = Sha256::digest(whole.as_os_str().as_encoded_bytes());
+    let opened = Groups::open(&format!("millstream-{}", text::hexadecimal(&digest[..4])));
+    match opened {
+        Ok(groups) => {
+            if let Standing::Partly { missing } = groups.standing() {
+                tracing::warn!("the control groups of tenants are incomplete: {missing}");
+            }
+            Some(groups)
+        }
+        Err(reason) => {
+            tracing::warn!(
+                "tenants have no control groups, so threads share CPU time, not tenants, and memory is looked at now and then: {reason}"
+            );
+            None
+        }
+    }
+}
+
+/// What a runner has beyond the quota of memory, at which its jobs are stopped one by one, before the kernel ends it: files that it reads and writes count
+/// there, too, and so does what it is itself.
+const BEYOND_QUOTA_MIN: u64 = 64 << 20;
+
+/// What the group of a tenant may use.
+fn share_of(quotas: &Quotas) -> Share {
+    let most = |quota: u64| quota.saturating_add((quota / 4).max(BEYOND_QUOTA_MIN));
+    Share { cpu: quotas.cpu_share, memory_bytes: quotas.memory_bytes.map(most) }
 }
 
 /// The workshops of the service.
@@ -79,6 +118,10 @@ struct Held {
     early: u32,
     /// When the next one may be made, elapsed time.
     not_before_ms: i64,
+    /// What its group was told last.
+    share: Option<Share>,
+    /// How often the kernel had ended its runner because of its memory.
+    ended_for_memory: u64,
 }
 
 impl Workshops {
@@ -126,6 +169,26 @@ impl Workshops {
             .map_err(|error| Failure::new(ErrorKind::Unavailable, "a component cannot be put where its runner finds it").because(&error))
     }
 
+    /// What the group of a tenant may use follows its quotas while its runner runs.
+    pub async fn follow(&self, tenant: &TenantId, quotas: &Quotas) {
+        let Isolation::Process(processes) = &self.isolation else { return };
+        let (Some(groups), slot) = (&processes.groups, self.slot(tenant)) else { return };
+        let mut held = slot.0.lock().await;
+        let share = Some(share_of(quotas));
+        if held.workshop.is_some() && held.share != share {
+            match groups.limit(tenant.as_str(), share_of(quotas)) {
+                Ok(()) => held.share = share,
+                Err(error) => tracing::warn!(%tenant, "the control group of a tenant keeps its old limits: {error}"),
+            }
+        }
+    }
+
+    /// How often the kernel has ended a runner of a tenant because of its memory.
+    fn ended_for_memory(&self, tenant: &TenantId) -> u64 {
+        let Isolation::Process(processes) = &self.isolation else { return 0 };
+        processes.groups.as_ref().map_or(0, |groups| groups.ended_for_memory(tenant.as_str()))
+    }
+
     /// The memory of the runner of a tenant; none: it has none just now.
     pub fn memory_of(&self, tenant: &TenantId) -> Option<u64> {
         // One that is being made has nothing yet.
@@ -159,8 +222,10 @@ impl Workshops {
                 Ok(Arc::new(Inside::new(means.clone(), tenant.clone(), jobs, self.directory.join("components"), None)))
             }
             Isolation::Process(processes) => {
+                let may_use = may.quotas.clone();
                 let setup = self.setup(tenant, processes, may)?;
-                let remote = Remote::start(&processes.starter, &setup).await?;
+                let place = |process| processes.place(tenant, process, &may_use);
+                let remote = Remote::start(&processes.starter, &setup, place).await?;
                 let refused = remote.walls().refused();
                 if !refused.is_empty() {
                     tracing::warn!(%tenant, "a runner has fewer walls than it should: {}", refused.join("; "));
@@ -172,7 +237,9 @@ impl Workshops {
     }
 
     fn setup(&self, tenant: &TenantId, processes: &Processes, may: TenantSettings) -> Result<Setup, Failure> {
-        let (cpu_share, mut egress) = (may.quotas.cpu_share, processes.egress.clone());
+        // The group of a tenant has its share; without one, the threads of its runner have.
+        let nice = if processes.groups.is_some() { 0 } else { nice_of(may.quotas.cpu_share) };
+        let mut egress = processes.egress.clone();
         egress.allow.extend(may.egress_allow);
         let (jobs, room) = (self.jobs_of(tenant), self.room_of(tenant));
         // Left by the runner before; what cannot be removed is in nobody's way.
@@ -193,11 +260,22 @@ impl Workshops {
             files: processes.files.clone(),
             instances: processes.instances,
             parallelism: processes.parallelism,
-            sandbox: Setup::walls(&jobs, &room, files, Limits { nice: nice_of(cpu_share), ..Limits::default() }),
+            sandbox: Setup::walls(&jobs, &room, files, Limits { nice, ..Limits::default() }),
             egress,
             jobs,
             room,
         })
+    }
+}
+
+impl Processes {
+    /// Puts a runner that has not begun into the group of its tenant.
+    fn place(&self, tenant: &TenantId, process: u32, quotas: &Quotas) {
+        if let Some(groups) = &self.groups
+            && let Err(error) = groups.put(tenant.as_str(), process, share_of(quotas))
+        {
+            tracing::warn!(%tenant, "a runner is in no control group: {error}");
+        }
     }
 }
 
@@ -295,6 +373,11 @@ impl Jobs {
             drop(tokio::task::spawn_blocking(move || workshop.end()).await);
         }
         self.workshops.slots.lock().unwrap_or_else(PoisonError::into_inner).remove(tenant);
+        if let Isolation::Process(processes) = &self.workshops.isolation
+            && let Some(groups) = &processes.groups
+        {
+            groups.remove(tenant.as_str());
+        }
         // What cannot be removed is found by nobody.
         drop(fs::remove_dir_all(self.workshops.room_of(tenant)));
     }
@@ -322,14 +405,35 @@ impl Jobs {
     async fn lost(self: &Arc<Self>, tenant: &TenantId, workshop: &Arc<dyn Workshop>) {
         let problem = Failure::new(ErrorKind::Unavailable, "the runner of the tenant has ended, and the job with it")
             .fix("it goes on from its last checkpoint by itself; the log of the service says how the runner ended");
-        let runners: Vec<Arc<Runner>> = {
+        let mut runners: Vec<Arc<Runner>> = {
             let runners = self.runners.lock().unwrap_or_else(PoisonError::into_inner);
             runners.iter().filter(|((owner, _), _)| owner == tenant).map(|(_, runner)| runner.clone()).collect()
         };
-        let lost: Vec<Arc<Runner>> = runners.into_iter().filter(|runner| runner.is_lost(self, workshop, &problem)).collect();
+        runners.sort_by_key(|runner| runner.observed().since_ms);
+        let mut lost: Vec<Arc<Runner>> = runners.into_iter().filter(|runner| runner.is_lost(self, workshop, &problem)).collect();
+        // With those before it there was room.
+        if let Some(exceeded) = self.memory_exceeded(tenant).await
+            && let Some(youngest) = lost.pop()
+        {
+            let failure = exceeded.failure();
+            tracing::warn!(%tenant, job = %youngest.job, "the job stays stopped, since the kernel has ended its runner: {failure}");
+            youngest.set(self, Phase::Failed, failure.problems);
+        }
         if let Err(failure) = self.go_on_with(lost).await {
             tracing::error!(%tenant, "not every job of a runner that has ended goes on: {failure}");
         }
+    }
+}
+
+impl Jobs {
+    /// Whether the kernel has ended the runner of a tenant because of its memory since this was asked last.
+    async fn memory_exceeded(&self, tenant: &TenantId) -> Option<Exceeded> {
+        let ended = self.workshops.ended_for_memory(tenant);
+        let before = std::mem::replace(&mut self.workshops.slot(tenant).0.lock().await.ended_for_memory, ended);
+        // Who cannot be asked for the quota has a catalogue that fails, which is said elsewhere.
+        let limit = self.tenants.quotas(tenant).await.ok().filter(|_| ended > before)?;
+        let (limit, used) = (limit.memory_bytes?, share_of(&limit).memory_bytes?);
+        Some(Exceeded { quota: Quota::MemoryBytes, limit, used })
     }
 }
 

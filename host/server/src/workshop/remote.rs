@@ -141,15 +141,17 @@ impl Talk {
 }
 
 impl Remote {
-    /// Starts a runner and waits until it says that its walls stand.
+    /// Starts a runner and waits until it says that its walls stand. `place` is given its process before it is told what it is for.
     ///
     /// # Errors
     /// It cannot be started, or does not come up.
-    pub async fn start(starter: &Starter, setup: &Setup) -> Result<Arc<Self>, Failure> {
+    pub async fn start(starter: &Starter, setup: &Setup, place: impl FnOnce(u32)) -> Result<Arc<Self>, Failure> {
         let failed = |error: &io::Error| {
             Failure::new(ErrorKind::Unavailable, format!("the runner of tenant `{}` cannot be started", setup.tenant)).because(error)
         };
         let (child, stream) = starter.start(setup).await.map_err(|error| failed(&error))?;
+        let pid = child.id();
+        place(pid);
         let mut child = Held(Some(child));
         let (mut reader, mut writer) = stream.into_split();
         let said = wire::frame(setup, REQUEST_BYTES_MAX).map_err(|error| failed(&error))?;
@@ -164,7 +166,6 @@ impl Remote {
         };
         let walls = greeting.0?;
         let (requests, waiting) = mpsc::channel(WAITING_MAX);
-        let pid = child.0.as_ref().map_or(0, Child::id);
         let talk = Arc::new(Talk(Mutex::new(Some(BTreeMap::new()))));
         let remote = Self {
             tenant: setup.tenant.clone(),
