@@ -7,28 +7,36 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use millstream_broker::{SharedBroker, create_topic};
+use millstream_broker::{Broker, create_topic};
 use rdkafka::{
     ClientConfig, Message as _, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer as _},
     error::{KafkaError, RDKafkaErrorCode},
     producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer},
 };
+use tempfile::TempDir;
 
 /// Partitions of every topic: as many as this machine has cores, or two.
 pub const PARTITIONS: u32 = 2;
 const LONG: Duration = Duration::from_secs(60);
 
-/// A broker, and names that were not used before.
+/// A broker with the memory and the compilers that users give it, and names that were not used before.
 pub struct Cluster {
-    broker: SharedBroker,
+    broker: Broker,
     topics: AtomicU64,
+    // After the broker, which writes there until it ends.
+    _directory: TempDir,
 }
 
 impl Cluster {
-    /// Starts one when none runs.
-    pub fn get() -> Self {
-        Self { broker: SharedBroker::get(), topics: AtomicU64::new(0) }
+    /// Starts it.
+    ///
+    /// # Errors
+    /// There is no place for it.
+    pub fn start() -> anyhow::Result<Self> {
+        let directory = tempfile::tempdir()?;
+        let broker = Broker::start(&directory.path().join("broker"), &["millstream.jvm=server"]);
+        Ok(Self { broker, topics: AtomicU64::new(0), _directory: directory })
     }
 
     /// `host:port`.

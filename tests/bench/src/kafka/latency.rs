@@ -36,9 +36,11 @@ use crate::{
 const KEYS: u64 = 10_000;
 /// Records on their way at full load.
 const AHEAD_MAX: u64 = 50_000;
-const WARM_MS: i64 = 2_000;
+const WARM_MS: i64 = 5_000;
 const FULL_MS: i64 = 3_000;
 const HALF_MS: i64 = 8_000;
+/// What the broker is given before: a virtual machine that has just started interprets and compiles.
+const WARM_RUNS: usize = 4;
 /// For scale: a load that leaves the cores time.
 const LITTLE: u64 = 20_000;
 
@@ -56,6 +58,11 @@ const CASES: [(&str, &str, bool, f64); 4] = [
 /// A job does not run.
 pub async fn measure(guests: &Guests, cluster: &Cluster) -> anyhow::Result<Vec<Figure>> {
     let mut figures = Vec::new();
+    say("the broker warms up");
+    let (_, operator, is_exact, _) = CASES[2];
+    for _ in 0..WARM_RUNS {
+        observed(guests, cluster, operator, is_exact, None).await?;
+    }
     for (words, operator, is_exact, bound) in CASES {
         say(&format!("{words}: full load"));
         let full = observed(guests, cluster, operator, is_exact, None).await?;

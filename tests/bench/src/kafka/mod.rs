@@ -23,7 +23,7 @@ pub const PARTS: [&str; 2] = ["kafka-throughput", "kafka-latency"];
 /// # Errors
 /// The broker does not start, or a job does not run.
 pub async fn measure(part: &str, guests: &Guests) -> anyhow::Result<Vec<Figure>> {
-    let cluster = Cluster::get();
+    let cluster = Cluster::start()?;
     match part {
         "kafka-throughput" => throughput::measure(guests, &cluster).await,
         _ => latency::measure(guests, &cluster).await,
