@@ -30,7 +30,7 @@ impl ChangeKind {
 }
 
 /// Where the rows of a batch come from: a split of a source and a position in it for each row.
-/// Known up to the first exchange or flat-map, absent later.
+/// Known as far as each row comes from one row of one split: where batches of several splits were put into one, it is not known any more.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Origin {
     /// The split, as the source names it (a path, a topic and partition).
@@ -54,6 +54,14 @@ impl Positions {
         match self {
             Self::From(first) => first + row as u64,
             Self::Each(positions) => positions[row],
+        }
+    }
+
+    /// The position of row `row`, which may be beyond the last.
+    pub fn get(&self, row: usize) -> Option<u64> {
+        match self {
+            Self::From(first) => first.checked_add(row as u64),
+            Self::Each(positions) => positions.get(row).copied(),
         }
     }
 
@@ -216,7 +224,7 @@ impl Batch {
     }
 
     /// All rows of `batches`, in order. They have one schema; event times and changes are kept if any batch has them
-    /// (missing changes are inserts), the origin only if there is a single batch.
+    /// (missing changes are inserts), the origin only if it is one split.
     ///
     /// # Errors
     /// The schemas differ, or only some batches have event times.
@@ -236,8 +244,21 @@ impl Batch {
         let event_times =
             (timed != 0).then(|| batches.iter().flat_map(|batch| batch.event_times.iter().flat_map(|t| t.iter().copied())).collect());
         let changes = batches.iter().any(|batch| batch.changes.is_some()).then(|| concat_changes(batches, rows));
-        Ok(Self { columns, event_times, changes, origin: None })
+        Ok(Self { columns, event_times, changes, origin: concat_origins(batches, rows) })
     }
+}
+
+fn concat_origins(batches: &[Batch], rows: usize) -> Option<Origin> {
+    let split = &batches.first()?.origin.as_ref()?.split;
+    let mut positions = Vec::with_capacity(rows);
+    for batch in batches {
+        let origin = batch.origin.as_ref().filter(|origin| origin.split == *split)?;
+        match &origin.positions {
+            Positions::From(first) => positions.extend((*first..).take(batch.num_rows())),
+            Positions::Each(each) => positions.extend_from_slice(each),
+        }
+    }
+    Some(Origin { split: split.clone(), positions: Positions::Each(positions.into()) })
 }
 
 fn concat_changes(batches: &[Batch], rows: usize) -> ScalarBuffer<u8> {
@@ -295,6 +316,19 @@ mod tests {
         let all = Batch::concat(&[batch(&[1]), batch(&[2, 3]).with_changes(Some(vec![3, 2].into()))]).expect("one schema");
         assert_eq!(times(&all), [1, 2, 3]);
         assert_eq!(all.changes().expect("kept")[..], [0, 3, 2]);
+    }
+
+    #[test]
+    fn concatenated_batches_of_one_split_keep_the_positions_of_their_rows_and_others_have_none() {
+        let of = |split: &str, values: &[i64], first| {
+            batch(values).with_origin(Some(Origin { split: split.into(), positions: Positions::From(first) }))
+        };
+        let all = Batch::concat(&[of("a", &[1, 2, 3], 10).take(&[2, 0]), of("a", &[4, 5], 20)]).expect("one schema");
+        let origin = all.origin().expect("one split");
+        assert_eq!((0..4).map(|row| origin.positions.of(row)).collect::<Vec<_>>(), [12, 10, 20, 21]);
+        assert_eq!((origin.positions.get(3), origin.positions.get(4)), (Some(21), None));
+        assert_eq!(Batch::concat(&[of("a", &[1], 1), of("b", &[2], 2)]).expect("one schema").origin(), None);
+        assert_eq!(Batch::concat(&[of("a", &[1], 1), batch(&[2])]).expect("one schema").origin(), None);
     }
 
     #[test]

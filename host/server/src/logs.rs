@@ -38,6 +38,8 @@ const BURST_S: u64 = 4;
 const MESSAGE_BYTES_MAX: usize = 64 << 10;
 /// The longest id of an operator, and the longest version, that is taken from a runner, in bytes.
 const OPERATOR_BYTES_MAX: usize = 1_000;
+/// Bytes of the name of a split: a path, or a topic and its partition.
+const SOURCE_BYTES_MAX: usize = 5_000;
 /// What a line may be.
 const LEVELS: [&str; 5] = ["trace", "debug", "info", "warn", "error"];
 
@@ -66,6 +68,12 @@ pub struct Line {
     /// The event time of that row, ms since epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event_time_ms: Option<i64>,
+    /// The split of a source that the row comes from, as far as it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// Its position there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<u64>,
     /// What was said.
     pub message: String,
 }
@@ -73,8 +81,19 @@ pub struct Line {
 impl Line {
     /// What the host says, not numbered yet.
     fn of_host(at_ms: i64, level: &str, message: String) -> Self {
-        let (operator, subtask, version, key_hash, event_time_ms) = (None, None, None, None, None);
-        Self { number: 0, at_ms, level: level.to_owned(), operator, subtask, version, key_hash, event_time_ms, message }
+        Self {
+            number: 0,
+            at_ms,
+            level: level.to_owned(),
+            operator: None,
+            subtask: None,
+            version: None,
+            key_hash: None,
+            event_time_ms: None,
+            source: None,
+            position: None,
+            message,
+        }
     }
 }
 
@@ -169,12 +188,13 @@ impl Logs {
 
     /// A line that was said in a runner of the tenant: it gets a number of its own, and is cut where it is longer than a line may be.
     pub fn heard(&self, tenant: &TenantId, job: &str, line: Line) {
-        let Line { at_ms, level, operator, subtask, version, key_hash, event_time_ms, message, number: _ } = line;
+        let Line { at_ms, level, operator, subtask, version, key_hash, event_time_ms, source, position, message, number: _ } = line;
         let level = LEVELS.into_iter().find(|known| *known == level).unwrap_or("error");
         let message = cut(message, MESSAGE_BYTES_MAX);
         let [operator, version, key_hash] = [operator, version, key_hash].map(|text| Some(cut(text?, OPERATOR_BYTES_MAX)));
+        let source = source.map(|source| cut(source, SOURCE_BYTES_MAX));
         let (tenant, job) = (Some(tenant.to_string()), Some(job.to_owned()));
-        let said = Said { tenant, job, operator, subtask, version, key_hash, event_time_ms, message };
+        let said = Said { tenant, job, operator, subtask, version, key_hash, event_time_ms, source, position, message };
         if self.admits(&said) {
             self.add(said, level, at_ms);
         }
@@ -223,11 +243,14 @@ impl Logs {
     }
 
     fn add(&self, said: Said, level: &str, at_ms: i64) {
-        let Said { tenant: Some(tenant), job: Some(job), operator, subtask, version, key_hash, event_time_ms, message } = said else {
+        let Said { tenant: Some(tenant), job: Some(job), operator, subtask, version, key_hash, event_time_ms, source, position, message } =
+            said
+        else {
             return;
         };
         // Its own alone: what others hide must not be found out by guessing.
-        let message = self.hidden.of(&format!("{tenant}/{job}")).redact(&message);
+        let hidden = self.hidden.of(&format!("{tenant}/{job}"));
+        let (message, source) = (hidden.redact(&message), source.map(|source| hidden.redact(&source)));
         let left_out = self.left_out(&tenant, &job);
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let of_tenant = kept.tenants.entry(tenant).or_default();
@@ -246,7 +269,7 @@ impl Logs {
             let message = format!("{left_out} lines were left out: the quota `log-bytes-per-s` of this tenant was used up");
             push(Line::of_host(at_ms, "warn", message));
         }
-        push(Line { operator, subtask, version, key_hash, event_time_ms, ..Line::of_host(at_ms, level, message) });
+        push(Line { operator, subtask, version, key_hash, event_time_ms, source, position, ..Line::of_host(at_ms, level, message) });
         drop(kept);
         self.all.send_modify(|all| *all += 1);
     }
@@ -268,6 +291,8 @@ struct Said {
     version: Option<String>,
     key_hash: Option<String>,
     event_time_ms: Option<i64>,
+    source: Option<String>,
+    position: Option<u64>,
     message: String,
 }
 
@@ -286,6 +311,7 @@ impl Visit for Said {
             "operator" => self.operator = Some(value.to_owned()),
             "version" => self.version = Some(value.to_owned()),
             "key_hash" => self.key_hash = Some(value.to_owned()),
+            "source" => self.source = Some(value.to_owned()),
             "message" => self.message = value.to_owned(),
             _ => {}
         }
@@ -298,8 +324,10 @@ impl Visit for Said {
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        if field.name() == "subtask" {
-            self.subtask = Some(value);
+        match field.name() {
+            "subtask" => self.subtask = Some(value),
+            "position" => self.position = Some(value),
+            _ => {}
         }
     }
 }

@@ -93,6 +93,11 @@ impl Host {
             version: self.context.version.as_deref(),
             key_hash: row.and_then(|row| self.rows.keys.as_ref()?.hash_of_row(row)),
             event_time: row.and_then(|row| self.rows.event_times.as_ref()?.get(row).copied()),
+            source: row.and_then(|row| {
+                // A guest may name a row that there is not.
+                let origin = self.rows.origin.as_ref()?;
+                Some((&*origin.split, origin.positions.get(row)?))
+            }),
         };
         self.context.log.emit(level, message, by, self.limits.log_bytes_per_second);
     }

@@ -40,6 +40,8 @@ pub struct SaidBy<'a> {
     pub key_hash: Option<u64>,
     /// The event time of the row (of a due timer: what it was set for), in ms since epoch.
     pub event_time: Option<i64>,
+    /// The split of a source that the row comes from, and its position there, as far as they are known.
+    pub source: Option<(&'a str, u64)>,
 }
 
 /// How urgent a log line is.
@@ -158,7 +160,7 @@ pub(crate) fn printable(message: &str) -> String {
     line
 }
 
-/// Writes guest logs as `tracing` events with tenant, job, operator and subtask, and with version, key and event time where they are known.
+/// Writes guest logs as `tracing` events with tenant, job, operator and subtask, and with version, key, event time and position in the source where they are known.
 #[derive(Clone, Debug)]
 pub struct TracedLog {
     tenant: TenantId,
@@ -176,13 +178,14 @@ impl TracedLog {
 
 impl GuestLog for TracedLog {
     fn emit(&self, said: &Said<'_>) {
-        let Said { level, message, by: SaidBy { version, key_hash, event_time } } = *said;
+        let Said { level, message, by: SaidBy { version, key_hash, event_time, source } } = *said;
+        let (source, position) = source.unzip();
         let (tenant, job, operator, subtask) = (&self.tenant, &self.job, &self.operator, self.subtask.0);
         let key_hash = key_hash.map(|hash| format!("{hash:016x}"));
         macro_rules! event {
             ($level:ident) => {
                 tracing::$level!(
-                    target: "guest", %tenant, %job, %operator, subtask, version, key_hash = key_hash.as_deref(), event_time, "{message}"
+                    target: "guest", %tenant, %job, %operator, subtask, version, key_hash = key_hash.as_deref(), event_time, source, position, "{message}"
                 )
             };
         }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use arrow_array::ArrayRef;
 use arrow_buffer::{BooleanBuffer, ScalarBuffer};
-use millstream_model::{Watermark, key::KeyHashes};
+use millstream_model::{Origin, Watermark, key::KeyHashes};
 
 use crate::error::Failure;
 
@@ -39,6 +39,8 @@ pub struct RowNotes {
     pub keys: Option<Arc<dyn KeyHashes>>,
     /// Event times, one per row; of timers: when they were set for.
     pub event_times: Option<ScalarBuffer<i64>>,
+    /// Where the rows come from, as far as it is known.
+    pub origin: Option<Origin>,
 }
 
 /// The distinct keys of a call and the values of their keyed value states.

@@ -106,6 +106,7 @@ fn show_line(line: &Line, json: bool) {
     let parts = [("/", line.subtask.map(|subtask| subtask.to_string())), ("@", line.version.clone()), (" key ", line.key_hash.clone())];
     place.extend(parts.into_iter().filter_map(|(before, part)| Some(format!("{before}{}", part?))));
     place.extend(line.event_time_ms.map(|at_ms| format!(" at {}", terminal::time(at_ms))));
+    place.extend(line.source.as_ref().zip(line.position).map(|(source, position)| format!(" from {source}:{position}")));
     terminal::print(&format!("{FAINT}{}{place}{FAINT:#} {:<5} {}", terminal::time(line.at_ms), line.level, line.message));
 }
 

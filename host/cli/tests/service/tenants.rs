@@ -192,8 +192,8 @@ fn what_a_tenant_uses_is_reported_by_day_and_kept() {
     assert!(after["total"]["rows-in"].as_u64() >= before["total"]["rows-in"].as_u64(), "{before} {after}");
 }
 
-/// The numbers and the log of an operator say which version it is; a line of a row says which key it has and when it was; and nothing of it is told to
-/// another tenant.
+/// The numbers and the log of an operator say which version it is; a line of a row says which key it has, when it was and where in the source it stood, behind
+/// an exchange, too; and nothing of it is told to another tenant.
 #[test]
 fn what_an_operator_does_and_says_is_seen_with_its_version_and_key_by_its_tenant_alone() {
     let directory = directory();
@@ -233,6 +233,8 @@ fn what_an_operator_does_and_says_is_seen_with_its_version_and_key_by_its_tenant
         "{ours:?} {theirs:?}"
     );
     assert!(lines.iter().all(|line| line["version"] == "0.1.0" && line["operator"] == "counts"), "{lines:?}");
+    let places: std::collections::BTreeSet<_> = lines.iter().map(|line| (line["source"].to_string(), line["position"].as_u64())).collect();
+    assert!(places.len() == lines.len() && places.iter().all(|(_, position)| position.is_some()), "each is of another row: {lines:?}");
 
     let metrics = |token: &str| service.ask("GET", "/metrics", token, &[], b"").body;
     let of_counts = "{job=\"of-acme\",operator=\"counts\",component=\"jobs-count-choosy\",component_version=\"0.1.0\"";

@@ -67,11 +67,13 @@ impl Asked<'_> {
     /// What the log of a guest says of these rows.
     pub(super) fn notes(&self) -> RowNotes {
         match self {
-            Self::Rows { batch, keys, .. } => {
-                RowNotes { keys: keys.clone().map(|keys| keys as Arc<dyn KeyHashes>), event_times: batch.event_times().cloned() }
-            }
+            Self::Rows { batch, keys, .. } => RowNotes {
+                keys: keys.clone().map(|keys| keys as Arc<dyn KeyHashes>),
+                event_times: batch.event_times().cloned(),
+                origin: batch.origin().cloned(),
+            },
             Self::Timers(Timers { due, .. }) => {
-                RowNotes { keys: Some(Arc::new(due.keys.clone())), event_times: Some(due.at.clone().into()) }
+                RowNotes { keys: Some(Arc::new(due.keys.clone())), event_times: Some(due.at.clone().into()), origin: None }
             }
         }
     }
