@@ -20,6 +20,10 @@ use std::{
 
 use crate::Standing;
 
+/// What the names of all groups begin with, whichever service made them.
+const OURS: &str = "millstream-";
+/// How often a group is made again that another service has taken for one that was left behind.
+const TRIES: usize = 3;
 const NONE: &str = "the kernel has neither a `cpu` nor a `memory` controller here";
 
 /// What a group may use.
@@ -75,7 +79,7 @@ pub fn offered() -> Standing {
 }
 
 impl Groups {
-    /// Groups below that of this process, whose names begin with `name`. What a service of the same name left there is removed.
+    /// Groups below that of this process, whose names have `name` in them. Empty ones that were left there by a service that was killed are removed.
     ///
     /// With version 2 this process moves into a group of its own, since one with groups below it may have no processes.
     ///
@@ -93,8 +97,8 @@ impl Groups {
         if found.cpu.is_none() && found.memory.is_none() {
             return Err(NONE.to_owned());
         }
-        let groups = Self { prefix: format!("{name}-"), cpu: found.cpu, memory: found.memory };
-        groups.remove_all();
+        let groups = Self { prefix: format!("{OURS}{name}-"), cpu: found.cpu, memory: found.memory };
+        groups.remove_all(OURS);
         Ok(groups)
     }
 
@@ -108,6 +112,18 @@ impl Groups {
     /// # Errors
     /// The process is gone, or the kernel refuses.
     pub fn put(&self, group: &str, process: u32, share: Share) -> io::Result<()> {
+        // What is said of a directory that is gone, and of an open file of one.
+        let is_gone = |error: &io::Error| error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV);
+        let mut put = self.try_to_put(group, process, share);
+        for _ in 1..TRIES {
+            if put.as_ref().is_err_and(is_gone) {
+                put = self.try_to_put(group, process, share);
+            }
+        }
+        put
+    }
+
+    fn try_to_put(&self, group: &str, process: u32, share: Share) -> io::Result<()> {
         for controller in self.controllers() {
             let directory = self.directory_of(controller, group);
             fs::create_dir(&directory).or_else(|error| if error.kind() == ErrorKind::AlreadyExists { Ok(()) } else { Err(error) })?;
@@ -152,10 +168,11 @@ impl Groups {
         }
     }
 
-    fn remove_all(&self) {
+    /// Removes the groups in which nothing runs and whose names begin like this.
+    fn remove_all(&self, prefix: &str) {
         for controller in self.controllers() {
             for entry in fs::read_dir(&controller.directory).into_iter().flatten().filter_map(Result::ok) {
-                if entry.file_name().to_str().is_some_and(|name| name.starts_with(&self.prefix)) {
+                if entry.file_name().to_str().is_some_and(|name| name.starts_with(prefix)) {
                     // One that still has processes stays.
                     drop(fs::remove_dir(entry.path()));
                 }
@@ -176,7 +193,7 @@ impl Groups {
 
 impl Drop for Groups {
     fn drop(&mut self) {
-        self.remove_all();
+        self.remove_all(&self.prefix);
     }
 }
 

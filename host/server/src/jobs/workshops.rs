@@ -69,7 +69,7 @@ pub struct Processes {
 pub fn groups(directory: &Path) -> Option<Groups> {
     let whole = fs::canonicalize(directory).unwrap_or_else(|_| directory.to_owned());
     let digest = Sha256::digest(whole.as_os_str().as_encoded_bytes());
-    let opened = Groups::open(&format!("millstream-{}", text::hexadecimal(&digest[..4])));
+    let opened = Groups::open(&text::hexadecimal(&digest[..4]));
     match opened {
         Ok(groups) => {
             if let Standing::Partly { missing } = groups.standing() {
