@@ -122,7 +122,7 @@ impl Meter {
         match quotas.memory_bytes.filter(|&limit| memory_bytes > limit) {
             Some(limit) => self.stop_last(tenant, &jobs, Exceeded { quota: Quota::MemoryBytes, limit, used: memory_bytes }).await,
             // Not before: the kernel would end at once what has more than a group may have from now on.
-            None => self.jobs.workshops.follow(tenant, &quotas).await,
+            None => self.jobs.workshops.follow(tenant, &quotas),
         }
         if let Some(limit) = quotas.egress_bytes_per_day {
             let today = self.usage(tenant).await?.today(self.clock.now_ms()).egress_bytes;

@@ -170,10 +170,11 @@ impl Workshops {
     }
 
     /// What the group of a tenant may use follows its quotas while its runner runs.
-    pub async fn follow(&self, tenant: &TenantId, quotas: &Quotas) {
+    pub fn follow(&self, tenant: &TenantId, quotas: &Quotas) {
         let Isolation::Process(processes) = &self.isolation else { return };
         let (Some(groups), slot) = (&processes.groups, self.slot(tenant)) else { return };
-        let mut held = slot.0.lock().await;
+        // One that is being made is told its share then; whoever measures tenants must not wait for it.
+        let Ok(mut held) = slot.0.try_lock() else { return };
         let share = Some(share_of(quotas));
         if held.workshop.is_some() && held.share != share {
             match groups.limit(tenant.as_str(), share_of(quotas)) {
@@ -355,6 +356,8 @@ impl Jobs {
         match made {
             Ok(workshop) => {
                 held.workshop = Some(workshop.clone());
+                // It was told what the quotas were when it was made; what they are now is looked at again.
+                held.share = None;
                 tokio::spawn(listen(Arc::downgrade(self), tenant.clone(), workshop.clone()));
                 Ok(workshop)
             }
