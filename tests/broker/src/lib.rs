@@ -7,7 +7,7 @@ pub mod proxy;
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{self, Command, Stdio},
 };
 
 use self::proxy::Proxy;
@@ -113,7 +113,7 @@ fn shared_lock(directory: &str) -> File {
     lock
 }
 
-/// A broker of one test; killed when this is dropped.
+/// A broker of one test; killed when this is dropped, and when the process that started it dies.
 pub struct Broker {
     directory: PathBuf,
     address: String,
@@ -126,7 +126,8 @@ impl Broker {
     /// It cannot be started.
     pub fn start(directory: &Path, settings: &[&str]) -> Self {
         let place = directory.display().to_string();
-        let arguments: Vec<&str> = ["start", &place].into_iter().chain(settings.iter().copied()).collect();
+        let owner = format!("millstream.owner={}", process::id());
+        let arguments: Vec<&str> = ["start", &place, &owner].into_iter().chain(settings.iter().copied()).collect();
         Self { directory: directory.to_owned(), address: script(&arguments) }
     }
 

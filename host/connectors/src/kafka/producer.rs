@@ -1,21 +1,28 @@
 //! A producer and what becomes of its records. Nothing here waits for the library: acknowledgements are counted as they come.
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use millstream_engine::operator::OperatorError;
 use rdkafka::{
     ClientConfig, ClientContext, Message as _,
     config::RDKafkaLogLevel,
-    error::{KafkaError, RDKafkaErrorCode},
+    error::{KafkaError, KafkaResult, RDKafkaErrorCode},
     message::{DeliveryResult, OwnedHeaders},
     producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer},
 };
 use tokio::sync::Notify;
 
 use super::client::{Complaint, Context, failed};
+
+/// How soon a commit looks again whether the library still holds records, and how often at most.
+const LOOK_AGAIN: Duration = Duration::from_micros(100);
+const LOOKS_MAX: u32 = 1_000;
 
 /// The records of one writer that are not acknowledged yet, and whether one never will be.
 #[derive(Debug, Default)]
@@ -166,6 +173,21 @@ impl Producer {
             Some(RDKafkaErrorCode::QueueFull) => Err(Refused::Full),
             _ => Err(Refused::Failed(failed(&format!("topic {}: a record cannot be sent", record.topic), &error, self.complaint()))),
         }
+    }
+
+    /// Commits the transaction, of which every record is acknowledged.
+    ///
+    /// # Errors
+    /// The library's.
+    pub(super) fn commit(&self, timeout: Duration) -> KafkaResult<()> {
+        // Acknowledged records are the library's until the event that said so was handled to its end, on another thread. The binding looks whether there
+        // are any, and if so, again after 100 ms.
+        let is_empty = || self.inner().flush(Duration::ZERO).is_ok();
+        (0..LOOKS_MAX).any(|_| is_empty() || {
+            std::thread::park_timeout(LOOK_AGAIN);
+            false
+        });
+        self.inner().commit_transaction(timeout)
     }
 
     /// The producer of the library, for its transactions.

@@ -308,7 +308,7 @@ impl Attempt {
         let (clock, timeout) = (self.clock.clone(), side.timeout);
         let (committed, took_ms) = blocking(move || {
             let began_ms = clock.monotonic_ms();
-            let committed = producer.transactions().commit_transaction(timeout);
+            let committed = producer.commit(timeout);
             (committed, clock.monotonic_ms() - began_ms)
         })
         .await;

@@ -38,7 +38,7 @@ const KEYS: u64 = 10_000;
 const AHEAD_MAX: u64 = 50_000;
 const WARM_MS: i64 = 5_000;
 const FULL_MS: i64 = 3_000;
-const HALF_MS: i64 = 8_000;
+const HALF_MS: i64 = 15_000;
 /// What the broker is given before: a virtual machine that has just started interprets and compiles.
 const WARM_RUNS: usize = 4;
 /// For scale: a load that leaves the cores time.

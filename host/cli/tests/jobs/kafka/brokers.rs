@@ -26,6 +26,9 @@ use crate::{
 /// The timeout of transactions.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
+/// Of the log of a process, when the test fails.
+const LINES_SHOWN: usize = 200;
+
 /// What is done to the process or its broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
@@ -171,6 +174,17 @@ struct Battery<'a> {
     state: String,
     random: Random,
     runs: u32,
+}
+
+/// What the last process said, when the test fails.
+impl Drop for Battery<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let said = self.host.said();
+            let lines: Vec<&str> = said.lines().collect();
+            println!("the last lines of {}:\n{}", self.host.log.display(), lines[lines.len().saturating_sub(LINES_SHOWN)..].join("\n"));
+        }
+    }
 }
 
 impl Battery<'_> {
