@@ -35,8 +35,8 @@ bench: setup ## Measures every figure, prints a table and writes docs/bench/late
 	cargo build --package millstream-bench --package millstream-cli $(OPTIMISED)
 	"$(CARGO_TARGET_DIR)/debug/millstream-bench" $(if $(ONLY),--only $(ONLY))
 
-soak: setup ## Runs the tests that take minutes in their long form: state of gigabytes under a small memory, a thousand kills, five thousand deploys, twenty thousand simulated histories, ten thousand faults between a job and its broker, brokers that go and come back.
-	MILLSTREAM_SOAK=1 cargo nextest run --profile soak --workspace $(OPTIMISED) -E 'test(larger_than_memory) or test(deploys_leave_nothing_behind) or test(faults_on_the_way_of_requests) or binary(jobs) or binary(simulation)'
+soak: setup ## Runs the tests that take minutes in their long form: state of gigabytes under a small memory, a thousand kills, five thousand deploys, twenty thousand simulated histories, ten thousand faults between a job and its broker, brokers that go and come back (Kafka 3.9.2).
+	MILLSTREAM_SOAK=1 MILLSTREAM_KAFKA_VERSION=3.9.2 cargo nextest run --profile soak --workspace $(OPTIMISED) -E 'test(larger_than_memory) or test(deploys_leave_nothing_behind) or test(faults_on_the_way_of_requests) or binary(jobs) or binary(simulation)'
 
 fmt: ## Formats the Rust code.
 	cargo fmt --all

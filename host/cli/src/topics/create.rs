@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU16;
 
-use millstream_connectors::kafka::topics::{Admin, NewTopicSettings, is_topic_name, partitions_of};
+use millstream_connectors::kafka::topics::{Admin, NewTopicSettings, Unknown, is_topic_name, partitions_of};
 use millstream_engine::{
     clock::{Clock as _, SystemClock},
     operator::{Fault, OperatorError},
@@ -74,7 +74,7 @@ async fn made(admin: &Admin, new: &NewTopicSettings<'_>) -> Result<usize, Operat
     admin.create(new).await?;
     let mut looks = 0;
     loop {
-        match partitions_of(admin.client(), new.name) {
+        match partitions_of(admin.client(), new.name, Unknown::IsMistake) {
             Ok(partitions) => return Ok(partitions.len()),
             Err(error) if error.fault == Fault::User && looks < LOOKS_MAX => looks += 1,
             Err(error) => return Err(error),

@@ -141,6 +141,16 @@ pub fn failed(what: &str, error: &KafkaError, complaint: Option<Complaint>) -> O
     if code(error).is_some_and(is_users) { OperatorError::user(text) } else { OperatorError::outside(text) }
 }
 
+/// As [`failed`], of a topic that was there before: a broker that does not know it, or a partition of it, is coming back. Those of Kafka 3.9 answer
+/// before they know all topics again.
+pub fn failed_on_known(what: &str, error: &KafkaError, complaint: Option<Complaint>) -> OperatorError {
+    use RDKafkaErrorCode::{UnknownPartition, UnknownTopic, UnknownTopicOrPartition};
+    match code(error) {
+        Some(UnknownPartition | UnknownTopic | UnknownTopicOrPartition) => OperatorError::outside(told(what, error, complaint)),
+        _ => failed(what, error, complaint),
+    }
+}
+
 /// The code of an error; the library's own answer leaves out those of administration.
 fn code(error: &KafkaError) -> Option<RDKafkaErrorCode> {
     match error {
@@ -219,6 +229,8 @@ pub async fn blocking<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'stat
 
 #[cfg(test)]
 mod tests {
+    use millstream_engine::operator::Fault;
+
     use super::*;
 
     #[test]
@@ -227,6 +239,17 @@ mod tests {
         assert!(complaints.is_news("b:1: connection refused (after 0ms in state CONNECT)"));
         assert!(!complaints.is_news("b:1: connection refused (after 7ms in state CONNECT, 3 identical error(s) suppressed)"));
         assert!(complaints.is_news("b:2: connection refused (after 0ms in state CONNECT)"));
+    }
+
+    #[test]
+    fn a_broker_that_does_not_know_what_was_there_is_coming_back() {
+        for code in [RDKafkaErrorCode::UnknownPartition, RDKafkaErrorCode::UnknownTopic, RDKafkaErrorCode::UnknownTopicOrPartition] {
+            let error = KafkaError::MetadataFetch(code);
+            assert_eq!(failed("asking", &error, None).fault, Fault::User);
+            assert_eq!(failed_on_known("asking", &error, None).fault, Fault::Outside);
+        }
+        let denied = KafkaError::MetadataFetch(RDKafkaErrorCode::TopicAuthorizationFailed);
+        assert_eq!(failed_on_known("asking", &denied, None).fault, Fault::User);
     }
 
     #[test]

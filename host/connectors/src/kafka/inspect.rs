@@ -17,7 +17,7 @@ use super::{
     client::{ANSWER, Context, failed},
     connection::Connection,
     settings::Isolation,
-    topics,
+    topics::{self, Unknown},
 };
 
 /// How long one look into the queue of what was fetched lasts.
@@ -250,7 +250,7 @@ impl Viewer {
     }
 
     fn chosen(&self, look: &Look) -> Result<Vec<i32>, OperatorError> {
-        let all = topics::partitions_of(self.consumer.client(), &look.topic)?;
+        let all = topics::partitions_of(self.consumer.client(), &look.topic, Unknown::IsMistake)?;
         if look.partitions.is_empty() {
             return Ok(all);
         }

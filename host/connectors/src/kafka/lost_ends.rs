@@ -14,12 +14,11 @@ use millstream_engine::{clock::Clock, operator::OperatorError};
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer as _},
-    error::{KafkaError, RDKafkaErrorCode},
 };
 
 use super::{
-    client::{ANSWER, Complaint, Context, blocking, failed, told},
-    topics::partitions_of,
+    client::{ANSWER, Context, blocking, failed, failed_on_known},
+    topics::{Unknown, partitions_of},
 };
 
 /// How long ends that were written have to be seen.
@@ -64,7 +63,7 @@ impl Places {
     fn partitions(&self, reader: &BaseConsumer<Context>) -> Result<Vec<Partition>, OperatorError> {
         let mut all = Vec::new();
         for name in &self.names {
-            all.extend(partitions_of(reader.client(), name)?.into_iter().map(|partition| (name.clone(), partition)));
+            all.extend(partitions_of(reader.client(), name, Unknown::ComesBack)?.into_iter().map(|partition| (name.clone(), partition)));
         }
         Ok(all)
     }
@@ -83,23 +82,15 @@ fn ends(reader: &BaseConsumer<Context>, partitions: &[Partition]) -> Result<BTre
         asked.add_partition_offset(topic, *partition, Offset::End).expect("a partition has a number from 0 on");
     }
     let answer = reader.offsets_for_times(asked, ANSWER);
-    let answer = answer.map_err(|error| not_told("the ends of partitions cannot be asked for", &error, reader.context().complaint()))?;
+    let answer =
+        answer.map_err(|error| failed_on_known("the ends of partitions cannot be asked for", &error, reader.context().complaint()))?;
     let mut ends = BTreeMap::new();
     for element in answer.elements() {
         let what = || format!("topic {}, partition {}: its end cannot be asked for", element.topic(), element.partition());
-        element.error().map_err(|error| not_told(&what(), &error, None))?;
+        element.error().map_err(|error| failed_on_known(&what(), &error, None))?;
         if let Offset::Offset(end) = element.offset() {
             ends.insert((element.topic().to_owned(), element.partition()), end);
         }
     }
     Ok(ends)
-}
-
-/// The partitions are there: a broker that does not know them is coming back.
-fn not_told(what: &str, error: &KafkaError, complaint: Option<Complaint>) -> OperatorError {
-    use RDKafkaErrorCode::{UnknownPartition, UnknownTopic, UnknownTopicOrPartition};
-    match error.rdkafka_error_code() {
-        Some(UnknownPartition | UnknownTopic | UnknownTopicOrPartition) => OperatorError::outside(told(what, error, complaint)),
-        _ => failed(what, error, complaint),
-    }
 }

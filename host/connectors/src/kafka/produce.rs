@@ -9,7 +9,7 @@ use super::{
     client::blocking,
     producer::{Deliveries, Outgoing, Producer, Refused},
     settings::SinkSettings,
-    topics::{self, Admin},
+    topics::{self, Admin, Unknown},
 };
 
 /// How long it waits before it tries again to put a record into a queue that was full.
@@ -52,7 +52,7 @@ impl Writer {
         let opened = topic.clone();
         let producer = blocking(move || {
             let connection = settings.connection();
-            topics::partitions_of(Admin::new(&connection, &base)?.client(), &opened)?;
+            topics::partitions_of(Admin::new(&connection, &base)?.client(), &opened, Unknown::IsMistake)?;
             let mut config = connection.client(&base).map_err(OperatorError::user)?;
             settings.tune(&mut config);
             Producer::new(&config)

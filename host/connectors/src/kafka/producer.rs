@@ -18,7 +18,7 @@ use rdkafka::{
 };
 use tokio::sync::Notify;
 
-use super::client::{Complaint, Context, failed};
+use super::client::{Complaint, Context, failed, failed_on_known};
 
 /// How soon a commit looks again whether the library still holds records, and how often at most.
 const LOOK_AGAIN: Duration = Duration::from_micros(100);
@@ -60,7 +60,11 @@ impl Deliveries {
     /// A record was not acknowledged; names topic and partition.
     pub fn check(&self) -> Result<(), OperatorError> {
         match self.failure.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
-            Some(Failure { what, error, complaint }) => Err(failed(what, error, complaint.clone())),
+            // A row may name a partition that the topic never had.
+            Some(Failure { what, error, complaint }) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnknownPartition) => {
+                Err(failed(what, error, complaint.clone()))
+            }
+            Some(Failure { what, error, complaint }) => Err(failed_on_known(what, error, complaint.clone())),
             None => Ok(()),
         }
     }
@@ -183,9 +187,11 @@ impl Producer {
         // Acknowledged records are the library's until the event that said so was handled to its end, on another thread. The binding looks whether there
         // are any, and if so, again after 100 ms.
         let is_empty = || self.inner().flush(Duration::ZERO).is_ok();
-        (0..LOOKS_MAX).any(|_| is_empty() || {
-            std::thread::park_timeout(LOOK_AGAIN);
-            false
+        (0..LOOKS_MAX).any(|_| {
+            is_empty() || {
+                std::thread::park_timeout(LOOK_AGAIN);
+                false
+            }
         });
         self.inner().commit_transaction(timeout)
     }

@@ -33,7 +33,7 @@ use super::{
     producer::{Deliveries, Producer, Refused},
     registry::{self, ValueSchema},
     settings::{Changes, Delivery, SinkSettings, ValueFormat},
-    topics::{self, Admin, is_topic_name},
+    topics::{self, Admin, Unknown, is_topic_name},
     transaction::{self, Attempt, Seat, Transaction},
 };
 use crate::{
@@ -172,11 +172,11 @@ impl Records {
     }
 
     /// Every topic that may be written is there: otherwise the first row would wait for it until its time is over.
-    async fn check_topics(&self) -> Result<(), OperatorError> {
+    async fn check_topics(&self, unknown: Unknown) -> Result<(), OperatorError> {
         let shared = self.shared.clone();
         blocking(move || {
             let admin = Admin::new(&shared.settings.connection(), &shared.base)?;
-            shared.settings.topic.as_slice().iter().try_for_each(|topic| topics::partitions_of(admin.client(), topic).map(drop))
+            shared.settings.topic.as_slice().iter().try_for_each(|topic| topics::partitions_of(admin.client(), topic, unknown).map(drop))
         })
         .await
     }
@@ -210,7 +210,7 @@ impl Sink for Records {
     }
 
     async fn check_outside(&self, checkpoint_interval: Option<Duration>) -> Result<(), OperatorError> {
-        self.check_topics().await?;
+        self.check_topics(Unknown::IsMistake).await?;
         match (self.shared.settings.delivery, checkpoint_interval) {
             (Delivery::ExactlyOnce, Some(interval)) => self.check_transaction_timeout(interval).await,
             _ => Ok(()),
@@ -218,7 +218,7 @@ impl Sink for Records {
     }
 
     async fn writer(&self, context: SinkContext) -> Result<Box<dyn SinkWriter>, OperatorError> {
-        self.check_topics().await?;
+        self.check_topics(Unknown::ComesBack).await?;
         let ids = self.ids().await?;
         let lane = self.lane(&context).await?;
         Ok(Box::new(Writer { shared: self.shared.clone(), ids, lane, deliveries: Arc::default() }))

@@ -31,7 +31,7 @@ use super::{
     client::{Context, blocking, failed},
     registry,
     settings::{Changes, SourceSettings, ValueFormat},
-    topics::{self, Admin, TopicNames},
+    topics::{self, Admin, TopicNames, Unknown},
 };
 use crate::{
     formats::{
@@ -279,7 +279,7 @@ impl Topics {
         let shared = self.shared.clone();
         blocking(move || {
             let consumer = shared.consumer()?;
-            let partitions = topics::partitions(consumer.client(), &shared.names)?;
+            let partitions = topics::partitions(consumer.client(), &shared.names, Unknown::ComesBack)?;
             let mut found = shared.found.lock().unwrap_or_else(PoisonError::into_inner);
             let new: Vec<(String, i32)> =
                 partitions.into_iter().filter(|(topic, partition)| !found.contains_key(&Place::id(topic, *partition))).collect();
@@ -315,8 +315,11 @@ impl Source for Topics {
 
     async fn check_outside(&self) -> Result<(), OperatorError> {
         let shared = self.shared.clone();
-        blocking(move || topics::partitions(Admin::new(&shared.settings.connection(), &shared.base)?.client(), &shared.names).map(drop))
-            .await
+        blocking(move || {
+            topics::partitions(Admin::new(&shared.settings.connection(), &shared.base)?.client(), &shared.names, Unknown::IsMistake)
+                .map(drop)
+        })
+        .await
     }
 
     async fn splits(&self, _parallelism: u32) -> Result<Vec<Split>, OperatorError> {

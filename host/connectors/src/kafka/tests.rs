@@ -98,7 +98,7 @@ impl Cluster {
             .set("isolation.level", isolation)
             .set("fetch.wait.max.ms", "10");
         let consumer: BaseConsumer = config.create().expect("a consumer");
-        let mut left = topics::partitions_of(self.admin().client(), topic).expect("the topic is there");
+        let mut left = topics::partitions_of(self.admin().client(), topic, topics::Unknown::IsMistake).expect("the topic is there");
         let mut assignment = TopicPartitionList::new();
         left.iter().for_each(|&partition| assignment.add_partition_offset(topic, partition, Offset::Beginning).expect("a partition"));
         consumer.assign(&assignment).expect("assigned");

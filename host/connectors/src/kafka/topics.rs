@@ -12,7 +12,7 @@ use rdkafka::{
 };
 
 use super::{
-    client::{ANSWER, Context, failed},
+    client::{ANSWER, Context, failed, failed_on_known},
     connection::Connection,
 };
 use crate::settings::problem;
@@ -62,10 +62,10 @@ pub fn is_topic_name(name: &str) -> bool {
 ///
 /// # Errors
 /// A topic that is named does not exist or may not be read, a pattern matches none, or the cluster does not answer.
-pub fn partitions(client: &Client<Context>, names: &TopicNames) -> Result<Vec<(String, i32)>, OperatorError> {
+pub fn partitions(client: &Client<Context>, names: &TopicNames, unknown: Unknown) -> Result<Vec<(String, i32)>, OperatorError> {
     let mut found = Vec::new();
     for name in &names.names {
-        found.extend(partitions_of(client, name)?.into_iter().map(|partition| (name.clone(), partition)));
+        found.extend(partitions_of(client, name, unknown)?.into_iter().map(|partition| (name.clone(), partition)));
     }
     if names.patterns.is_some() {
         for (topic, partitions) in all(client)?.into_iter().filter(|(topic, _)| names.matches(topic) && !names.names.contains(topic)) {
@@ -78,8 +78,17 @@ pub fn partitions(client: &Client<Context>, names: &TopicNames) -> Result<Vec<(S
     Ok(found)
 }
 
+/// What it means that the cluster does not know a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unknown {
+    /// Nobody has made it, or it has another name.
+    IsMistake,
+    /// It was there when the job was checked: brokers that come back hear of it again.
+    ComesBack,
+}
+
 /// A broker hears of a topic a moment after it was made: one that is unknown is asked for so often, and so long after each other.
-const UNKNOWN_TRIES: u32 = 8;
+const UNKNOWN_TRIES: u32 = 15;
 const UNKNOWN_PAUSE: Duration = Duration::from_millis(200);
 
 /// The partitions of one topic. Blocks.
@@ -87,15 +96,18 @@ const UNKNOWN_PAUSE: Duration = Duration::from_millis(200);
 /// # Errors
 /// It does not exist or may not be read, or the cluster does not answer.
 #[expect(clippy::disallowed_methods, reason = "this thread may block, and what is waited for is the broker's answer, not a time")]
-pub fn partitions_of(client: &Client<Context>, topic: &str) -> Result<Vec<i32>, OperatorError> {
+pub fn partitions_of(client: &Client<Context>, topic: &str, unknown: Unknown) -> Result<Vec<i32>, OperatorError> {
     for _unknown in 1..UNKNOWN_TRIES {
         match known_partitions(client, topic)? {
             Some(partitions) => return Ok(partitions),
             None => std::thread::sleep(UNKNOWN_PAUSE),
         }
     }
-    let unknown = KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition);
-    known_partitions(client, topic)?.ok_or_else(|| failed(&format!("topic {topic}"), &unknown, None))
+    let error = KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition);
+    known_partitions(client, topic)?.ok_or_else(|| match unknown {
+        Unknown::IsMistake => failed(&format!("topic {topic}"), &error, None),
+        Unknown::ComesBack => failed_on_known(&format!("topic {topic}"), &error, None),
+    })
 }
 
 /// The partitions of one topic; none: there is no such topic, as far as the broker knows.

@@ -96,7 +96,8 @@ pub struct CheckpointReport {
     pub outcome: CheckpointOutcome,
 }
 
-/// A committed checkpoint of which nothing is removed as long as this lives, whatever is committed after it: to make a savepoint of it.
+/// A committed checkpoint of which nothing is removed as long as this lives, whatever is committed after it: to make a savepoint of it. A job that
+/// goes back to its last checkpoint meanwhile holds it no longer ([`Self::is_held`]).
 #[derive(Debug)]
 pub struct HeldCheckpoint {
     pub(super) report: CheckpointReport,
@@ -107,6 +108,11 @@ impl HeldCheckpoint {
     /// Which it is, and where.
     pub fn report(&self) -> &CheckpointReport {
         &self.report
+    }
+
+    /// Whether the attempt that took it still goes on, so that nothing of it was removed.
+    pub fn is_held(&self) -> bool {
+        !self.whole.is_closed()
     }
 
     /// The savepoint is whole. If this is dropped instead, there is none: a job that was to stop behind it goes on.

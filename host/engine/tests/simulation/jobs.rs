@@ -103,7 +103,7 @@ impl Job {
     /// A job whose operator is no built-in.
     fn built(&self, world: &Arc<World>, shape: Shape, work: Work, order: RowOrder) -> Arc<JobPlan> {
         let mut job = JobBuilder::new();
-        job.durability(durability()).batching(Batching {
+        job.durability(durability(self.tables[0].is_bounded)).batching(Batching {
             rows: shape.batch_rows,
             wait: Duration::from_millis(2),
             edge_bytes: shape.edge_bytes,
@@ -134,7 +134,7 @@ impl Job {
         let parallelism = NonZeroU32::new(shape.parallelism).expect("at least one");
         let options = PlanOptions { tenant: TenantId::local(), parallelism, state_directory: Some("unused".into()) };
         let planned = plan(&spec, &connectors, &environment, &options).await.unwrap_or_else(|problems| panic!("{problems}"));
-        Arc::new(JobPlan { durability: durability(), ..planned })
+        Arc::new(JobPlan { durability: durability(self.tables[0].is_bounded), ..planned })
     }
 
     fn job_file(&self, shape: Shape) -> String {
@@ -249,11 +249,12 @@ sinks:
     }
 }
 
-fn durability() -> Durability {
+/// A barrier stands behind all that an operator gives at once, which may be the whole input, row by row, a millisecond each.
+fn durability(is_bounded: bool) -> Durability {
     Durability {
         checkpoints: Checkpoints {
             interval: Duration::from_millis(25),
-            timeout: Duration::from_millis(400),
+            timeout: Duration::from_millis(if is_bounded { 8_000 } else { 400 }),
             retained: NonZeroU32::new(2).expect("two is not zero"),
             tolerated_failures: 2,
             ..Checkpoints::default()

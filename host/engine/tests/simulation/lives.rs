@@ -229,11 +229,11 @@ impl Simulation {
         };
     }
 
-    /// Nothing of a held checkpoint is removed.
+    /// Nothing of a held checkpoint is removed as long as its attempt goes on.
     async fn check_held(&self, held: &HeldCheckpoint) {
         let path = held.report().manifest.clone().expect("a held checkpoint is committed");
         let findings = self.findings(&path, None).await;
-        self.world.must(findings.is_empty(), || format!("a held checkpoint stays whole: {findings:?}"));
+        self.world.must(findings.is_empty() || !held.is_held(), || format!("a held checkpoint stays whole: {findings:?}"));
     }
 
     /// Whatever happened: the checkpoint that was decided is whole, and so are the others that are kept.

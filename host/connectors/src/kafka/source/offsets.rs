@@ -7,7 +7,7 @@ use rdkafka::{Offset, TopicPartitionList, consumer::Consumer as _, error::KafkaR
 
 use super::{Consumer, Place};
 use crate::kafka::{
-    client::{ANSWER, failed},
+    client::{ANSWER, failed_on_known},
     settings::{End, PartitionNumber, SourceSettings, Start},
 };
 
@@ -99,7 +99,7 @@ pub(super) fn watermarks(consumer: &Consumer, topic: &str, partition: i32) -> Re
 }
 
 fn asked_for(consumer: &Consumer, what: &str, error: &rdkafka::error::KafkaError) -> OperatorError {
-    failed(&format!("{what} cannot be asked for"), error, consumer.context().complaint())
+    failed_on_known(&format!("{what} cannot be asked for"), error, consumer.context().complaint())
 }
 
 /// Behind the last record where there is none at `timestamp_ms` or later.

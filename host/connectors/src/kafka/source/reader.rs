@@ -22,7 +22,7 @@ use serde_json::Value;
 use tokio::{sync::Notify, task::JoinHandle};
 
 use super::{Consumer, Place, Position, Shared, columns::Decoder, offsets::watermarks};
-use crate::kafka::client::{Context, blocking, failed};
+use crate::kafka::client::{Context, blocking, failed_on_known};
 
 /// Bytes of values that are decoded together, about.
 const BATCH_BYTES: usize = 1 << 20;
@@ -70,7 +70,9 @@ impl Reader {
         queue.set_nonempty_callback(move || wakes.notify_one());
         let mut assignment = TopicPartitionList::new();
         let added = assignment.add_partition_offset(&place.topic, place.partition, Offset::Offset(offset));
-        added.and_then(|()| consumer.incremental_assign(&assignment)).map_err(|error| failed(&what(&place, offset), &error, None))?;
+        added
+            .and_then(|()| consumer.incremental_assign(&assignment))
+            .map_err(|error| failed_on_known(&what(&place, offset), &error, None))?;
         let ended = place.end.is_some_and(|end| offset >= end);
         let commits = shared.settings.group.is_some();
         let lag = consumer.context().lags().of(&place.topic, place.partition);
@@ -114,7 +116,7 @@ impl Reader {
                 return lost;
             }
         }
-        failed(&what(&self.place, self.next), error, self.consumer.context().complaint())
+        failed_on_known(&what(&self.place, self.next), error, self.consumer.context().complaint())
     }
 
     /// Asks for what the values need besides their bytes.

@@ -349,7 +349,9 @@ async fn a_stream_that_stands_still_stops_the_fetching() {
 async fn what_does_not_exist_or_does_not_answer_is_named_with_what_to_do() {
     let cluster = Cluster::get();
     let missing = refused(&cluster, &json!(cluster.topic("missing")), json!({ "end": "now" })).await;
-    assert_eq!(missing.fault, Fault::User);
+    assert_eq!(missing.fault, Fault::Outside, "a topic that was there when the job was checked");
+    let source = cluster.source(&json!(cluster.topic("missing")), json!({})).expect("settings");
+    assert_eq!(source.check_outside().await.expect_err("it is not there").fault, Fault::User);
     assert!(missing.to_string().contains(&cluster.topic("missing")) && missing.to_string().contains("create the topic"), "{missing}");
     let nothing = refused(&cluster, &json!(cluster.topic("none-*")), json!({ "end": "now" })).await;
     assert!(nothing.to_string().contains("no topic matches"), "{nothing}");
