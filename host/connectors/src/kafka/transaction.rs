@@ -76,7 +76,7 @@ pub struct Transaction {
     clock: Arc<dyn Clock>,
     clean_ms: i64,
     current: Mutex<Option<Arc<Attempt>>>,
-    /// The incarnation that this process claimed last; 0: none.
+    /// The incarnation that this process claimed last, or tried to; 0: none.
     claimed: AtomicU64,
 }
 
@@ -214,9 +214,11 @@ impl EngineTransaction for Transaction {
         let attempt =
             Attempt { job: self.job.clone(), topic, sides, clock: self.clock.clone(), clean_ms: self.clean_ms, state: Mutex::default() };
         attempt.state().record = record.clone();
+        // A claim in doubt may be found in the topic later, and is this process's own. If it is another's of the same number, the one that claims next wins,
+        // and the other one finds that out.
+        self.claimed.store(record.incarnation, Ordering::Release);
         attempt.decide(0, &record).await?;
         *self.current() = Some(Arc::new(attempt));
-        self.claimed.store(record.incarnation, Ordering::Release);
         Ok(record)
     }
 

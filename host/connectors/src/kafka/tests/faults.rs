@@ -141,6 +141,26 @@ async fn a_commit_in_doubt_does_not_fence_who_has_taken_over() {
     assert_eq!(behind.cluster.ids(&topic), (0..30).collect::<Vec<_>>());
 }
 
+/// A claim whose answer never came is found in the topic by the next one of the same process, which is not taken for somebody who has taken over.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_in_doubt_is_ones_own() {
+    let behind = Behind::start();
+    let topic = behind.cluster.create("out", 1, &[]).await;
+    let mut job = Job::unclaimed(&behind.cluster, &topic, "r3", json!({}));
+    job.claim().await.expect("claimable");
+    let told = delayed(&behind.proxy, Kind::EndTransaction, Fate::AnsweredLate(FENCED));
+    tokio::select! {
+        claimed = job.claim() => panic!("the answer is late: {claimed:?}"),
+        told = told => told.expect("it commits"),
+    }
+    job.claim().await.expect("nobody else has claimed");
+    let mut writer = job.writer(0).await;
+    writer.write(&rows(0..10, &topic)).await.expect("written");
+    checkpoint(&mut *writer, 1).await.expect("sealed");
+    job.commit(1).await.expect("committed");
+    assert_eq!(behind.cluster.ids(&topic), (0..10).collect::<Vec<_>>());
+}
+
 /// R4: the request that ends a transaction reaches the broker once more, while the next transaction of the same id is open.
 async fn after_a_second_end(believes: bool) -> Seen {
     let behind = Behind::start();
