@@ -64,9 +64,19 @@ impl Names {
         Self { names, next: 0, expected: Vec::new() }
     }
 
-    /// Passes a name that is not the expected one, and expects it from now on; the column is none if it names none.
+    /// Passes a name that is not the next expected one, and expects it from now on; the column is none if it names none.
     fn learn(&mut self, cursor: &mut Cursor<'_>) -> Result<Option<usize>, String> {
         const EXPECTED_MAX: usize = 1_024;
+        const LEFT_OUT_MAX: usize = 8;
+        // Members may be left out.
+        let (record, at) = cursor.place();
+        let ahead = self.expected.iter().enumerate().skip(self.next + 1).take(LEFT_OUT_MAX);
+        let mut found = ahead.filter_map(|(place, expected)| Some((place, expected.column, expected.name.end(record.as_bytes(), at)?)));
+        if let Some((place, column, end)) = found.next() {
+            cursor.stand_at(end);
+            self.next = place + 1;
+            return Ok(column);
+        }
         let (name, text) = cursor.member_name()?;
         let column = self.names.iter().position(|known| **known == *name);
         if self.next < EXPECTED_MAX {
