@@ -1,6 +1,6 @@
 //! The text formats by their settings: what a source of lines decides once, and makes a reader of for each stream.
 
-use std::{collections::BTreeMap, str::FromStr};
+use std::{collections::BTreeMap, str::FromStr, sync::Arc};
 
 use arrow_schema::{DataType, Schema, SchemaRef};
 use millstream_engine::connector::SettingsProblem;
@@ -76,13 +76,10 @@ impl TextLayout {
     /// # Errors
     /// The header does not name a column, or names it twice; a clause.
     pub fn reader(&self, columns: &[usize], header: &[String]) -> Result<Box<dyn TextFormat>, String> {
-        let schema = std::sync::Arc::new(self.schema.project(columns).expect("projected columns exist"));
+        let schema = Arc::new(self.schema.project(columns).expect("projected columns exist"));
         let (dialect, has_header) = match &self.kind {
             TextKind::Csv(dialect, has_header) => (dialect, has_header),
-            TextKind::Json => {
-                let timestamps: Vec<_> = columns.iter().map(|&column| self.timestamps[column].clone()).collect();
-                return Ok(Box::new(ndjson::Reader::new(schema, &timestamps)?.noting(self.note)));
-            }
+            TextKind::Json => return Ok(Box::new(self.json_reader(columns)?)),
             TextKind::Lines => return Ok(Box::new(lines::Reader::new(schema))),
         };
         let place = |&column: &usize| {
@@ -92,6 +89,16 @@ impl TextLayout {
         let places = columns.iter().map(place).collect::<Result<Vec<_>, String>>()?;
         let fields = if *has_header { header.len() } else { self.schema.fields().len() };
         Ok(Box::new(csv::Reader::new(dialect.clone(), schema, &places, fields)?.noting(self.note)))
+    }
+
+    /// A reader of these columns of JSON, whatever the format is.
+    ///
+    /// # Errors
+    /// A column has a type that JSON cannot hold; a clause.
+    pub fn json_reader(&self, columns: &[usize]) -> Result<ndjson::Reader, String> {
+        let schema = Arc::new(self.schema.project(columns).expect("projected columns exist"));
+        let timestamps: Vec<_> = columns.iter().map(|&column| self.timestamps[column].clone()).collect();
+        Ok(ndjson::Reader::new(schema, &timestamps)?.noting(self.note))
     }
 }
 

@@ -11,11 +11,12 @@
 //! (`2013-01-01T05:15:00.000Z`; without zone if the column has none); durations are integers in their unit; binary is base64; maps are
 //! objects.
 
-use std::ops::Range;
+use std::{ops::Range, str::Utf8Error};
 
+use arrow_array::RecordBatch;
 use arrow_schema::{Schema, SchemaRef};
 
-use self::{node::Node, parse::Cursor};
+use self::{node::Node, parse::Cursor, quick::Word};
 use super::{
     csv::only,
     text::{BadRecord, Decoded, ScanLimits, TextFormat, too_long},
@@ -25,6 +26,7 @@ use super::{
 mod infer;
 mod node;
 mod parse;
+mod quick;
 mod write;
 
 pub use infer::infer_schema;
@@ -34,24 +36,24 @@ pub use write::{Nulls, Writer};
 pub struct Reader {
     schema: SchemaRef,
     columns: Vec<Node>,
-    /// Of each column, the row after the last one that has a value.
-    filled: Vec<usize>,
+    filled: Filled,
+    /// Of each record since the last [`Self::finish`].
+    readable: Vec<bool>,
     names: Names,
     lines: Vec<Range<u32>>,
     record_bytes_max: usize,
 }
 
-/// Finds the column of a member. Records mostly have their members in one order, so what stood there in the record before is looked for first.
+/// The members that are expected, as they stood in the record before: records mostly have the same ones in the same order.
 struct Names {
     names: Vec<Box<str>>,
     next: usize,
-    /// What is expected next, learnt from the records before: after member i of a record comes this one.
-    order: Vec<Expected>,
+    expected: Vec<Expected>,
 }
 
 struct Expected {
-    /// As it stands there, with quotes and colon.
-    text: Box<str>,
+    /// As it stands there, with quotes, colon, and the space around them.
+    name: Word,
     /// None: it is not a column.
     column: Option<usize>,
 }
@@ -59,36 +61,64 @@ struct Expected {
 impl Names {
     fn new(schema: &Schema) -> Self {
         let names = schema.fields().iter().map(|field| field.name().as_str().into()).collect();
-        Self { names, next: 0, order: Vec::new() }
+        Self { names, next: 0, expected: Vec::new() }
     }
 
-    fn start(&mut self) {
-        self.next = 0;
-    }
-
-    /// Passes the name at the cursor; the column is none if it names none.
-    #[inline]
-    fn pass(&mut self, cursor: &mut Cursor<'_>) -> Result<Option<usize>, String> {
-        match self.order.get(self.next) {
-            Some(expected) if cursor.pass(&expected.text) => {
-                self.next += 1;
-                Ok(expected.column)
-            }
-            _ => self.learn(cursor),
-        }
-    }
-
+    /// Passes a name that is not the next expected one, and expects it from now on; the column is none if it names none.
     fn learn(&mut self, cursor: &mut Cursor<'_>) -> Result<Option<usize>, String> {
-        const REMEMBERED_MAX: usize = 1_024;
+        const EXPECTED_MAX: usize = 1_024;
+        const LEFT_OUT_MAX: usize = 8;
+        // Members may be left out.
+        let (record, at) = cursor.place();
+        let ahead = self.expected.iter().enumerate().skip(self.next + 1).take(LEFT_OUT_MAX);
+        let mut found = ahead.filter_map(|(place, expected)| Some((place, expected.column, expected.name.end(record.as_bytes(), at)?)));
+        if let Some((place, column, end)) = found.next() {
+            cursor.stand_at(end);
+            self.next = place + 1;
+            return Ok(column);
+        }
         let (name, text) = cursor.member_name()?;
         let column = self.names.iter().position(|known| **known == *name);
-        if self.next < REMEMBERED_MAX {
-            self.order.truncate(self.next);
-            self.order.push(Expected { text: text.into(), column });
+        if self.next < EXPECTED_MAX {
+            self.expected.truncate(self.next);
+            self.expected.push(Expected { name: Word::new(text), column });
             self.next += 1;
         }
         Ok(column)
     }
+}
+
+/// The columns that have a value in the record that is read.
+struct Filled {
+    row: usize,
+    count: usize,
+    /// Of each column, the row after the last one in which it has one.
+    ends: Vec<usize>,
+}
+
+impl Filled {
+    fn start(&mut self, row: usize) {
+        (self.row, self.count) = (row, 0);
+    }
+
+    fn has(&self, column: usize) -> bool {
+        self.ends[column] > self.row
+    }
+
+    fn add(&mut self, column: usize) {
+        self.ends[column] = self.row + 1;
+        self.count += 1;
+    }
+}
+
+/// Where a cursor stands within an object.
+enum Place {
+    /// Before a name.
+    Name,
+    /// Before the value of this column; none: of a member that is none.
+    Value(Option<usize>),
+    /// Behind a value.
+    End,
 }
 
 impl Reader {
@@ -99,8 +129,9 @@ impl Reader {
     pub fn new(schema: SchemaRef, timestamps: &[TimestampFormat]) -> Result<Self, String> {
         let column = |(field, format)| Node::new(field, format).ok_or_else(|| format!("column {field} cannot be read from NDJSON"));
         let columns = schema.fields().iter().zip(timestamps).map(column).collect::<Result<_, _>>()?;
-        let (names, filled) = (Names::new(&schema), vec![0; schema.fields().len()]);
-        Ok(Self { schema, columns, filled, names, lines: Vec::new(), record_bytes_max: usize::MAX })
+        let filled = Filled { row: 0, count: 0, ends: vec![0; schema.fields().len()] };
+        let names = Names::new(&schema);
+        Ok(Self { schema, columns, filled, readable: Vec::new(), names, lines: Vec::new(), record_bytes_max: usize::MAX })
     }
 
     /// The same reader, saying `note` behind the type of a value that does not fit.
@@ -109,44 +140,99 @@ impl Reader {
         self
     }
 
-    /// Appends one row; one that cannot be read is appended too, with some values.
-    fn push(&mut self, line: Result<&str, String>, row: usize) -> Result<(), String> {
-        let result = line.and_then(|line| self.push_members(line, row));
-        if matches!(result, Ok(filled) if filled == self.columns.len()) {
-            return Ok(());
-        }
+    /// Appends a record; one that cannot be read is none of the rows.
+    ///
+    /// # Errors
+    /// Why it cannot be read; a clause.
+    pub fn push(&mut self, record: Result<&str, Utf8Error>) -> Result<(), String> {
+        let row = self.readable.len();
+        self.filled.start(row);
+        let result = match record {
+            Ok(record) => self.push_members(record),
+            Err(error) => Err(format!("invalid UTF-8 at byte {} of the record", error.valid_up_to())),
+        };
+        let all = result.is_ok() && self.filled.count == self.columns.len();
+        let result = if all { Ok(()) } else { result.and(self.fill_up(row)) };
+        self.readable.push(result.is_ok());
+        result
+    }
+
+    /// Appends nulls where the record has no value.
+    fn fill_up(&mut self, row: usize) -> Result<(), String> {
         let mut missing = Ok(());
         for column in self.columns.iter_mut().filter(|column| column.len() == row) {
             missing = missing.and(column.push_absent());
         }
-        result.and(missing)
+        missing
     }
 
-    /// Appends the values that stand in one record; returns how many columns have one.
-    fn push_members(&mut self, line: &str, row: usize) -> Result<usize, String> {
-        if line.len() > self.record_bytes_max {
+    /// The rows since the last call, and forgets them.
+    pub fn finish(&mut self) -> RecordBatch {
+        self.filled.ends.fill(0);
+        let columns = self.columns.iter_mut().map(Node::finish).collect();
+        let columns = only(&self.schema, columns, &self.readable);
+        self.readable.clear();
+        columns
+    }
+
+    /// Appends the values that stand in one record.
+    fn push_members(&mut self, record: &str) -> Result<(), String> {
+        if record.len() > self.record_bytes_max {
             return Err(too_long(self.record_bytes_max));
         }
-        let mut cursor = Cursor::new(line);
-        self.names.start();
-        let mut filled = 0;
+        let mut cursor = Cursor::new(record);
+        self.names.next = 0;
         let mut more = cursor.open_object()?;
         while more {
-            match self.names.pass(&mut cursor)? {
-                None => cursor.skip_value()?,
-                Some(column) if self.filled[column] > row => {
-                    return Err(format!("member {:?} stands twice", self.schema.field(column).name()));
+            match self.push_expected(&mut cursor) {
+                Place::Name => {
+                    let column = self.names.learn(&mut cursor)?;
+                    self.push_value(column, &mut cursor)?;
                 }
-                Some(column) => {
-                    self.filled[column] = row + 1;
-                    filled += 1;
-                    self.columns[column].push(&mut cursor)?;
-                }
+                Place::Value(column) => self.push_value(column, &mut cursor)?,
+                Place::End => {}
             }
             more = cursor.more_members()?;
         }
-        cursor.end()?;
-        Ok(filled)
+        cursor.end()
+    }
+
+    /// Passes members as long as they are the expected ones, with the most common values and nothing but a comma in between: all that is done for nearly
+    /// every member of nearly every record. Whatever else there is, and whatever is wrong, is left to the others.
+    fn push_expected(&mut self, cursor: &mut Cursor<'_>) -> Place {
+        let (record, mut at) = cursor.place();
+        let bytes = record.as_bytes();
+        let mut place = Place::Name;
+        for expected in self.names.expected.get(self.names.next..).unwrap_or_default() {
+            let Some(value) = expected.name.end(bytes, at) else { break };
+            self.names.next += 1;
+            let end = match expected.column {
+                None => quick::skip(bytes, value),
+                Some(column) if self.filled.has(column) => None,
+                Some(column) => self.columns[column].push_quick(record, value).inspect(|_| self.filled.add(column)),
+            };
+            let Some(end) = end else {
+                (at, place) = (value, Place::Value(expected.column));
+                break;
+            };
+            if bytes.get(end) != Some(&b',') {
+                (at, place) = (end, Place::End);
+                break;
+            }
+            at = end + 1;
+        }
+        cursor.stand_at(at);
+        place
+    }
+
+    /// Appends the value at the cursor, whatever it is, and passes it.
+    fn push_value(&mut self, column: Option<usize>, cursor: &mut Cursor<'_>) -> Result<(), String> {
+        let Some(column) = column else { return cursor.skip_value() };
+        if self.filled.has(column) {
+            return Err(format!("member {:?} stands twice", self.schema.field(column).name()));
+        }
+        self.filled.add(column);
+        self.columns[column].push(cursor)
     }
 }
 
@@ -169,8 +255,7 @@ impl TextFormat for Reader {
 
     fn decode(&mut self, bytes: &[u8]) -> Decoded {
         let lines = std::mem::take(&mut self.lines);
-        let (mut readable, mut row_records, mut bad) = (Vec::with_capacity(lines.len()), Vec::with_capacity(lines.len()), Vec::new());
-        self.filled.fill(0);
+        let (mut row_records, mut bad) = (Vec::with_capacity(lines.len()), Vec::new());
         // All at once is several times as fast as line by line, and almost always all there is to do.
         let text = lines.last().and_then(|last| std::str::from_utf8(&bytes[..last.end as usize]).ok());
         for (record, span) in (0..).zip(&lines) {
@@ -179,19 +264,13 @@ impl TextFormat for Reader {
             if line.trim_ascii().is_empty() {
                 continue;
             }
-            let line = match text {
-                Some(text) => Ok(&text[span.clone()]),
-                None => std::str::from_utf8(line).map_err(|error| format!("invalid UTF-8 at byte {} of the record", error.valid_up_to())),
-            };
-            let result = self.push(line, readable.len());
-            readable.push(result.is_ok());
-            match result {
+            let line = text.map_or_else(|| std::str::from_utf8(line), |text| Ok(&text[span.clone()]));
+            match self.push(line) {
                 Ok(()) => row_records.push(record),
                 Err(reason) => bad.push(BadRecord { record, span, reason }),
             }
         }
-        let columns = self.columns.iter_mut().map(Node::finish).collect();
-        let columns = only(&self.schema, columns, &readable);
+        let columns = self.finish();
         let records = lines.len();
         self.lines = lines;
         self.lines.clear();

@@ -16,6 +16,7 @@ use millstream_engine::connector::SettingsProblem;
 use super::{
     columns::Rows,
     layout::{TextKind, TextLayout},
+    ndjson,
     text::{Decoded, ScanLimits, TextFormat, quoted},
 };
 use crate::settings::problem;
@@ -135,6 +136,7 @@ impl ValueLayout {
     pub fn decoder(&self, columns: &[usize]) -> Result<Box<dyn ValueDecoder>, String> {
         match self {
             Self::Made(format) => format.decoder(columns),
+            Self::Text(layout) if matches!(layout.kind, TextKind::Json) => Ok(Box::new(Objects::new(layout.json_reader(columns)?))),
             Self::Text(layout) => Ok(Box::new(Lines::new(layout, columns)?)),
             Self::Whole(schema) => {
                 let schema = Arc::new(schema.project(columns).expect("projected columns exist"));
@@ -149,12 +151,45 @@ impl ValueLayout {
     }
 }
 
-/// One record of a text format per value.
+/// One JSON object per value.
+struct Objects {
+    reader: ndjson::Reader,
+    taken: u32,
+    /// The value of each row.
+    row_values: Vec<u32>,
+    bad: Vec<BadValue>,
+}
+
+impl Objects {
+    fn new(reader: ndjson::Reader) -> Self {
+        Self { reader, taken: 0, row_values: Vec::new(), bad: Vec::new() }
+    }
+}
+
+impl ValueDecoder for Objects {
+    fn push(&mut self, value: &[u8]) {
+        match self.reader.push(std::str::from_utf8(value)) {
+            Ok(()) => self.row_values.push(self.taken),
+            Err(reason) => {
+                let reason = if value.trim_ascii().is_empty() { "the value is empty".into() } else { reason };
+                self.bad.push(BadValue { value: self.taken, reason, raw: quoted(value) });
+            }
+        }
+        self.taken += 1;
+    }
+
+    fn finish(&mut self) -> Values {
+        let (row_values, bad) = (std::mem::take(&mut self.row_values), std::mem::take(&mut self.bad));
+        self.taken = 0;
+        Values { columns: self.reader.finish(), row_values: (!bad.is_empty()).then_some(row_values), changes: None, bad }
+    }
+}
+
+/// One record of another text format per value.
 struct Lines {
     format: Box<dyn TextFormat>,
-    /// JSON: line ends can only stand between tokens. CSV: they, and quotes, may begin a record that runs into the next value.
+    /// It, and line ends, may begin a record that runs into the next value.
     quote: Option<u8>,
-    is_csv: bool,
     bytes: Vec<u8>,
     spans: Vec<Range<usize>>,
     /// Some value may run into the next: they are read one by one.
@@ -164,11 +199,11 @@ struct Lines {
 impl Lines {
     fn new(layout: &TextLayout, columns: &[usize]) -> Result<Self, String> {
         let format = layout.reader(columns, &[])?;
-        let (is_csv, quote) = match &layout.kind {
-            TextKind::Csv(dialect, _) => (true, dialect.quote),
-            TextKind::Json | TextKind::Lines => (false, None),
+        let quote = match &layout.kind {
+            TextKind::Csv(dialect, _) => dialect.quote,
+            TextKind::Json | TextKind::Lines => None,
         };
-        Ok(Self { format, quote, is_csv, bytes: Vec::new(), spans: Vec::new(), one_by_one: false })
+        Ok(Self { format, quote, bytes: Vec::new(), spans: Vec::new(), one_by_one: false })
     }
 
     /// All at once; none: the format found other records than there are values.
@@ -217,15 +252,7 @@ impl ValueDecoder for Lines {
     fn push(&mut self, value: &[u8]) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(value.trim_ascii_end());
-        let added = &mut self.bytes[start..];
-        if self.is_csv {
-            self.one_by_one |= memchr::memchr3(b'\n', b'\r', self.quote.unwrap_or(b'\n'), added).is_some();
-        } else {
-            // No line end can stand within a text of JSON, so each is white space.
-            if memchr::memchr2(b'\n', b'\r', added).is_some() {
-                added.iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')).for_each(|byte| *byte = b' ');
-            }
-        }
+        self.one_by_one |= memchr::memchr3(b'\n', b'\r', self.quote.unwrap_or(b'\n'), &self.bytes[start..]).is_some();
         self.bytes.push(b'\n');
         self.spans.push(start..self.bytes.len());
     }
@@ -362,11 +389,16 @@ mod tests {
 
     #[test]
     fn a_value_of_json_may_have_line_ends_and_bad_ones_are_found_by_number() {
-        let values = decode(&text(false), &["{\"id\":1,\n \"name\":\"a\"}\n", "nonsense", "", "{\"id\":2}"]);
+        let values = decode(
+            &text(false),
+            &["{\"id\":1,\n \"name\":\"a\"}\n", "nonsense", " \n", "{\"id\":2}", "{\"id\":3}\n{\"id\":4}", "{\"name\":\"\n\"}"],
+        );
         assert_eq!(values.columns.num_rows(), 2);
         assert_eq!(values.row_values, Some(vec![0, 3]));
-        assert_eq!(bad(&values), [1, 2]);
+        assert_eq!(bad(&values), [1, 2, 4, 5]);
         assert_eq!(values.bad[1].reason, "the value is empty");
+        assert_eq!(values.bad[2].reason, "invalid JSON: text behind the value at byte 9 of the record");
+        assert_eq!(values.bad[3].reason, "invalid JSON: a control character in a string at byte 9 of the record");
     }
 
     /// A quote that is never closed must not take the values behind it.

@@ -12,6 +12,7 @@ use arrow_schema::{DataType, FieldRef, Fields};
 use super::{
     super::values::{ColumnBuilder, TimestampFormat, scalar_builder, shown},
     parse::{Cursor, Scalar},
+    quick,
 };
 
 /// A column or a part of one.
@@ -102,6 +103,24 @@ impl Node {
             Values::List(list) => list.valid.len(),
             Values::Struct(members) => members.valid.len(),
             Values::Map(map) => map.valid.len(),
+        }
+    }
+
+    /// Appends the value that stands at `at`, if it is one of the most common; returns where it ends.
+    #[inline]
+    pub fn push_quick(&mut self, record: &str, at: usize) -> Option<usize> {
+        let bytes = record.as_bytes();
+        match &mut self.values {
+            Values::Scalar(values) if let Some((integer, end)) = quick::integer(bytes, at) => values.push_integer(integer).then_some(end),
+            Values::Text(values) if let Some(end) = quick::plain_string(bytes, at) => values.push(&record[at + 1..end]).then_some(end + 1),
+            Values::Text(values) | Values::Scalar(values)
+                if self.nullable
+                    && let Some(end) = quick::null(bytes, at) =>
+            {
+                values.push_null();
+                Some(end)
+            }
+            _ => None,
         }
     }
 

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use super::quick;
+
 /// How deep arrays and objects may nest in a record.
 const DEPTH_MAX: usize = 128;
 
@@ -63,7 +65,6 @@ impl<'a> Cursor<'a> {
     }
 
     /// Passes what stands behind a member; false: it was the last one, and the object is passed.
-    #[inline]
     pub fn more_members(&mut self) -> Result<bool, String> {
         if self.take(b',') {
             return Ok(true);
@@ -72,41 +73,40 @@ impl<'a> Cursor<'a> {
         self.close().map(|()| false)
     }
 
-    /// Passes the name of a member and its colon: what it means, and what stands there.
+    /// Passes the name of a member, its colon, and the space around them: what the name means, and what stands there.
     pub fn member_name(&mut self) -> Result<(Cow<'a, str>, &'a str), String> {
+        let start = self.at;
         if self.peek() != Some(b'"') {
             return Err(self.error("expected a member name in quotes"));
         }
-        let start = self.at;
         let name = self.string()?;
         self.expect(b':')?;
+        self.peek();
         Ok((name, &self.text[start..self.at]))
     }
 
-    /// Passes `text` if it stands there, letter by letter.
+    /// All of the record, and where the cursor stands in it.
     #[inline]
-    pub fn pass(&mut self, text: &str) -> bool {
-        self.peek();
-        let found = begins_with(&self.text.as_bytes()[self.at..], text.as_bytes());
-        self.at += if found { text.len() } else { 0 };
-        found
+    pub fn place(&self) -> (&'a str, usize) {
+        (self.text, self.at)
+    }
+
+    /// Stands at another place; it is for whoever calls this to have checked what is in between.
+    #[inline]
+    pub fn stand_at(&mut self, at: usize) {
+        self.at = at;
     }
 
     /// Passes a number without fraction and exponent, of at most 18 digits, if one stands there and `take` does.
-    #[inline]
     pub fn integer(&mut self, take: impl FnOnce(i64) -> bool) -> bool {
         self.peek();
-        let bytes = &self.text.as_bytes()[self.at..];
-        let is_negative = bytes.first() == Some(&b'-');
-        let bytes = &bytes[usize::from(is_negative)..];
-        let (value, digits) = digits_in_one_step(bytes).unwrap_or_else(|| digits_one_by_one(bytes));
-        // Also for whom takes its time: `-0`, which is a float of its own.
-        let is_other = matches!(bytes.get(digits), Some(b'.' | b'e' | b'E' | b'0'..=b'9'));
-        if digits == 0 || is_other || (bytes[0] == b'0' && (digits > 1 || is_negative)) || !take(if is_negative { -value } else { value }) {
-            return false;
+        match quick::integer(self.text.as_bytes(), self.at) {
+            Some((value, end)) if take(value) => {
+                self.at = end;
+                true
+            }
+            _ => false,
         }
-        self.at += digits + usize::from(is_negative);
-        true
     }
 
     /// Passes an array, calling `item` before each value; `item` passes it.
@@ -225,7 +225,7 @@ impl<'a> Cursor<'a> {
     fn string(&mut self) -> Result<Cow<'a, str>, String> {
         let bytes = self.text.as_bytes();
         let start = self.at + 1;
-        let Some(end) = end_of_plain(&bytes[start..]) else {
+        let Some(end) = quick::end_of_plain(&bytes[start..]) else {
             return Err(self.error("a string is not closed"));
         };
         if bytes[start + end] == b'"' {
@@ -307,112 +307,5 @@ impl<'a> Cursor<'a> {
 
     fn error(&self, what: &str) -> String {
         format!("invalid JSON: {what} at byte {} of the record", self.at)
-    }
-}
-
-/// Eight times the same byte.
-const fn each(byte: u8) -> u64 {
-    u64::from_ne_bytes([byte; 8])
-}
-
-/// The first quote, backslash or control character, eight bytes at a time (Mycroft's test for a byte that is zero; bytes above the first that is found
-/// may be found wrongly, which nobody sees).
-#[inline]
-fn end_of_plain(bytes: &[u8]) -> Option<usize> {
-    const fn below(word: u64, bound: u8) -> u64 {
-        word.wrapping_sub(each(bound)) & !word & each(0x80)
-    }
-    let (words, rest) = bytes.as_chunks::<8>();
-    for (number, word) in words.iter().enumerate() {
-        let word = u64::from_le_bytes(*word);
-        let found = below(word ^ each(b'"'), 1) | below(word ^ each(b'\\'), 1) | below(word, b' ');
-        if found != 0 {
-            return Some(number * 8 + found.trailing_zeros() as usize / 8);
-        }
-    }
-    let end = rest.iter().position(|&byte| byte == b'"' || byte == b'\\' || byte < b' ')?;
-    Some(words.len() * 8 + end)
-}
-
-/// The digits at the front of eight bytes: what they mean, and how many there are; none: there are not so many bytes, or all of them are digits. No branch
-/// depends on how long the number is (Lemire's `parse_eight_digits_unrolled`).
-#[inline]
-fn digits_in_one_step(bytes: &[u8]) -> Option<(i64, usize)> {
-    let digits = u64::from_le_bytes(*bytes.first_chunk::<8>()?) ^ each(b'0');
-    // 0 to 9 stay below 16 when 6 is added, other bytes do not; a carry only goes up, to bytes behind the first that is found.
-    let others = (digits | digits.wrapping_add(each(6))) & each(0xf0);
-    let count = others.trailing_zeros() as usize / 8;
-    if others == 0 || count == 0 {
-        return (count == 0).then_some((0, 0));
-    }
-    let digits = digits << (64 - 8 * count);
-    let pairs = digits.wrapping_mul(10).wrapping_add(digits >> 8);
-    let low = (pairs & 0x0000_00ff_0000_00ff).wrapping_mul(0x000f_4240_0000_0064);
-    let high = ((pairs >> 16) & 0x0000_00ff_0000_00ff).wrapping_mul(0x0000_2710_0000_0001);
-    Some(((low.wrapping_add(high) >> 32) as i64, count))
-}
-
-/// Up to 18 digits at the front: what they mean, and how many there are.
-fn digits_one_by_one(bytes: &[u8]) -> (i64, usize) {
-    const DIGITS_MAX: usize = 18;
-    let digits = bytes.iter().take(DIGITS_MAX).take_while(|byte| byte.is_ascii_digit());
-    digits.fold((0, 0), |(value, count), byte| (value * 10 + i64::from(byte - b'0'), count + 1))
-}
-
-/// `bytes.starts_with(text)` without a call, for the few words that a name has.
-#[inline]
-fn begins_with(bytes: &[u8], text: &[u8]) -> bool {
-    let Some(front) = bytes.get(..text.len()) else { return false };
-    let words = front.as_chunks::<8>().0.iter().zip(text.as_chunks::<8>().0);
-    let same = words.fold(true, |same, (a, b)| same & (u64::from_ne_bytes(*a) == u64::from_ne_bytes(*b)));
-    // The rest, with some of what is before it.
-    match (front.last_chunk::<8>(), text.last_chunk::<8>(), front.last_chunk::<4>(), text.last_chunk::<4>()) {
-        (Some(a), Some(b), ..) => same && u64::from_ne_bytes(*a) == u64::from_ne_bytes(*b),
-        (.., Some(a), Some(b)) => u32::from_ne_bytes(*a) == u32::from_ne_bytes(*b) && front[..3] == text[..3],
-        _ => front == text,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn what_is_found_eight_bytes_at_a_time_is_what_is_found_byte_by_byte(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
-            let end = bytes.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..b' '));
-            prop_assert_eq!(end_of_plain(&bytes), end);
-        }
-
-        #[test]
-        fn digits_in_one_step_are_the_digits_one_by_one(text in "[0-9]{0,9}[^0-9]{0,9}", any in prop::collection::vec(any::<u8>(), 8..20)) {
-            for bytes in [text.as_bytes(), &any] {
-                let (value, count) = digits_one_by_one(bytes);
-                prop_assert_eq!(digits_in_one_step(bytes), (bytes.len() >= 8 && count < 8).then_some((value, count)));
-            }
-        }
-
-        #[test]
-        fn a_text_stands_at_the_front_as_the_library_says(text in "[a-c]{0,20}", bytes in "[a-c]{0,24}", follows in any::<bool>()) {
-            let bytes = if follows { format!("{text}{bytes}") } else { bytes };
-            prop_assert_eq!(begins_with(bytes.as_bytes(), text.as_bytes()), bytes.starts_with(&text));
-        }
-
-        #[test]
-        fn an_integer_is_passed_whole_or_not_at_all(text in " {0,2}-?[0-9]{0,21}[.eE,} a]?[0-9]{0,2}") {
-            let mut cursor = Cursor::new(&text);
-            let mut taken = None;
-            let is_passed = cursor.integer(|integer| { taken = Some(integer); true });
-            // Spaces before a value are passed whatever it is.
-            let value = text.trim_start();
-            let start = text.len() - value.len();
-            let end = value.strip_prefix('-').unwrap_or(value).find(|letter: char| !letter.is_ascii_digit());
-            let end = end.map_or(value.len(), |end| end + usize::from(value.starts_with('-')));
-            let expected = serde_json::from_str::<i64>(&value[..end]).ok();
-            let is_one = expected.is_some() && !value[end..].starts_with(['.', 'e', 'E']) && value[..end].trim_start_matches('-').len() <= 18 && &value[..end] != "-0";
-            prop_assert_eq!((is_passed, taken, cursor.at), if is_one { (true, expected, start + end) } else { (false, None, start) });
-        }
     }
 }
