@@ -10,8 +10,9 @@
 //! DIR/sources/        what sources have accepted and not yet handed on
 //! DIR/work/           state of the running attempt that does not fit into memory; worth nothing afterwards
 //! ```
-//! `job.json`: `{"format": 1, "job": <name>, "job-file": <path>, "storage": <location or null>}`. It lets tools find the checkpoints of a job that
-//! does not run, and keeps a second job out.
+//! `job.json`: `{"format": 1, "job": <name>, "job-file": <path>, "storage": <location or null>, "sha256": <of the rest>}`. It lets tools find the
+//! checkpoints of a job that does not run, and keeps a second job out. With a `sha256` it is exactly what was written, to its last byte; one without
+//! is of an earlier version, or written by hand.
 
 use std::{
     fs, io,
@@ -24,8 +25,9 @@ use millstream_engine::graph::JobPlan;
 use millstream_model::{ErrorKind, ids::JobId};
 use millstream_storage::{CheckpointStorage, durable};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
-use crate::failure::Failure;
+use crate::{failure::Failure, text};
 
 /// The version of `job.json` and of the layout.
 const FORMAT: u32 = 1;
@@ -47,6 +49,9 @@ pub struct Owner {
     pub job_file: PathBuf,
     /// Where its checkpoints are; none: in the directory.
     pub storage: Option<String>,
+    /// Of what is written without it, in hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sha256: Option<String>,
 }
 
 /// What is read of a `job.json` before anything else is.
@@ -58,12 +63,23 @@ struct Version {
 impl Owner {
     /// A job, its file, and where its checkpoints are.
     pub fn new(job: JobId, job_file: PathBuf, storage: Option<String>) -> Self {
-        Self { format: FORMAT, job, job_file, storage }
+        let owner = Self { format: FORMAT, job, job_file, storage, sha256: None };
+        Self { sha256: Some(owner.digest()), ..owner }
     }
 
     /// A job of the service, whose file lies in the catalogue.
     pub fn of(plan: &JobPlan) -> Self {
         Self::new(plan.job.clone(), "job.yaml".into(), plan.durability.checkpoints.storage.clone())
+    }
+
+    fn digest(&self) -> String {
+        text::hexadecimal(&Sha256::digest(Self { sha256: None, ..self.clone() }.text()))
+    }
+
+    fn text(&self) -> Vec<u8> {
+        let mut text = serde_json::to_vec_pretty(self).expect("an owner has string keys only");
+        text.push(b'\n');
+        text
     }
 }
 
@@ -111,10 +127,14 @@ impl Place {
         let damaged = |error: serde_json::Error| {
             Failure::new(ErrorKind::Corrupt, format!("`{}` is damaged", file.display()))
                 .because(&error)
-                .fix("it holds one JSON object: {\"format\":1,\"job\":…,\"job-file\":…,\"storage\":null}; write it again, or run with --fresh in another directory")
+                .fix("it holds one JSON object: {\"format\":1,\"job\":…,\"job-file\":…,\"storage\":null}; write it again so, or run with --fresh in another directory")
         };
         match serde_json::from_slice::<Version>(&text).map_err(damaged)?.format {
-            FORMAT => serde_json::from_slice(&text).map(Some).map_err(damaged),
+            FORMAT => {
+                let owner: Owner = serde_json::from_slice(&text).map_err(damaged)?;
+                let is_as_written = owner.sha256.as_ref().is_none_or(|sum| *sum == owner.digest() && owner.text() == text);
+                if is_as_written { Ok(Some(owner)) } else { Err(damaged(serde::de::Error::custom("it is not what was written"))) }
+            }
             other => Err(Failure::new(
                 ErrorKind::Invalid,
                 format!("`{}` has layout {other}; this version of millstream knows layout {FORMAT}", self.directory.display()),
@@ -128,9 +148,7 @@ impl Place {
     /// # Errors
     /// The directory cannot be read or written, is damaged, or is of another version.
     pub fn set_owner(&self, owner: &Owner) -> Result<(), Failure> {
-        let mut text = serde_json::to_vec_pretty(owner).expect("an owner has string keys only");
-        text.push(b'\n');
-        durable::write_file(&self.directory.join("job.json"), &text).map_err(|error| {
+        durable::write_file(&self.directory.join("job.json"), &owner.text()).map_err(|error| {
             Failure::new(ErrorKind::Unavailable, format!("`{}` cannot be written", self.directory.display())).because(&error)
         })
     }
@@ -235,6 +253,36 @@ mod tests {
         assert!(place.owner().unwrap_err().problems[0].message.contains("layout 2"));
         fs::write(place.path().join("job.json"), "{\"format\":1").unwrap();
         assert!(place.owner().unwrap_err().problems[0].message.ends_with("is damaged"));
+    }
+
+    #[test]
+    fn whose_directory_it_is_can_lose_and_change_no_byte_unseen() {
+        let (_directory, place) = place();
+        place.set_owner(&Owner::new("flights".into(), "job.yaml".into(), None)).unwrap();
+        let file = place.path().join("job.json");
+        let whole = fs::read(&file).unwrap();
+        for bit in 0..8 * whole.len() {
+            let mut text = whole.clone();
+            text[bit / 8] ^= 1 << (bit % 8);
+            fs::write(&file, &text).unwrap();
+            assert!(place.owner().is_err(), "bit {bit}: {}", String::from_utf8_lossy(&text));
+        }
+        for length in 0..whole.len() {
+            fs::write(&file, &whole[..length]).unwrap();
+            assert!(place.owner().is_err(), "cut to {length} bytes");
+        }
+        fs::write(&file, &whole).unwrap();
+        assert_eq!(place.owner().unwrap().unwrap().job, "flights".into());
+    }
+
+    #[test]
+    fn one_of_an_earlier_version_or_written_by_hand_has_no_sum_and_gets_one() {
+        let (_directory, place) = place();
+        fs::write(place.path().join("job.json"), r#"{"format":1,"job":"flights","job-file":"job.yaml","storage":null}"#).unwrap();
+        let owner = Owner::new("flights".into(), "job.yaml".into(), None);
+        assert_eq!(place.owner().unwrap().unwrap().job, owner.job);
+        place.owned_by(&owner).unwrap();
+        assert_eq!(place.owner().unwrap(), Some(owner));
     }
 
     #[test]

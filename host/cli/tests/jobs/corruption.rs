@@ -1,4 +1,5 @@
-//! One flipped bit, or a file cut short, anywhere in what a durable run keeps: it is found and named, or it does no harm. A wrong answer is never given.
+//! One flipped bit, or a file cut short, anywhere in what a durable run keeps: it is found and named. A wrong answer is never given. The run ends with
+//! an error; only the end of the copy of the commit log, which the log makes up for, is mended with a warning.
 //!
 //! A job dies between the commit of a checkpoint and its publication. Each try copies the directory as it lies there, damages one file of it, and lets
 //! the job go on to its end. What it writes is compared with arithmetic.
@@ -128,17 +129,28 @@ fn goes_on(place: &Place, from_savepoint: bool) -> Ended {
     ended(&mut place.run(&[from, &fast].concat()))
 }
 
-/// Whether the damage was found; if not, it did no harm.
+/// What became of some damage.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Found {
+    /// The run ended with an error that names it.
+    Refused,
+    /// The run named it, mended it and came to the right end.
+    Mended,
+}
+
+/// Damages a file, and lets the job go on.
 #[track_caller]
-fn is_found(dead: &Place, kind: &str, file: &Path, random: &mut Random) -> bool {
+fn found(dead: &Place, kind: &str, file: &Path, random: &mut Random) -> Found {
     let place = copy(dead);
     let damaged = place.join(file);
     let done = damage(&damaged, random);
     let from_savepoint = ["savepoint", "file of it"].contains(&kind);
     let ended = goes_on(&place, from_savepoint);
     if ended.code == Some(0) {
+        let is_named = ended.stderr.contains("is missing or damaged") && ended.stderr.contains("commit.log.copy");
+        assert!(is_named, "{kind}: {}: {done}: nothing is said of it\n{}", file.display(), ended.stderr);
         counting::check(&place.join("out"), ROWS);
-        return false;
+        return Found::Mended;
     }
     // What is wrong, or what it looks like: a flipped digit of a version is another version.
     let names = ["damaged", "commit log", "job.json", "has layout", "has format", "belongs to job"];
@@ -148,28 +160,27 @@ fn is_found(dead: &Place, kind: &str, file: &Path, random: &mut Random) -> bool 
     fs::copy(dead.join(file), &damaged).unwrap();
     goes_on(&place, from_savepoint).with_code(0);
     counting::check(&place.join("out"), ROWS);
-    true
+    Found::Refused
 }
 
 #[test]
-fn damage_anywhere_in_a_job_directory_is_found_or_does_no_harm() {
+fn damage_anywhere_in_a_job_directory_is_found() {
     let dead = dead();
     let files = by_kind(&dead);
     assert_eq!(files.len(), KINDS.len(), "a file of each kind: {files:?}");
     let mut random = Random::seeded("corruption", 12);
     let tries = if is_soak() { 1_000 } else { 80 };
-    let mut counts: BTreeMap<&str, (u32, u32)> = BTreeMap::new();
+    let mut counts: BTreeMap<&str, BTreeMap<Found, u32>> = BTreeMap::new();
     for number in 0..tries {
         let kind = KINDS[number % KINDS.len()];
         let file = &files[kind][random.below(files[kind].len() as u64) as usize];
-        let found = is_found(&dead, kind, file, &mut random);
-        let (of_kind, of_kind_found) = counts.entry(kind).or_default();
-        *of_kind += 1;
-        *of_kind_found += u32::from(found);
+        let found = found(&dead, kind, file, &mut random);
+        *counts.entry(kind).or_default().entry(found).or_default() += 1;
     }
-    for (kind, (tries, found)) in &counts {
-        println!("corruption: {kind}: {tries} tries, {found} found, {} harmless and right, 0 wrong", tries - found);
+    for (kind, counts) in &counts {
+        let count = |found| counts.get(&found).copied().unwrap_or(0);
+        let (refused, mended) = (count(Found::Refused), count(Found::Mended));
+        println!("corruption: {kind}: {} tries, {refused} refused, {mended} named and mended, 0 unseen, 0 wrong", refused + mended);
+        assert!(mended == 0 || *kind == "copy of it", "{kind}: a run that goes on");
     }
-    let always = ["manifest", "savepoint", "file of it", "staged output", "commit log"];
-    assert!(always.iter().all(|kind| counts[kind].1 > 0), "{counts:?}");
 }

@@ -1,8 +1,9 @@
 //! Whether and when a job that failed is tried again. Pure: the random number and how long it ran come from outside.
 //!
 //! Waits double from failure to failure up to a longest one, and are spread over their upper half, so that many jobs that failed together do not
-//! come back together (Marc Brooker, "Exponential Backoff And Jitter", 2015: "equal jitter"). An attempt that ran for long enough was healthy: the
-//! failure that ends it is a first one again.
+//! come back together (Marc Brooker, "Exponential Backoff And Jitter", 2015: "equal jitter"). An attempt that ran for long enough and committed a
+//! checkpoint was healthy: the failure that ends it is a first one again. One that ran for hours and committed nothing has come no further than the
+//! one before, and the next one will not either: without this, a job whose checkpoints cannot be done would begin again for ever.
 
 use std::time::Duration;
 
@@ -25,6 +26,15 @@ pub enum Decision {
     },
 }
 
+/// What an attempt did before it failed.
+#[derive(Clone, Copy, Debug)]
+pub struct Attempt {
+    /// For how long it ran.
+    pub ran: Duration,
+    /// Whether it committed a checkpoint.
+    pub has_committed: bool,
+}
+
 /// The failures of one job.
 #[derive(Clone, Debug)]
 pub struct Restarts {
@@ -38,12 +48,12 @@ impl Restarts {
         Self { settings, failures: 0 }
     }
 
-    /// An attempt failed after it `ran`; `random`: any number, evenly distributed.
-    pub fn on_failure(&mut self, ran: Duration, random: u64) -> Decision {
-        let was_healthy = ran >= self.settings.healthy_after;
+    /// An attempt failed; `random`: any number, evenly distributed.
+    pub fn on_failure(&mut self, attempt: Attempt, random: u64) -> Decision {
+        let was_healthy = attempt.ran >= self.settings.healthy_after && attempt.has_committed;
         self.failures = if was_healthy { 1 } else { self.failures.saturating_add(1) };
         if self.failures > self.settings.attempts {
-            return Decision::GiveUp { reason: self.reason() };
+            return Decision::GiveUp { reason: self.reason(attempt) };
         }
         Decision::Again { failures: self.failures, wait: self.wait(random) }
     }
@@ -55,25 +65,36 @@ impl Restarts {
         half + half.mul_f64(random as f64 / u64::MAX as f64)
     }
 
-    fn reason(&self) -> String {
-        match self.settings.attempts {
-            0 => "it failed, and `restart.attempts` is 0".into(),
+    fn reason(&self, attempt: Attempt) -> String {
+        let restarts = match self.settings.attempts {
+            0 => return "it failed, and `restart.attempts` is 0".into(),
             1 => "it failed again after 1 restart".into(),
             attempts => format!("it failed again after {attempts} restarts"),
+        };
+        let ran_in_vain = attempt.ran >= self.settings.healthy_after && !attempt.has_committed;
+        if ran_in_vain {
+            format!("{restarts}, the last time without a checkpoint committed in {}", whole_seconds(attempt.ran))
+        } else {
+            restarts
         }
     }
+}
+
+fn whole_seconds(duration: Duration) -> humantime::FormattedDuration {
+    humantime::format_duration(Duration::from_secs(duration.as_secs().max(1)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const SHORT: Duration = Duration::from_secs(5);
-    const LONG: Duration = Duration::from_secs(600);
+    const LONG_TIME: Duration = Duration::from_secs(600);
+    const SHORT: Attempt = Attempt { ran: Duration::from_secs(5), has_committed: true };
+    const LONG: Attempt = Attempt { ran: LONG_TIME, has_committed: true };
 
     fn restarts(attempts: u32) -> Restarts {
         let (first, most) = (Duration::from_secs(1), Duration::from_secs(60));
-        Restarts::new(Restart { attempts, first, most, healthy_after: LONG })
+        Restarts::new(Restart { attempts, first, most, healthy_after: LONG_TIME })
     }
 
     fn wait_s(decision: Decision) -> f64 {
@@ -124,7 +145,18 @@ mod tests {
     fn a_time_that_is_just_not_healthy_counts_on() {
         let mut restarts = restarts(1);
         restarts.on_failure(SHORT, 0);
-        assert!(matches!(restarts.on_failure(LONG - Duration::from_millis(1), 0), Decision::GiveUp { .. }));
+        let almost = Attempt { ran: LONG_TIME - Duration::from_millis(1), ..LONG };
+        restarts.on_failure(almost, 0);
+        assert!(matches!(restarts.on_failure(almost, 0), Decision::GiveUp { .. }));
+    }
+
+    #[test]
+    fn a_long_time_in_which_nothing_was_committed_counts_on_and_is_said() {
+        let mut restarts = restarts(1);
+        let in_vain = Attempt { has_committed: false, ..LONG };
+        restarts.on_failure(in_vain, 0);
+        let reason = "it failed again after 1 restart, the last time without a checkpoint committed in 10m".into();
+        assert_eq!(restarts.on_failure(in_vain, 0), Decision::GiveUp { reason });
     }
 
     #[test]

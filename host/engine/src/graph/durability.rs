@@ -43,7 +43,7 @@ pub struct Restart {
     pub first: Duration,
     /// The longest wait.
     pub most: Duration,
-    /// After running this long tries are counted from the beginning.
+    /// After running this long, with a checkpoint committed, tries are counted from the beginning.
     pub healthy_after: Duration,
 }
 

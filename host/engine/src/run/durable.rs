@@ -35,7 +35,7 @@ use crate::{
     checkpoint::{
         files::{self, FileWork},
         manifest::Manifest,
-        restart::{Decision, Restarts},
+        restart::{self, Decision, Restarts},
     },
     clock::Random,
     graph::{JobPlan, NodeKind},
@@ -271,6 +271,7 @@ impl Run {
         let mut restarts = Restarts::new(self.plan.durability.restart);
         loop {
             let began_ms = self.settings.clock.monotonic_ms();
+            let committed = last_committed(&self.history);
             let outcome = self.attempt(commands).await;
             let JobOutcome::Failed(error) = outcome else { return outcome };
             if error.fault == Fault::User {
@@ -278,7 +279,8 @@ impl Run {
             }
             let ran_ms = self.settings.clock.monotonic_ms().saturating_sub(began_ms);
             let ran = Duration::from_millis(u64::try_from(ran_ms).unwrap_or(0));
-            let (failures, wait) = match restarts.on_failure(ran, self.durable.random.next_u64()) {
+            let has_committed = last_committed(&self.history) != committed;
+            let (failures, wait) = match restarts.on_failure(restart::Attempt { ran, has_committed }, self.durable.random.next_u64()) {
                 Decision::GiveUp { reason } => return JobOutcome::Failed(given_up(error, reason)),
                 Decision::Again { failures, wait } => {
                     tracing::warn!(%error, attempt = failures, wait_ms = ms(wait), "the job goes back to its last checkpoint");
@@ -513,8 +515,12 @@ pub(super) fn status(plan: &JobPlan, incarnation: u64, restarts: u32, history: &
         attempt: incarnation,
         restarts,
         recovering: None,
-        last_checkpoint: lock(history).iter().rev().find(|report| report.manifest.is_some()).cloned(),
+        last_checkpoint: last_committed(history),
     }
+}
+
+fn last_committed(history: &Mutex<VecDeque<super::CheckpointReport>>) -> Option<super::CheckpointReport> {
+    lock(history).iter().rev().find(|report| report.manifest.is_some()).cloned()
 }
 
 /// The highest incarnation that left a manifest: a commit log that knows of no such one has lost its record (R7).

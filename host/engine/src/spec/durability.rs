@@ -56,7 +56,7 @@ pub struct RestartSettings {
     pub first: Option<DurationMs>,
     /// The longest wait. Default: 60s.
     pub most: Option<DurationMs>,
-    /// After running this long the tries are counted from the beginning. Default: 10m.
+    /// After running this long, with a checkpoint committed, the tries are counted from the beginning. Default: 10m.
     pub healthy_after: Option<DurationMs>,
 }
 

@@ -63,6 +63,24 @@ pub struct Shape {
     pub parallelism: u32,
     pub batch_rows: usize,
     pub edge_bytes: usize,
+    pub checkpoint_timeout_ms: u64,
+}
+
+/// After which a checkpoint is given up.
+const TIMEOUT_MS: u64 = 400;
+/// A barrier stands behind all that an operator gives at once, which may be the whole input, row by row, a millisecond each.
+const TIMEOUT_PATIENT_MS: u64 = 8_000;
+
+impl Shape {
+    /// Another one for every process. `is_patient`: its checkpoints have the time they need.
+    pub fn random(world: &World, is_patient: bool) -> Self {
+        Self {
+            parallelism: 1 + world.below(3) as u32,
+            batch_rows: 1 + world.below(40) as usize,
+            edge_bytes: 512 << world.below(5),
+            checkpoint_timeout_ms: if is_patient { TIMEOUT_PATIENT_MS } else { TIMEOUT_MS },
+        }
+    }
 }
 
 impl Job {
@@ -103,7 +121,7 @@ impl Job {
     /// A job whose operator is no built-in.
     fn built(&self, world: &Arc<World>, shape: Shape, work: Work, order: RowOrder) -> Arc<JobPlan> {
         let mut job = JobBuilder::new();
-        job.durability(durability(self.tables[0].is_bounded)).batching(Batching {
+        job.durability(durability(shape)).batching(Batching {
             rows: shape.batch_rows,
             wait: Duration::from_millis(2),
             edge_bytes: shape.edge_bytes,
@@ -134,7 +152,7 @@ impl Job {
         let parallelism = NonZeroU32::new(shape.parallelism).expect("at least one");
         let options = PlanOptions { tenant: TenantId::local(), parallelism, state_directory: Some("unused".into()) };
         let planned = plan(&spec, &connectors, &environment, &options).await.unwrap_or_else(|problems| panic!("{problems}"));
-        Arc::new(JobPlan { durability: durability(self.tables[0].is_bounded), ..planned })
+        Arc::new(JobPlan { durability: durability(shape), ..planned })
     }
 
     fn job_file(&self, shape: Shape) -> String {
@@ -249,12 +267,11 @@ sinks:
     }
 }
 
-/// A barrier stands behind all that an operator gives at once, which may be the whole input, row by row, a millisecond each.
-fn durability(is_bounded: bool) -> Durability {
+fn durability(shape: Shape) -> Durability {
     Durability {
         checkpoints: Checkpoints {
             interval: Duration::from_millis(25),
-            timeout: Duration::from_millis(if is_bounded { 8_000 } else { 400 }),
+            timeout: Duration::from_millis(shape.checkpoint_timeout_ms),
             retained: NonZeroU32::new(2).expect("two is not zero"),
             tolerated_failures: 2,
             ..Checkpoints::default()

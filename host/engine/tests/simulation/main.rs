@@ -59,6 +59,17 @@ fn reminders_in_processing_time_leave_no_row_out() {
     survives(Kind::Reminders);
 }
 
+/// In these histories an operator gives so much at once that no barrier behind it comes through in time, in one attempt after the other.
+#[test]
+fn a_job_whose_checkpoints_never_come_through_ends_and_says_so() {
+    for (kind, seed) in [(Kind::Joining, 366), (Kind::Ordered, 1757)] {
+        let told = simulate(kind, seed);
+        check(kind, seed, &told);
+        let says_so = |line: &String| line.contains("ended: Failed") && line.contains("without a checkpoint committed");
+        assert!(told.trace.iter().any(says_so), "{kind:?} MILLSTREAM_SEED={seed} is no such history any more");
+    }
+}
+
 /// Runs every seed; the first of them twice.
 fn survives(kind: Kind) {
     if let Some(seed) = env::var("MILLSTREAM_SEED").ok().and_then(|seed| seed.parse().ok()) {

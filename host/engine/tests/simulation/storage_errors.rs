@@ -25,7 +25,7 @@ fn a_broken_device_at_any_write_is_named_and_the_job_goes_on_when_it_is_repaired
 fn fails_at_every_write(fault: WriteFault, named: &str) {
     for kind in [Kind::Windows, Kind::Ordered] {
         let untroubled = simulation(kind, Faults::from_write(u64::MAX, fault));
-        assert_eq!(untroubled.live(), Ended::Finished);
+        assert_eq!(untroubled.live(true), Ended::Finished);
         let writes = untroubled.faults.writes();
         assert!(writes > 20, "{writes} writes are no durable job");
         let mut survived = 0;
@@ -42,7 +42,7 @@ fn fails_at_every_write(fault: WriteFault, named: &str) {
 /// Every write from the `first` on fails, then the storage is repaired. Whether the job could finish all the same.
 fn fails_from(kind: Kind, first: u64, fault: WriteFault, named: &str) -> bool {
     let simulation = simulation(kind, Faults::from_write(first, fault));
-    let ended = simulation.live();
+    let ended = simulation.live(true);
     let has_finished = match &ended {
         // The last checkpoint was committed; only removals were left, which are tried again by the next run.
         Ended::Finished => true,
@@ -54,7 +54,7 @@ fn fails_from(kind: Kind, first: u64, fault: WriteFault, named: &str) -> bool {
     };
     simulation.check_durable();
     simulation.faults.repair();
-    let next = simulation.live();
+    let next = simulation.live(true);
     assert_eq!(next, if has_finished { Ended::FinishedBefore } else { Ended::Finished }, "{kind:?}, write {first}");
     simulation.check_durable();
     simulation.check_results();

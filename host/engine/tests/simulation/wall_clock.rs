@@ -18,7 +18,7 @@ fn history(kind: Kind, seed: u64, wall_clock: WallClock) -> Vec<String> {
     let world = World::new(seed, Troubles::NONE, wall_clock);
     world.begin(true);
     let simulation = Simulation::new(world, Job::new(kind, &mut Random::seeded(seed)), Faults::from_write(u64::MAX, FAULT));
-    assert_eq!(simulation.live(), Ended::Finished, "{kind:?}, seed {seed}, {wall_clock:?}");
+    assert_eq!(simulation.live(true), Ended::Finished, "{kind:?}, seed {seed}, {wall_clock:?}");
     simulation.check_results();
     simulation.check_durable();
     assert_eq!(simulation.world.broken(), [""; 0], "{kind:?}, seed {seed}, {wall_clock:?}");

@@ -9,6 +9,8 @@
 //! A checksum cannot see that the *last* line is gone. So each record is written and synced to the log first and then to the copy, and only then
 //! acknowledged. After a crash the log may be one record ahead (or end in a line that is not whole), never behind: a log that is behind its copy, or
 //! a line that is not whole where the copy has it, is damage and is named. A record that only the log holds was never acknowledged and may count.
+//! A copy whose end is missing or damaged is no other than one that was being written: the log alone says what it said, so both are written again
+//! from it, and a warning names the copy.
 //!
 //! # Size
 //! Claims write both files anew with one line (the log first, each by rename), and so does a commit that finds more than 1 MiB.
@@ -145,6 +147,8 @@ struct State {
     bytes: u64,
     /// Both files are whole and say the same, so that a line can be added.
     is_settled: bool,
+    /// The file that does not end as the other one does.
+    cut_short: Option<Part>,
     /// What the next line says; the jobs of the lines before keep theirs.
     next: Option<(JobId, CommitRecord)>,
 }
@@ -188,26 +192,27 @@ fn read(media: &dyn Media) -> Result<State, Error> {
         (None, None) => return Ok(State::default()),
         (None, Some(_)) => return Err(damaged(media.name(Part::Log), format!("it is gone, and {} is there", media.name(Part::Copy)))),
     };
-    let is_settled = compare(media, &log, copy.as_ref())?;
-    Ok(State { sequence: log.sequence, records: log.records, bytes: log.bytes, is_settled, next: None })
+    let cut_short = compare(media, &log, copy.as_ref())?;
+    let is_settled = cut_short.is_none();
+    Ok(State { sequence: log.sequence, records: log.records, bytes: log.bytes, is_settled, cut_short, next: None })
 }
 
-/// Whether both say the same. The log may be one record ahead, and whichever was being written may end in a line that is not whole.
-fn compare(media: &dyn Media, log: &Parsed, copy: Option<&Parsed>) -> Result<bool, Error> {
+/// None: both say the same. The log may be one record ahead, and whichever was being written may end in a line that is not whole.
+fn compare(media: &dyn Media, log: &Parsed, copy: Option<&Parsed>) -> Result<Option<Part>, Error> {
     let (log_name, copy_name) = (media.name(Part::Log), media.name(Part::Copy));
     let Some(copy) = copy else {
         let is_first = log.sequence == 1 && !log.has_rest;
-        return if is_first { Ok(false) } else { Err(damaged(copy_name, format!("it is gone, and {log_name} is there"))) };
+        return if is_first { Ok(Some(Part::Copy)) } else { Err(damaged(copy_name, format!("it is gone, and {log_name} is there"))) };
     };
     if copy.sequence > log.sequence {
         return Err(damaged(log_name, format!("{copy_name} knows later records; if nothing else wrote here, put it in its place")));
     }
     let is_ahead = log.sequence == copy.sequence + 1;
     match (is_ahead, log.has_rest, copy.has_rest) {
-        (false, false, false) if log.sequence == copy.sequence && log.records == copy.records => Ok(true),
+        (false, false, false) if log.sequence == copy.sequence && log.records == copy.records => Ok(None),
         // The log was being written; or it is whole and the copy was being written.
-        (false, true, false) if log.sequence == copy.sequence => Ok(false),
-        (true, false, _) => Ok(false),
+        (false, true, false) if log.sequence == copy.sequence => Ok(Some(Part::Log)),
+        (true, false, _) => Ok(Some(Part::Copy)),
         _ => Err(damaged(
             copy_name,
             format!("it does not go with {log_name}; if that one is whole, remove the copy and put a copy of it there"),
@@ -223,7 +228,12 @@ fn append(media: &mut dyn Media, state: &State) -> Result<(), Error> {
 
 /// Writes both anew.
 fn rewrite(media: &mut dyn Media, state: State) -> Result<(), Error> {
-    if !state.is_settled && state.sequence > 0 {
+    if let Some(part) = state.cut_short {
+        tracing::warn!(
+            path = media.name(part),
+            last_record = state.sequence,
+            "the end of a file of the commit log is missing or damaged, as after a process that died while it wrote; it is written again from the other file"
+        );
         // The log may be ahead already. Were it written anew first and the copy not, it would be two records ahead, which looks like damage.
         media.replace(Part::Copy, &content(&state.as_it_is()))?;
     }
