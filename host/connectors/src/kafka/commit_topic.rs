@@ -15,7 +15,7 @@ use rdkafka::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    client::{ANSWER, Context, failed},
+    client::{ANSWER, Context, failed_on_known},
     topics::{Admin, NewTopicSettings},
 };
 
@@ -80,8 +80,8 @@ impl CommitTopic {
     async fn policy(&self, admin: &Admin, clock: &dyn Clock) -> Result<String, Error> {
         for _ in 0..POLICY_LOOKS_MAX {
             let found = admin.config(&self.name).await.map_err(|error| self.failed("checking the commit topic", &error))?;
-            if let Some(policy) = found.get("cleanup.policy") {
-                return Ok(policy.clone());
+            if let Some(policy) = found.and_then(|mut settings| settings.remove("cleanup.policy")) {
+                return Ok(policy);
             }
             clock.sleep(POLICY_WAIT_MS).await;
         }
@@ -179,7 +179,7 @@ impl CommitTopic {
     }
 
     fn asked<T>(&self, answer: Result<T, KafkaError>) -> Result<T, Error> {
-        answer.map_err(|error| self.failed("reading the commit record", &failed("the commit topic cannot be read", &error, None)))
+        answer.map_err(|error| self.failed("reading the commit record", &failed_on_known("the commit topic cannot be read", &error, None)))
     }
 
     /// For messages.

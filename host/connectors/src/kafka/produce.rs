@@ -57,7 +57,7 @@ impl Writer {
             settings.tune(&mut config);
             Producer::new(&config)
         });
-        Ok(Self { topic, producer: producer.await?, deliveries: Arc::default(), clock })
+        Ok(Self { topic, producer: producer.await?, deliveries: Arc::new(Deliveries::of_named_partitions(true)), clock })
     }
 
     /// Hands a record over; waits while too many are on their way.

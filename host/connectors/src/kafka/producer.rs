@@ -27,6 +27,9 @@ const LOOKS_MAX: u32 = 1_000;
 /// The records of one writer that are not acknowledged yet, and whether one never will be.
 #[derive(Debug, Default)]
 pub struct Deliveries {
+    /// Whether rows say to which partition they go, so that one may name a partition that its topic never had. Otherwise a partition that is not
+    /// known was there before, and its broker is coming back.
+    names_partitions: bool,
     pending: AtomicU64,
     failure: Mutex<Option<Failure>>,
     changed: Notify,
@@ -41,6 +44,16 @@ struct Failure {
 }
 
 impl Deliveries {
+    /// Of rows that say to which partition they go.
+    pub fn of_named_partitions(names_partitions: bool) -> Self {
+        Self { names_partitions, ..Self::default() }
+    }
+
+    fn failed(&self, what: &str, error: &KafkaError, complaint: Option<Complaint>) -> OperatorError {
+        let may_be_a_rows = self.names_partitions && error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnknownPartition);
+        if may_be_a_rows { failed(what, error, complaint) } else { failed_on_known(what, error, complaint) }
+    }
+
     /// Waits until every record is acknowledged.
     ///
     /// # Errors
@@ -60,11 +73,7 @@ impl Deliveries {
     /// A record was not acknowledged; names topic and partition.
     pub fn check(&self) -> Result<(), OperatorError> {
         match self.failure.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
-            // A row may name a partition that the topic never had.
-            Some(Failure { what, error, complaint }) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnknownPartition) => {
-                Err(failed(what, error, complaint.clone()))
-            }
-            Some(Failure { what, error, complaint }) => Err(failed_on_known(what, error, complaint.clone())),
+            Some(Failure { what, error, complaint }) => Err(self.failed(what, error, complaint.clone())),
             None => Ok(()),
         }
     }
@@ -175,7 +184,11 @@ impl Producer {
         deliveries.ended(None);
         match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::QueueFull) => Err(Refused::Full),
-            _ => Err(Refused::Failed(failed(&format!("topic {}: a record cannot be sent", record.topic), &error, self.complaint()))),
+            _ => Err(Refused::Failed(deliveries.failed(
+                &format!("topic {}: a record cannot be sent", record.topic),
+                &error,
+                self.complaint(),
+            ))),
         }
     }
 
@@ -207,5 +220,25 @@ impl Drop for Producer {
         let inner = self.inner.take();
         // The library waits for its threads, which may take half a second; whoever drops a producer must not.
         std::thread::spawn(move || drop(inner));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use millstream_engine::operator::Fault;
+
+    use super::*;
+
+    #[test]
+    fn a_partition_that_is_not_known_is_a_mistake_only_where_rows_name_partitions() {
+        let fault = |names_partitions: bool, code: RDKafkaErrorCode| {
+            let deliveries = Deliveries::of_named_partitions(names_partitions);
+            deliveries.sent();
+            deliveries.ended(Some(Failure { what: "a record".into(), error: KafkaError::MessageProduction(code), complaint: None }));
+            deliveries.check().expect_err("it was not delivered").fault
+        };
+        assert_eq!(fault(false, RDKafkaErrorCode::UnknownPartition), Fault::Outside);
+        assert_eq!(fault(true, RDKafkaErrorCode::UnknownPartition), Fault::User);
+        assert_eq!(fault(true, RDKafkaErrorCode::UnknownTopic), Fault::Outside);
     }
 }

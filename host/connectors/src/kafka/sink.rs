@@ -221,7 +221,8 @@ impl Sink for Records {
         self.check_topics(Unknown::ComesBack).await?;
         let ids = self.ids().await?;
         let lane = self.lane(&context).await?;
-        Ok(Box::new(Writer { shared: self.shared.clone(), ids, lane, deliveries: Arc::default() }))
+        let deliveries = Arc::new(Deliveries::of_named_partitions(self.shared.settings.partition.is_some()));
+        Ok(Box::new(Writer { shared: self.shared.clone(), ids, lane, deliveries }))
     }
 }
 

@@ -250,16 +250,17 @@ impl Admin {
         Ok(entries.filter(|entry| entry.name == name).filter_map(|entry| entry.value?.parse().ok()).min())
     }
 
-    /// Settings of a topic, as the brokers say them. Does not block.
+    /// Settings of a topic, as the brokers say them; none: they do not know it. Does not block.
     ///
     /// # Errors
-    /// It does not exist or may not be described, or the cluster does not answer.
-    pub async fn config(&self, topic: &str) -> Result<BTreeMap<String, String>, OperatorError> {
+    /// It may not be described, or the cluster does not answer.
+    pub async fn config(&self, topic: &str) -> Result<Option<BTreeMap<String, String>>, OperatorError> {
         let what = format!("the settings of topic {topic} cannot be asked for");
         let answer = self.client.describe_configs([&ResourceSpecifier::Topic(topic)], &self.options).await;
         let answer = answer.map_err(|error| failed(&what, &error, self.client().context().complaint()))?;
         match answer.into_iter().next() {
-            Some(Ok(described)) => Ok(described.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?))).collect()),
+            Some(Ok(described)) => Ok(Some(described.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?))).collect())),
+            Some(Err(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic)) => Ok(None),
             Some(Err(code)) => Err(failed(&what, &KafkaError::AdminOp(code), None)),
             None => Err(OperatorError::outside(format!("{what}: there was no answer"))),
         }
