@@ -1,6 +1,6 @@
 //! Every job of the examples, killed at random moments and at each named point, going on at another parallelism each time.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use millstream_job_tests::{components, rows::Expected};
 
@@ -42,54 +42,72 @@ fn parallelism(number: u32) -> String {
     (1 + number % 3).to_string()
 }
 
-/// Kills the job at random moments, then lets it come to its end.
+/// Kills the job so often at random moments, letting it come to its end whenever it gets there, each time from the beginning.
 fn killed_at_random_moments(job: &Job, kills: u32) {
     let mut random = Random::seeded(job.file, 4);
-    let place = job.place();
-    let mut history = History::default();
-    // As long as a run takes that is not disturbed.
-    let longest = Duration::from_millis(1_500);
-    loop {
-        let runs = history.kills;
-        let parallelism = parallelism(runs);
-        let mut command = place.run(&["--state", "state", "--parallelism", &parallelism]);
-        let wait = if runs < kills { random.time_up_to(longest) } else { Duration::from_secs(120) };
-        history.note(&format!("parallelism {parallelism}, {wait:?}"));
-        match killed_after(&mut command, wait) {
-            Some(ended) => {
-                finished(ended, &mut history);
-                break;
-            }
-            None => history.kills += 1,
-        }
+    let longest = undisturbed(job);
+    let (mut killed, mut jobs) = (0, 0);
+    while killed < kills {
+        let place = job.place();
+        let mut history = History::default();
+        while killed_once(&place, &mut history, random.time_up_to(longest)) && killed + history.kills < kills {}
+        history.note("to its end");
+        finished(ended(&mut place.run(&["--state", "state", "--parallelism", &parallelism(history.kills)])), &mut history);
+        job.check(&place, &history.log);
+        already_finished(&place);
+        job.check(&place, &history.log);
+        (killed, jobs) = (killed + history.kills, jobs + 1);
+        assert!(jobs < RUNS_MAX, "{}: {killed} kills in {jobs} jobs", job.file);
     }
-    println!("{}: {} kills, then done", job.file, history.kills);
-    job.check(&place, &history.log);
-    already_finished(&place);
-    job.check(&place, &history.log);
+    println!("{}: {killed} kills in {jobs} jobs within {longest:?}", job.file);
 }
 
-/// Dies at every named point, once at its first and once at its second time, each time going on.
-fn killed_at_every_point(job: &Job) {
+/// How long a run takes.
+#[expect(clippy::disallowed_methods, reason = "when a process is killed is no matter of a simulated clock")]
+fn undisturbed(job: &Job) -> Duration {
     let place = job.place();
-    let mut history = History::default();
-    let deaths = POINTS.iter().flat_map(|point| [format!("{point}:1"), format!("{point}:2")]);
-    for death in deaths {
-        let parallelism = parallelism(history.kills);
-        let mut command = place.run(&["--state", "state", "--parallelism", &parallelism]);
-        command.env("MILLSTREAM_CRASH_AT", &death);
-        history.note(&format!("parallelism {parallelism}, dies at {death}"));
-        let ended = ended(&mut command);
-        match ended.code {
-            None => history.kills += 1,
-            // It was at its end before it came to this point.
-            Some(_) => drop(ended.with_code(0)),
+    let began = Instant::now();
+    ended(&mut place.run(&["--state", "state"])).with_code(0);
+    began.elapsed()
+}
+
+/// Whether the run was killed, and had not come to its end before.
+fn killed_once(place: &Place, history: &mut History, wait: Duration) -> bool {
+    let parallelism = parallelism(history.kills);
+    history.note(&format!("parallelism {parallelism}, {wait:?}"));
+    let Some(ended) = killed_after(&mut place.run(&["--state", "state", "--parallelism", &parallelism]), wait) else {
+        history.kills += 1;
+        return true;
+    };
+    assert_eq!(ended.code, Some(0), "{}\n{}", history.log, ended.stderr);
+    false
+}
+
+/// Dies at every named point, each time from the beginning: when the first checkpoint of a run comes to it, and then at the second of the next run.
+fn killed_at_every_point(job: &Job) {
+    let mut deaths = 0;
+    for point in POINTS {
+        let place = job.place().set("checkpoints.retained=1");
+        let mut history = History::default();
+        for death in [format!("{point}:1"), format!("{point}:2")] {
+            let parallelism = parallelism(history.kills);
+            let mut command = place.run(&["--state", "state", "--parallelism", &parallelism]);
+            command.env("MILLSTREAM_CRASH_AT", &death);
+            history.note(&format!("parallelism {parallelism}, dies at {death}"));
+            let ended = ended(&mut command);
+            match ended.code {
+                None => history.kills += 1,
+                // It was at its end before it came to this point.
+                Some(_) => drop(ended.with_code(0)),
+            }
         }
+        finished(ended(&mut place.run(&["--state", "state"])), &mut history);
+        job.check(&place, &history.log);
+        // A job that has one checkpoint alone, the last, removes none.
+        assert!(history.kills > 0 || point == "collect", "{}", history.log);
+        deaths += history.kills;
     }
-    finished(ended(&mut place.run(&["--state", "state"])), &mut history);
-    println!("{}: died at {} of {} points", job.file, history.kills, 2 * POINTS.len());
-    assert!(history.kills > 0, "{}", history.log);
-    job.check(&place, &history.log);
+    println!("{}: died {deaths} times at {} points", job.file, POINTS.len());
 }
 
 #[track_caller]
