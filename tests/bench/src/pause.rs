@@ -1,7 +1,8 @@
 //! What a checkpoint of a million changed keys does to the rows that come meanwhile: how long each waits from the moment when it was due at the
-//! source until the sink has it, at half the load that the job can carry. A job that stands still is seen in every row that was due meanwhile.
+//! source until the sink has it, at half the load that the job can carry. A job that stands still is seen in every row that was due meanwhile. And
+//! what it takes from a job that runs as fast as it goes.
 
-use std::{num::NonZeroU32, sync::Arc};
+use std::{num::NonZeroU32, sync::Arc, time::Instant};
 
 use anyhow::Context as _;
 use millstream_engine::{
@@ -11,7 +12,7 @@ use millstream_engine::{
 
 use crate::{
     checkpoints,
-    figures::{Figure, now},
+    figures::{Figure, median, now},
     guests::Guests,
     jobs,
     paced::{BUCKETS, Paced, Shared, Timed},
@@ -20,6 +21,9 @@ use crate::{
 const KEYS: u64 = 1_000_000;
 const CHECKPOINTS: usize = 9;
 const PHASE_MS: i64 = 4_000;
+/// The default interval of checkpoints: a time with one, and a time without, by turns.
+const INTERVAL_MS: i64 = 10_000;
+const TURNS: usize = 3;
 
 /// All figures of this group.
 ///
@@ -41,26 +45,24 @@ pub async fn measure(guests: &Guests) -> anyhow::Result<Vec<Figure>> {
 async fn measure_job(handle: &JobHandle, shared: &Shared) -> anyhow::Result<Vec<Figure>> {
     // Every key once, then as fast as it goes.
     shared.rows_until(4 * KEYS).await;
-    let (before, began) = (shared.rows(), now());
-    SystemClock.sleep(PHASE_MS / 2).await;
-    let full = (shared.rows() - before) as f64 / began.elapsed().as_secs_f64();
+    let Throughput { without: full, with, during } = Throughput::of(handle, shared).await?;
     shared.pace((full / 2.0) as u64);
     SystemClock.sleep(PHASE_MS / 2).await;
     shared.take_latencies();
     SystemClock.sleep(PHASE_MS).await;
     let without = percentile_ms(&shared.take_latencies(), 0.99);
-    let (mut with, mut worst, mut sync_ms, mut reports) = (vec![0; BUCKETS], 0.0_f64, 0, Vec::new());
+    let (mut late, mut worst, mut sync_ms, mut reports) = (vec![0; BUCKETS], 0.0_f64, 0, Vec::new());
     for _ in 0..CHECKPOINTS {
         SystemClock.sleep(1_000).await;
         shared.take_latencies();
         let report = handle.checkpoint().await.context("a checkpoint of the job")?;
         let meanwhile = shared.take_latencies();
         worst = worst.max(percentile_ms(&meanwhile, 0.99));
-        with.iter_mut().zip(&meanwhile).for_each(|(all, count)| *all += count);
+        late.iter_mut().zip(&meanwhile).for_each(|(all, count)| *all += count);
         sync_ms = sync_ms.max(report.sync_ms);
         reports.push(report);
     }
-    let with = percentile_ms(&with, 0.99);
+    let late = percentile_ms(&late, 0.99);
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     let last = reports.last().context("checkpoints were taken")?;
     let how = format!(
@@ -69,13 +71,63 @@ async fn measure_job(handle: &JobHandle, shared: &Shared) -> anyhow::Result<Vec<
         full / 2e6,
         last.total_ms
     );
+    let at_full = format!(
+        "{KEYS} keys on RocksDB, all changed since the checkpoint before, {:.1} M rows/s without one, parallelism 1, medians of {TURNS} by turns",
+        full / 1e6
+    );
     Ok(vec![
         Figure::at_most("checkpoint of 1 M changed keys, synchronous part", sync_ms as f64, "ms", 10.0, &how),
         Figure::for_scale("latency at half load without a checkpoint, p99", without, "ms", &how),
-        Figure::for_scale("latency at half load while a checkpoint runs, p99", with, "ms", &how),
+        Figure::for_scale("latency at half load while a checkpoint runs, p99", late, "ms", &how),
         Figure::for_scale("latency at half load while a checkpoint runs, p99, worst checkpoint", worst, "ms", &how),
-        Figure::at_most("latency that a checkpoint adds, p99", with - without, "ms", 20.0, &how),
+        Figure::at_most("latency that a checkpoint adds, p99", late - without, "ms", 20.0, &how),
+        Figure::at_least("throughput with a checkpoint of 1 M changed keys every 10 s against none", with / full, "times", 0.9, &at_full),
+        Figure::for_scale("throughput while such a checkpoint is taken against none", during / full, "times", &at_full),
     ])
+}
+
+/// Rows per second as fast as they go.
+struct Throughput {
+    /// Without a checkpoint.
+    without: f64,
+    /// With one in [`INTERVAL_MS`].
+    with: f64,
+    /// While one is taken.
+    during: f64,
+}
+
+impl Throughput {
+    /// Each the median of [`TURNS`].
+    async fn of(handle: &JobHandle, shared: &Shared) -> anyhow::Result<Self> {
+        let (mut without, mut with, mut during) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..TURNS {
+            let alone = Rate::begin(shared);
+            SystemClock.sleep(INTERVAL_MS).await;
+            without.push(alone.per_second(shared));
+            let (both, ends_ms) = (Rate::begin(shared), SystemClock.monotonic_ms() + INTERVAL_MS);
+            handle.checkpoint().await.context("a checkpoint of the job")?;
+            during.push(both.per_second(shared));
+            SystemClock.sleep(ends_ms - SystemClock.monotonic_ms()).await;
+            with.push(both.per_second(shared));
+        }
+        Ok(Self { without: median(without), with: median(with), during: median(during) })
+    }
+}
+
+/// Rows that come through from a moment on.
+struct Rate {
+    rows: u64,
+    began: Instant,
+}
+
+impl Rate {
+    fn begin(shared: &Shared) -> Self {
+        Self { rows: shared.rows(), began: now() }
+    }
+
+    fn per_second(&self, shared: &Shared) -> f64 {
+        (shared.rows() - self.rows) as f64 / self.began.elapsed().as_secs_f64()
+    }
 }
 
 /// A share of the rows took at most so long.
