@@ -1,6 +1,11 @@
 //! The compacted topic that holds the commit record of a job: made, checked, and read here. Its key is the job and the lineage of its directory.
 //!
 //! A record is JSON: `{"format":1,"record":{…}}`. The newest one of its key that is committed counts.
+//!
+//! # Size
+//! Brokers compact only what lies before the segment that they write, which is a week or a gigabyte by default: at ten commits a second, millions of
+//! records. So the topic that is made has small segments. Whatever its size: the end is looked at first, where a job that was running a moment ago has
+//! its newest record; only a job that is not found there reads all of it.
 
 use std::time::Duration;
 
@@ -24,8 +29,19 @@ const FORMAT: u64 = 1;
 pub const PARTITION: i32 = 0;
 /// How long one look at the topic lasts.
 const LOOK: Duration = Duration::from_millis(100);
-/// Looks for the next record before the topic is given up.
+/// Looks in a row that find no record before the topic is given up.
 const LOOKS_MAX: u32 = 3_000;
+/// Offsets before the end that are looked at first.
+const TAIL: i64 = 10_000;
+
+/// What the topic is made with: a megabyte is the least that brokers take for a segment; markers of transactions outlive what they end by an hour.
+const SETTINGS: [(&str, &str); 5] = [
+    ("cleanup.policy", "compact"),
+    ("delete.retention.ms", "3600000"),
+    ("max.message.bytes", "1048588"),
+    ("min.cleanable.dirty.ratio", "0.01"),
+    ("segment.bytes", "1048576"),
+];
 
 /// Looks at the settings of the topic before they are given up, and the wait between two.
 const POLICY_LOOKS_MAX: u32 = 100;
@@ -59,8 +75,7 @@ impl CommitTopic {
     /// It cannot be made or has other settings, or the cluster does not answer.
     pub async fn ensure(&self, replication: Option<i32>, clock: &dyn Clock) -> Result<(), Error> {
         let admin = Admin::of(&self.config).map_err(|error| self.failed("preparing the commit topic", &error))?;
-        let config = [("cleanup.policy", "compact"), ("max.message.bytes", "1048588")];
-        let topic = NewTopicSettings { name: &self.name, partitions: 1, replication, config: &config };
+        let topic = NewTopicSettings { name: &self.name, partitions: 1, replication, config: &SETTINGS };
         admin.create(&topic).await.map_err(|error| self.failed("making the commit topic", &error))?;
         let policy = self.policy(&admin, clock).await?;
         if policy == "compact" {
@@ -117,9 +132,9 @@ impl CommitTopic {
     /// Reads up to what is committed, at least to `until`.
     fn read(&self, until: i64, patience: Duration) -> Result<Option<CommitRecord>, Error> {
         let consumer = self.consumer("read_committed")?;
-        let mut end = 0;
+        let (mut first, mut end) = (0, 0);
         for _ in 0..patience.as_millis().div_ceil(LOOK.as_millis()) {
-            (_, end) = self.asked(consumer.fetch_watermarks(&self.name, PARTITION, ANSWER))?;
+            (first, end) = self.asked(consumer.fetch_watermarks(&self.name, PARTITION, ANSWER))?;
             if end >= until {
                 break;
             }
@@ -130,21 +145,27 @@ impl CommitTopic {
             let source = format!("a transaction holds it up at offset {end}").into();
             return Err(Error::Unreachable { what: "reading the commit record", path: self.place(), source });
         }
-        self.newest(&consumer)
+        let tail = end.saturating_sub(TAIL);
+        let found = if tail > first { self.newest(&consumer, Offset::Offset(tail))? } else { None };
+        if found.is_some() { Ok(found) } else { self.newest(&consumer, Offset::Beginning) }
     }
 
-    /// The last record of the key, up to the end of what is committed.
-    fn newest(&self, consumer: &BaseConsumer<Context>) -> Result<Option<CommitRecord>, Error> {
+    /// The last record of the key from an offset on, up to the end of what is committed.
+    fn newest(&self, consumer: &BaseConsumer<Context>, from: Offset) -> Result<Option<CommitRecord>, Error> {
         let mut assignment = TopicPartitionList::new();
-        let added = assignment.add_partition_offset(&self.name, PARTITION, Offset::Beginning);
+        let added = assignment.add_partition_offset(&self.name, PARTITION, from);
         self.asked(added.and_then(|()| consumer.assign(&assignment)))?;
-        let mut newest = None;
-        for _ in 0..LOOKS_MAX {
+        let (mut newest, mut looks) = (None, 0);
+        while looks < LOOKS_MAX {
+            looks += 1;
             match consumer.poll(LOOK) {
-                Some(Ok(record)) if record.key() == Some(self.key.as_bytes()) => {
-                    newest = record.payload().map(|value| self.decode(value, record.offset())).transpose()?;
+                Some(Ok(record)) => {
+                    looks = 0;
+                    if record.key() == Some(self.key.as_bytes()) {
+                        newest = record.payload().map(|value| self.decode(value, record.offset())).transpose()?;
+                    }
                 }
-                Some(Ok(_)) | None => {}
+                None => {}
                 // The library asks for the group of every consumer; ours takes part in none, and needs no right to it.
                 Some(Err(error)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::GroupAuthorizationFailed) => {}
                 Some(Err(KafkaError::PartitionEOF(_))) => return Ok(newest),

@@ -64,6 +64,16 @@ impl Topic {
         self.write_committed(&self.topic.key, Some(&CommitTopic::encode(&record(number))));
     }
 
+    /// Writes so many records under a key in one transaction, with these numbers.
+    fn write_many(&self, key: &str, numbers: std::ops::Range<u64>) {
+        self.writer.begin_transaction().expect("begun");
+        for value in numbers.map(|number| CommitTopic::encode(&record(number))) {
+            let record = BaseRecord::<str, [u8]>::to(&self.topic.name).partition(0).key(key).payload(&value);
+            self.writer.send(record).map_err(|(error, _)| error).expect("queued");
+        }
+        self.writer.commit_transaction(LONG).expect("committed");
+    }
+
     /// Each of the two ways to read it, in threads that may block.
     async fn read(&self) -> [Result<Option<CommitRecord>, Error>; 2] {
         let (visible, settled) = (self.topic.clone(), self.topic.clone());
@@ -87,6 +97,19 @@ async fn the_newest_record_of_the_own_key_counts() {
     topic.write_committed("payments/another", Some(&CommitTopic::encode(&record(7))));
     topic.write_committed("payments", Some(&CommitTopic::encode(&record(8))));
     topic.check(Some(2)).await;
+}
+
+/// Brokers compact what they no longer write to: a job that commits ten times a second has thousands of records before they begin, and so have the
+/// others that share the topic.
+#[tokio::test(flavor = "multi_thread")]
+async fn however_many_records_there_are_the_newest_is_found() {
+    let topic = Topic::new().await;
+    topic.write_many(&topic.topic.key, 1..5_000);
+    topic.check(Some(4_999)).await;
+    topic.write_many("payments/another", 1..12_000);
+    topic.check(Some(4_999)).await;
+    topic.write_many(&topic.topic.key, 5_000..5_001);
+    topic.check(Some(5_000)).await;
 }
 
 /// Whoever deletes the record must be noticed by the job, which knows that there was one.
@@ -180,7 +203,13 @@ async fn the_topic_that_is_made_has_settings_of_its_own_and_as_many_copies_as_we
         .map(|setting| (setting.name, setting.value))
         .collect();
     own.sort();
-    let expected = [("cleanup.policy", "compact"), ("max.message.bytes", "1048588")];
+    let expected = [
+        ("cleanup.policy", "compact"),
+        ("delete.retention.ms", "3600000"),
+        ("max.message.bytes", "1048588"),
+        ("min.cleanable.dirty.ratio", "0.01"),
+        ("segment.bytes", "1048576"),
+    ];
     assert_eq!(own, expected.map(|(name, value)| (name.to_owned(), Some(value.to_owned()))));
     assert_eq!(
         super::super::topics::partitions_of(admin.client(), &topic.topic.name, super::super::topics::Unknown::IsMistake)
