@@ -91,7 +91,7 @@ pub(super) fn note(media: &mut dyn Media, job: &JobId, record: &CommitRecord) ->
 fn write(media: &mut dyn Media, state: State, job: &JobId, last: &CommitRecord, record: &CommitRecord) -> Result<(), Error> {
     let is_small = state.bytes < BYTES_MAX;
     let is_there = last == record;
-    match (is_there && state.is_settled, state.is_settled && is_small) {
+    match (is_there && state.is_settled(), state.is_settled() && is_small) {
         (true, _) => Ok(()),
         (false, true) => append(media, &state.with(job.clone(), record.clone())),
         (false, false) => rewrite(media, state.with(job.clone(), record.clone())),
@@ -145,8 +145,6 @@ struct State {
     records: BTreeMap<JobId, CommitRecord>,
     /// Size of the log.
     bytes: u64,
-    /// Both files are whole and say the same, so that a line can be added.
-    is_settled: bool,
     /// The file that does not end as the other one does.
     cut_short: Option<Part>,
     /// What the next line says; the jobs of the lines before keep theirs.
@@ -154,6 +152,11 @@ struct State {
 }
 
 impl State {
+    /// Both files are there, whole, and say the same, so that a line can be added. The first line has sequence 1.
+    fn is_settled(&self) -> bool {
+        self.sequence > 0 && self.cut_short.is_none()
+    }
+
     fn with(mut self, job: JobId, record: CommitRecord) -> Self {
         self.next = Some((job, record));
         self
@@ -193,8 +196,7 @@ fn read(media: &dyn Media) -> Result<State, Error> {
         (None, Some(_)) => return Err(damaged(media.name(Part::Log), format!("it is gone, and {} is there", media.name(Part::Copy)))),
     };
     let cut_short = compare(media, &log, copy.as_ref())?;
-    let is_settled = cut_short.is_none();
-    Ok(State { sequence: log.sequence, records: log.records, bytes: log.bytes, is_settled, cut_short, next: None })
+    Ok(State { sequence: log.sequence, records: log.records, bytes: log.bytes, cut_short, next: None })
 }
 
 /// None: both say the same. The log may be one record ahead, and whichever was being written may end in a line that is not whole.
