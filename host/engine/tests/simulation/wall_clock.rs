@@ -40,6 +40,7 @@ fn a_wrong_wall_clock_changes_no_step_of_a_job_in_event_time() {
                 assert_eq!(different, None, "{kind:?}, seed {seed}, {wrong:?}");
                 assert_eq!(right.len(), steps.len(), "{kind:?}, seed {seed}, {wrong:?}");
             }
+            println!("wall clock: {kind:?}, seed {seed}: {} steps, the same under {} wrong clocks", right.len(), WRONG.len());
         }
     }
 }
@@ -48,7 +49,8 @@ fn a_wrong_wall_clock_changes_no_step_of_a_job_in_event_time() {
 fn a_wrong_wall_clock_loses_no_timer_in_processing_time() {
     for wall_clock in [WallClock::Right].into_iter().chain(WRONG) {
         for seed in 0..3 {
-            history(Kind::Reminders, seed, wall_clock);
+            let steps = history(Kind::Reminders, seed, wall_clock).len();
+            println!("wall clock: {wall_clock:?}, seed {seed}: {steps} steps, every timer fired once");
         }
     }
 }
