@@ -6,7 +6,7 @@ use std::{
 };
 
 use millstream_connectors::kafka::{
-    inspect::{From, Look, Record, Viewer},
+    inspect::{From, HeldUp, Look, Record, Viewer},
     settings::Isolation,
 };
 use serde_json::Value;
@@ -65,7 +65,6 @@ pub fn execute(arguments: &Arguments) -> Result<Exit, Failure> {
         partitions: arguments.partition.clone(),
         from: arguments.from.unwrap_or(From::Last(10)),
         follow: arguments.follow,
-        isolation,
     };
     let found = arguments.cluster.find()?;
     let viewer = Viewer::new(&found.connection, &found.base, isolation).map_err(|error| failed(&error))?;
@@ -73,7 +72,11 @@ pub fn execute(arguments: &Arguments) -> Result<Exit, Failure> {
     let looked = viewer.look(&look, |record| printer.borrow_mut().show(record), || printer.borrow_mut().flush());
     // What was seen before a failure is shown before it.
     let _gone = printer.borrow_mut().flush();
-    looked.map_err(|error| failed(&error))?;
+    for HeldUp { partition, offset } in looked.map_err(|error| failed(&error))? {
+        terminal::note(&format!(
+            "partition {partition}: a transaction is open at offset {offset}, and nothing from there on was read; `--uncommitted` shows it"
+        ));
+    }
     Ok(Exit::Done)
 }
 

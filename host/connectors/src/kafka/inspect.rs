@@ -24,6 +24,9 @@ use super::{
 const LOOK: Duration = Duration::from_millis(200);
 /// Events of a client that are looked at for why a call has failed.
 const EVENTS_MAX: u32 = 1_000;
+/// How often transactions are looked at that were open when a look began, [`LOOK`] apart, until it does without their records. Brokers acknowledge a
+/// commit before its records may be read: that of a job that has just ended must not be passed over.
+const OPEN_LOOKS: u32 = 25;
 
 type Consumer = BaseConsumer<Context>;
 
@@ -99,8 +102,15 @@ pub struct Look {
     pub from: From,
     /// Go on with records to come; otherwise up to the end of now.
     pub follow: bool,
-    /// Which records of transactions are seen.
-    pub isolation: Isolation,
+}
+
+/// A transaction that was open at the end of a look: neither its records nor what comes behind them in its partition were seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeldUp {
+    /// The partition.
+    pub partition: i32,
+    /// The offset of its first record.
+    pub offset: i64,
 }
 
 /// A record, as it was read.
@@ -141,6 +151,8 @@ impl<'a> Record<'a> {
 /// Looks at a cluster.
 pub struct Viewer {
     consumer: Consumer,
+    /// Sees what was written by open transactions, too; none: `consumer` does.
+    all: Option<Consumer>,
 }
 
 impl Viewer {
@@ -156,10 +168,13 @@ impl Viewer {
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "error")
-            .set("enable.partition.eof", "true")
-            .set("isolation.level", isolation.level());
-        let consumer = config.create_with_context(Context::default());
-        Ok(Self { consumer: consumer.map_err(|error| failed("the cluster cannot be asked", &error, None))? })
+            .set("enable.partition.eof", "true");
+        let mut reading = |isolation: Isolation| {
+            let consumer = config.set("isolation.level", isolation.level()).create_with_context(Context::default());
+            consumer.map_err(|error| failed("the cluster cannot be asked", &error, None))
+        };
+        let all = (isolation == Isolation::ReadCommitted).then(|| reading(Isolation::ReadUncommitted)).transpose()?;
+        Ok(Self { consumer: reading(isolation)?, all })
     }
 
     /// All topics, by name.
@@ -193,13 +208,17 @@ impl Viewer {
     /// # Errors
     /// It does not exist or may not be read, or the cluster does not answer.
     pub fn extent(&self, topic: &str, partition: i32) -> Result<Extent, OperatorError> {
-        let answer = self.consumer.fetch_watermarks(topic, partition, ANSWER);
+        self.extent_for(&self.consumer, topic, partition)
+    }
+
+    fn extent_for(&self, consumer: &Consumer, topic: &str, partition: i32) -> Result<Extent, OperatorError> {
+        let answer = consumer.fetch_watermarks(topic, partition, ANSWER);
         let asked = || format!("topic {topic}, partition {partition}: its offsets cannot be asked for");
         answer.map(|(first, end)| Extent { first, end }).map_err(|error| self.failed(&asked(), &error))
     }
 
     /// Hands over one record after the other, each partition in order, until there are no more or `on_record` has seen enough. While nothing comes
-    /// `on_pause` is asked whether to go on, several times a second.
+    /// `on_pause` is asked whether to go on, several times a second. Returns which transactions were open, where the look has ended by itself.
     ///
     /// # Errors
     /// The topic or a partition does not exist or may not be read, the offset is not there, or the cluster does not answer.
@@ -208,15 +227,20 @@ impl Viewer {
         look: &Look,
         mut on_record: impl FnMut(&Record<'_>) -> ControlFlow<()>,
         mut on_pause: impl FnMut() -> ControlFlow<()>,
-    ) -> Result<(), OperatorError> {
-        let mut open = self.assign(look)?;
+    ) -> Result<Vec<HeldUp>, OperatorError> {
+        let partitions = self.chosen(look)?;
+        let held_up = match self.held_up(look, &partitions, &mut on_pause)? {
+            ControlFlow::Continue(held_up) => held_up,
+            ControlFlow::Break(()) => return Ok(Vec::new()),
+        };
+        let mut open = self.assign(look, partitions)?;
         while look.follow || !open.is_empty() {
             match self.consumer.poll(LOOK) {
                 Some(Ok(message)) => {
                     let (partition, offset) = (message.partition(), message.offset());
                     let is_wanted = look.follow || open.get(&partition).is_some_and(|end| offset < *end);
                     if is_wanted && on_record(&Record::of(&message)).is_break() {
-                        return Ok(());
+                        return Ok(Vec::new());
                     }
                     if open.get(&partition).is_some_and(|end| offset + 1 >= *end) {
                         open.remove(&partition);
@@ -225,17 +249,49 @@ impl Viewer {
                 Some(Err(KafkaError::PartitionEOF(partition))) => drop(open.remove(&partition)),
                 Some(Err(error)) if look.follow && is_passing(&error) => tracing::debug!(%error, "kafka: the look goes on"),
                 Some(Err(error)) => return Err(self.failed(&format!("topic {} cannot be read further", look.topic), &error)),
-                None if on_pause().is_break() => return Ok(()),
+                None if on_pause().is_break() => return Ok(Vec::new()),
                 None => {}
             }
         }
-        Ok(())
+        Ok(held_up)
+    }
+
+    /// Waits a while for transactions that are open now; those that still are. Whoever follows sees their records when they come.
+    fn held_up(
+        &self,
+        look: &Look,
+        partitions: &[i32],
+        on_pause: &mut impl FnMut() -> ControlFlow<()>,
+    ) -> Result<ControlFlow<(), Vec<HeldUp>>, OperatorError> {
+        let (Some(all), false) = (&self.all, look.follow) else { return Ok(ControlFlow::Continue(Vec::new())) };
+        let written = |&partition: &i32| Ok((partition, self.extent_for(all, &look.topic, partition)?.end));
+        let mut open: Vec<(i32, i64)> = partitions.iter().map(written).collect::<Result<_, OperatorError>>()?;
+        let mut looks = 0;
+        loop {
+            let mut held_up = Vec::new();
+            for &(partition, written) in &open {
+                let offset = self.extent(&look.topic, partition)?.end;
+                if offset < written {
+                    held_up.push(HeldUp { partition, offset });
+                }
+            }
+            looks += 1;
+            if held_up.is_empty() || looks == OPEN_LOOKS {
+                return Ok(ControlFlow::Continue(held_up));
+            }
+            if on_pause().is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+            open.retain(|(partition, _)| held_up.iter().any(|held_up| held_up.partition == *partition));
+            // Waits for what is not there: nothing is assigned yet.
+            drop(self.consumer.poll(LOOK));
+        }
     }
 
     /// Begins to fetch; the end of each partition that holds something to be seen.
-    fn assign(&self, look: &Look) -> Result<BTreeMap<i32, i64>, OperatorError> {
+    fn assign(&self, look: &Look, partitions: Vec<i32>) -> Result<BTreeMap<i32, i64>, OperatorError> {
         let (mut assignment, mut ends) = (TopicPartitionList::new(), BTreeMap::new());
-        for partition in self.chosen(look)? {
+        for partition in partitions {
             let extent = self.extent(&look.topic, partition)?;
             let start = self.start(look, partition, extent)?;
             let added = assignment.add_partition_offset(&look.topic, partition, Offset::Offset(start));

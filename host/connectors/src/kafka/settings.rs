@@ -336,7 +336,6 @@ impl SourceSettings {
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "error")
             .set("enable.partition.eof", if self.end.is_some() { "true" } else { "false" })
-            .set("isolation.level", self.isolation.level())
             .set("queued.max.messages.kbytes", (self.prefetch_bytes >> 10).to_string())
             // Only the bytes count: the library would stop at 100,000 records, and then look again after a whole second.
             .set("queued.min.messages", "10000000")

@@ -30,7 +30,7 @@ use super::{
     Machine,
     client::{Context, blocking, failed},
     registry,
-    settings::{Changes, SourceSettings, ValueFormat},
+    settings::{Changes, Isolation, SourceSettings, ValueFormat},
     topics::{self, Admin, TopicNames, Unknown},
 };
 use crate::{
@@ -220,13 +220,26 @@ impl Shared {
         if let Some(consumer) = held.upgrade() {
             return Ok(consumer);
         }
-        let mut config = self.settings.connection().client(&self.base).map_err(OperatorError::user)?;
-        self.settings.tune(&mut config);
-        let created = config.create_with_context(Context::reading(self.settings.isolation));
-        let consumer: Arc<Consumer> = Arc::new(created.map_err(|error| failed("the consumer cannot be made", &error, None))?);
+        let consumer = self.connect(self.settings.isolation)?;
         *held = Arc::downgrade(&consumer);
         serve_events(Arc::downgrade(&consumer));
         Ok(consumer)
+    }
+
+    /// One that sees the offsets of all that was written, also of transactions that are open.
+    fn consumer_of_all(&self) -> Result<Arc<Consumer>, OperatorError> {
+        match self.settings.isolation {
+            Isolation::ReadUncommitted => self.consumer(),
+            Isolation::ReadCommitted => self.connect(Isolation::ReadUncommitted),
+        }
+    }
+
+    fn connect(&self, isolation: Isolation) -> Result<Arc<Consumer>, OperatorError> {
+        let mut config = self.settings.connection().client(&self.base).map_err(OperatorError::user)?;
+        self.settings.tune(&mut config);
+        config.set("isolation.level", isolation.level());
+        let created = config.create_with_context(Context::reading(isolation));
+        Ok(Arc::new(created.map_err(|error| failed("the consumer cannot be made", &error, None))?))
     }
 }
 
@@ -283,7 +296,7 @@ impl Topics {
             let mut found = shared.found.lock().unwrap_or_else(PoisonError::into_inner);
             let new: Vec<(String, i32)> =
                 partitions.into_iter().filter(|(topic, partition)| !found.contains_key(&Place::id(topic, *partition))).collect();
-            for place in offsets::decide(&consumer, &shared.settings, new, begin)? {
+            for place in offsets::decide(&consumer, &|| shared.consumer_of_all(), &shared.settings, new, begin)? {
                 let id = Place::id(&place.topic, place.partition);
                 let split = Split { id: id.as_str().into(), detail: serde_json::to_value(place).expect("plain data") };
                 found.insert(id, split);

@@ -4,6 +4,7 @@ mod changes;
 mod codecs;
 mod commit_topic;
 mod faults;
+mod inspect;
 mod security;
 mod sink;
 mod source;

@@ -1,6 +1,9 @@
 //! Where partitions begin and end, decided when they are found. Every call here blocks.
+//!
+//! A source begins where it may read, and ends behind all that was written: a transaction whose commit was acknowledged has its rows before that end,
+//! though brokers show them only when its markers stand in every partition, a moment later. Its reader waits for them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use millstream_engine::operator::OperatorError;
 use rdkafka::{Offset, TopicPartitionList, consumer::Consumer as _, error::KafkaResult};
@@ -22,15 +25,16 @@ pub(super) enum Begin {
 
 type Partition = (String, i32);
 
-/// Begin and end of each partition that is to be read.
+/// Begin and end of each partition that is to be read. `written` sees the records of open transactions too.
 pub(super) fn decide(
     consumer: &Consumer,
+    written: &dyn Fn() -> Result<Arc<Consumer>, OperatorError>,
     settings: &SourceSettings,
     partitions: Vec<Partition>,
     begin: Begin,
 ) -> Result<Vec<Place>, OperatorError> {
     let starts = starts(consumer, settings, &partitions, begin)?;
-    let ends = ends(consumer, settings, &partitions)?;
+    let ends = ends(written, settings, &partitions)?;
     let place = |partition: Partition| {
         let start = starts.get(&partition).copied().unwrap_or(0);
         let end = ends.as_ref().map(|ends| ends.get(&partition).copied());
@@ -65,14 +69,14 @@ fn starts(
 
 /// None: there is no end. A partition that is not in there is not read.
 fn ends(
-    consumer: &Consumer,
+    written: &dyn Fn() -> Result<Arc<Consumer>, OperatorError>,
     settings: &SourceSettings,
     partitions: &[Partition],
 ) -> Result<Option<BTreeMap<Partition, i64>>, OperatorError> {
     Ok(match &settings.end {
         None => None,
-        Some(End::Now) => Some(limits(consumer, partitions, Limit::End)?),
-        Some(End::At { timestamp }) => Some(at(consumer, partitions, timestamp.0)?),
+        Some(End::Now) => Some(limits(&*written()?, partitions, Limit::End)?),
+        Some(End::At { timestamp }) => Some(at(&*written()?, partitions, timestamp.0)?),
         Some(End::Offsets { offsets }) => Some(given(offsets)),
     })
 }
@@ -92,7 +96,7 @@ fn limits(consumer: &Consumer, partitions: &[Partition], limit: Limit) -> Result
     partitions.iter().map(of).collect()
 }
 
-/// The offsets of the first record of a partition, and behind the last one that may be read.
+/// The offsets of the first record of a partition, and behind the last one that `consumer` may read.
 pub(super) fn watermarks(consumer: &Consumer, topic: &str, partition: i32) -> Result<(i64, i64), OperatorError> {
     let answer = consumer.fetch_watermarks(topic, partition, ANSWER);
     answer.map_err(|error| asked_for(consumer, &format!("topic {topic}, partition {partition}: its offsets"), &error))

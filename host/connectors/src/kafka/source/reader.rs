@@ -22,7 +22,7 @@ use serde_json::Value;
 use tokio::{sync::Notify, task::JoinHandle};
 
 use super::{Consumer, Place, Position, Shared, columns::Decoder, offsets::watermarks};
-use crate::kafka::client::{Context, blocking, failed_on_known};
+use crate::kafka::client::{ANSWER, Context, blocking, failed_on_known};
 
 /// Bytes of values that are decoded together, about.
 const BATCH_BYTES: usize = 1 << 20;
@@ -42,8 +42,11 @@ pub(super) struct Reader {
     returned: i64,
     commits: bool,
     lag: Arc<Gauge>,
-    /// The partition had no more: how far it goes, asked for to see whether that is the end.
-    asked: Option<JoinHandle<Result<(i64, i64), OperatorError>>>,
+    /// Every transaction before the end has ended: a partition that has no more has been read to its end. Not so before: between the look that found
+    /// no more and any question how far the partition goes, a transaction may have ended, and its rows would be passed over.
+    settled: bool,
+    /// The partition had no more, and was not settled: whether it is now.
+    asked: Option<JoinHandle<Result<bool, OperatorError>>>,
     ended: bool,
 }
 
@@ -74,9 +77,10 @@ impl Reader {
             .and_then(|()| consumer.incremental_assign(&assignment))
             .map_err(|error| failed_on_known(&what(&place, offset), &error, None))?;
         let ended = place.end.is_some_and(|end| offset >= end);
+        let settled = place.end.is_some_and(|wanted| end >= wanted);
         let commits = shared.settings.group.is_some();
-        let lag = consumer.context().lags().of(&place.topic, place.partition);
-        Ok(Self { id, place, consumer, queue, filled, decoder, next: offset, returned: offset, commits, lag, asked: None, ended })
+        let lag = consumer.context().lags().of(&place.topic, place.partition, offset);
+        Ok(Self { id, place, consumer, queue, filled, decoder, next: offset, returned: offset, commits, lag, settled, asked: None, ended })
     }
 
     /// Takes records out of the queue until there are enough or none.
@@ -127,17 +131,31 @@ impl Reader {
             .map_err(|(offset, reason)| OperatorError::outside(format!("topic {topic}, partition {partition}, offset {offset}: {reason}")))
     }
 
-    /// The partition had no more. Only how far it goes says whether this is the end: what lies before it may be markers of transactions.
-    async fn ask_for_end(&mut self) -> Result<(), OperatorError> {
-        let Some(end) = self.place.end else { return Ok(()) };
-        let asked = self.asked.get_or_insert_with(|| {
-            let (consumer, place) = (self.consumer.clone(), self.place.clone());
-            tokio::task::spawn_blocking(move || watermarks(&consumer, &place.topic, place.partition))
-        });
+    /// The partition had no more: this is the end if nothing before it is open, whatever the last offsets are (markers of transactions have some too).
+    /// Otherwise it is asked for, and once it is so, the partition is fetched again from where the reader stands.
+    fn on_no_more(&mut self) {
+        let Some(end) = self.place.end else { return };
+        if self.settled {
+            self.ended = true;
+        } else if self.asked.is_none() {
+            let (consumer, place, next) = (self.consumer.clone(), self.place.clone(), self.next);
+            self.asked = Some(tokio::task::spawn_blocking(move || {
+                let (_, readable) = watermarks(&consumer, &place.topic, place.partition)?;
+                if readable >= end {
+                    let sought = consumer.seek(&place.topic, place.partition, Offset::Offset(next), ANSWER);
+                    sought.map_err(|error| failed_on_known(&what(&place, next), &error, consumer.context().complaint()))?;
+                }
+                Ok(readable >= end)
+            }));
+        }
+    }
+
+    /// Waits for what was asked for.
+    async fn answered(&mut self) -> Result<(), OperatorError> {
+        let Some(asked) = &mut self.asked else { return Ok(()) };
         let answer = asked.await.expect("asking does not panic and is not cancelled");
         self.asked = None;
-        let (_, readable) = answer?;
-        self.ended = readable >= end;
+        self.settled = answer?;
         Ok(())
     }
 }
@@ -146,27 +164,22 @@ impl Reader {
 impl SplitReader for Reader {
     async fn read(&mut self, rows_max: usize) -> Result<Read, OperatorError> {
         loop {
-            if self.asked.is_some() {
-                self.ask_for_end().await?;
-            }
+            self.answered().await?;
             if self.ended && self.decoder.records() == 0 {
                 return Ok(Read::End);
             }
             let taken = self.take(rows_max)?;
+            if matches!(taken, Taken::All) {
+                self.on_no_more();
+            }
             if self.decoder.records() > 0 {
-                if matches!(taken, Taken::All) && self.place.end.is_some() {
-                    let (consumer, place) = (self.consumer.clone(), self.place.clone());
-                    self.asked = Some(tokio::task::spawn_blocking(move || watermarks(&consumer, &place.topic, place.partition)));
-                }
                 self.prepare().await?;
                 let (batch, rejected) = self.decoder.finish(&self.id);
                 self.returned = self.next;
                 return Ok(Read::Rows { batch, rejected });
             }
-            match taken {
-                Taken::All => self.ask_for_end().await?,
-                Taken::Records if self.ended => {}
-                Taken::Records => self.filled.notified().await,
+            if matches!(taken, Taken::Records) && !self.ended {
+                self.filled.notified().await;
             }
         }
     }

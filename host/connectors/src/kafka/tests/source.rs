@@ -1,6 +1,11 @@
 //! Reading topics.
 
-use std::sync::Arc;
+use std::{
+    future::{Future as _, poll_fn},
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+};
 
 use arrow_array::{cast::AsArray as _, types::Int64Type};
 use millstream_engine::{
@@ -232,6 +237,68 @@ async fn rows_of_transactions_that_were_aborted_are_not_read_and_the_end_is_foun
     assert_eq!(ids(&everything), [1, 3]);
     let everything = bounded(&cluster, &json!(topic), json!({ "end": "now", "isolation": "read-uncommitted" })).await;
     assert_eq!(ids(&everything), [1, 2, 3, 4]);
+}
+
+/// The end of `now` lies behind what transactions have written that are still open: one whose commit was acknowledged may be among them, and a job that
+/// begins after another has ended reads all that this one wrote.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_that_is_open_when_the_end_is_decided_is_waited_for() {
+    let cluster = Cluster::get();
+    let topic = cluster.create("in", 1, &[]).await;
+    cluster.produce(&topic, 0, &[&value(1)]);
+    for (end, commits) in [(json!("now"), true), (json!({ "timestamp": "2100-01-01T00:00:00Z" }), false)] {
+        let producer = cluster.producer(Some(&cluster.topic("transaction")));
+        producer.init_transactions(LONG).expect("a coordinator");
+        producer.begin_transaction().expect("begun");
+        send(&producer, &topic, 0, &value(2));
+        producer.flush(LONG).expect("delivered");
+        let source = cluster.source(&json!(topic), json!({ "end": end })).expect("settings");
+        let split = source.splits(1).await.expect("splits").remove(0);
+        let mut reader = source.open(&split, None).await.expect("opens");
+        let mut everything = some(&mut *reader, if commits { 1 } else { 2 }).await;
+        // It has asked for more once, and waits.
+        let mut rest = pin!(read_rest(&mut *reader));
+        assert!(poll_fn(|context| Poll::Ready(rest.as_mut().poll(context).is_pending())).await);
+        if commits { producer.commit_transaction(LONG) } else { producer.abort_transaction(LONG) }.expect("ended");
+        let rest = rest.await;
+        everything.batches.extend(rest.batches);
+        assert_eq!(ids(&everything), [1, 2], "end: {end}");
+    }
+}
+
+/// A look that found no more may be older than the end of a transaction: what it says is no end then.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_that_ends_after_the_partition_had_no_more_is_read() {
+    let cluster = Cluster::get();
+    let topic = cluster.create("in", 2, &[]).await;
+    cluster.produce(&topic, 0, &[&value(1)]);
+    let producer = cluster.producer(Some(&cluster.topic("transaction")));
+    producer.init_transactions(LONG).expect("a coordinator");
+    producer.begin_transaction().expect("begun");
+    send(&producer, &topic, 0, &value(2));
+    producer.flush(LONG).expect("delivered");
+    let end = json!({ "offsets": { &topic: { "0": 3, "1": 100 } } });
+    let source = cluster.source(&json!(topic), json!({ "end": end })).expect("settings");
+    let splits = source.splits(1).await.expect("splits");
+    let mut reader = source.open(&splits[0], None).await.expect("opens");
+    let beside = source.open(&splits[1], None).await.expect("opens");
+    // Both partitions are asked for together: what comes of the second one shows that the first had no more, and has said so.
+    let lag = beside.lag().expect("it counts");
+    for rows in 1..=3 {
+        cluster.produce(&topic, 1, &[&value(100)]);
+        until(&lag, rows).await;
+    }
+    producer.commit_transaction(LONG).expect("committed");
+    while cluster.read_topic(&topic, "read_committed").len() < 2 + 3 {}
+    assert_eq!(ids(&read_rest(&mut *reader).await), [1, 2]);
+}
+
+async fn read_rest(reader: &mut dyn SplitReader) -> Everything {
+    let mut everything = Everything::default();
+    while let Read::Rows { batch, rejected } = reader.read(1_000).await.expect("reads") {
+        everything.add(batch, rejected);
+    }
+    everything
 }
 
 /// Markers of transactions have offsets too, but whoever has read all rows is not behind.
