@@ -177,6 +177,7 @@ async fn verify(directory: &Path, json: bool) -> Result<Exit, Failure> {
     let (place, owner) = Place::existing(directory)?;
     // No record: nothing was committed yet.
     let record = kept::record(&place, &owner).await?.unwrap_or_default();
+    let cut_short = kept::cut_short(&place).await?;
     let (mut checked, mut damage) = (0_usize, Vec::new());
     for committed in kept::all(&record) {
         checked += 1;
@@ -193,13 +194,18 @@ async fn verify(directory: &Path, json: bool) -> Result<Exit, Failure> {
         examine(format!("savepoint `{name}`"), kept, &mut damage).await;
     }
     if json {
-        terminal::print(&json!({ "checked": checked, "damage": damage }).to_string());
+        terminal::print(&json!({ "checked": checked, "damage": damage, "cut-short": cut_short }).to_string());
     } else if damage.is_empty() {
         let good =
             if checked == 1 { "1 checkpoint or savepoint is".to_owned() } else { format!("{checked} checkpoints and savepoints are") };
         terminal::print(&format!("{good} {GOOD}good{GOOD:#}: every file is there and has its hash"));
     } else {
         terminal::print(&damage.iter().map(|line| format!("{ERROR}damaged{ERROR:#}  {line}\n")).collect::<String>());
+    }
+    if let (Some(file), false) = (&cut_short, json) {
+        terminal::note(&format!(
+            "the end of `{file}` is missing or damaged, as after a process that died while it wrote; nothing is lost, the next start writes it again from the other file"
+        ));
     }
     Ok(if damage.is_empty() { Exit::Done } else { Exit::Failed })
 }

@@ -159,6 +159,19 @@ pub async fn record(place: &Place, owner: &Owner) -> Result<Option<CommitRecord>
     LocalCommitLog::open(&place.commit_log()).map_err(failed)?.read(&owner.job).await.map_err(failed)
 }
 
+/// The file of a directory's commit log whose end is missing or damaged, as after a process that died while it wrote: nothing is lost, the next start
+/// makes it good from the other one. None: there is none.
+///
+/// # Errors
+/// As [`record`].
+pub async fn cut_short(place: &Place) -> Result<Option<String>, Failure> {
+    let failed = |error: millstream_storage::Error| Failure::from_error(error.kind(), &error);
+    if !place.commit_log().exists() {
+        return Ok(None);
+    }
+    LocalCommitLog::open(&place.commit_log()).map_err(failed)?.cut_short().await.map_err(failed)
+}
+
 /// All committed checkpoints that are still kept, oldest first; the last one is what the job goes on from.
 pub fn all(record: &CommitRecord) -> Vec<Retained> {
     record.retained.iter().cloned().chain(record.committed()).collect()

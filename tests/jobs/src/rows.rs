@@ -33,13 +33,13 @@ impl<'a> Expected<'a> {
         Self { reference: None, sink }
     }
 
-    /// Compares what lies in `place` below `out/`.
-    pub fn check(&self, place: &Path, context: &str) {
+    /// Compares what lies in `place` below `out/`; how many rows are the same.
+    pub fn check(&self, place: &Path, context: &str) -> usize {
         let expected = self.reference.map(|file| ndjson(&repository().join(file))).unwrap_or_default();
         let written = written(&place.join("out").join(self.sink));
         if self.reference.is_none() {
             assert!(written.is_empty(), "{context}: {} holds rows, the first is {:?}", self.sink, written.first());
-            return;
+            return 0;
         }
         let columns: Vec<&String> = expected.first().expect("a reference holds rows").keys().collect();
         let mut balance = Multiset::new();
@@ -53,6 +53,7 @@ impl<'a> Expected<'a> {
             self.sink,
             balance.len()
         );
+        written.len()
     }
 }
 

@@ -70,6 +70,29 @@ fn a_flipped_bit_in_a_manifest_is_found() {
     refuses_while(&place, &manifests, flip, &["manifest", "damaged"]);
 }
 
+/// It looks as after a crash, and is mended by the next start: so it is told, and no failure.
+#[test]
+fn a_damaged_end_of_the_copy_of_the_commit_log_is_told_and_mended() {
+    let place = killed();
+    let copy = place.join("state/commit.log.copy");
+    let whole = fs::read(place.join("state/commit.log")).unwrap();
+    let cut = |last: usize| fs::write(&copy, &whole[..whole.len() - last]).unwrap();
+    let verified = || place.says(&["checkpoint", "verify", "state"]).with_code(0);
+    cut(0);
+    assert_eq!(verified().stderr, "");
+    for last in [1, 20] {
+        cut(last);
+        let told = verified();
+        assert!(told.stderr.contains("commit.log.copy` is missing or damaged"), "{}", told.stderr);
+        assert!(told.stdout.contains("good"), "{}", told.stdout);
+        let told = place.says(&["checkpoint", "verify", "state", "--json"]).with_code(0).stdout;
+        let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+        assert!(told["cut-short"].as_str().unwrap().ends_with("commit.log.copy"), "{told}");
+    }
+    ended(&mut place.run(&["--state", "state"])).with_code(0).saying(&["commit.log.copy"]);
+    assert_eq!(verified().stderr, "");
+}
+
 #[test]
 fn an_older_checkpoint_helps_when_the_last_one_is_damaged() {
     let place = killed();

@@ -103,6 +103,11 @@ pub(super) fn record_of(media: &dyn Media, job: &JobId) -> Result<Option<CommitR
     Ok(read(media)?.records.remove(job))
 }
 
+/// What a person finds the file by whose end is missing or damaged, which the next write makes good from the other one; none: both say the same.
+pub(super) fn cut_short(media: &dyn Media) -> Result<Option<String>, Error> {
+    Ok(read(media)?.cut_short.map(|part| media.name(part)))
+}
+
 /// One line.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

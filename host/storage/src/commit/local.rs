@@ -47,6 +47,15 @@ impl LocalCommitLog {
         Ok(Self { files: Files { log: path.to_owned(), copy: beside(".copy"), lock: beside(".lock") } })
     }
 
+    /// The file whose end is missing or damaged, as after a process that died while it wrote; the next write makes it good from the other one. None: both
+    /// say the same.
+    ///
+    /// # Errors
+    /// As [`CommitLog::read`].
+    pub async fn cut_short(&self) -> Result<Option<String>, Error> {
+        self.alone(|files| lines::cut_short(files)).await
+    }
+
     /// File work, alone of all processes.
     async fn alone<T: Send + 'static>(&self, work: impl FnOnce(&mut Files) -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
         let mut files = self.files.clone();
