@@ -93,7 +93,9 @@ pub enum Error {
         reason: String,
     },
     /// A snapshot of a newer version of Millstream.
-    #[error("the snapshot has format {format}, but this version of Millstream reads formats up to {newest}")]
+    #[error(
+        "the snapshot has format {format}, but this version of Millstream reads formats up to {newest}: use the version that wrote it, or a later one"
+    )]
     NewerFormat {
         /// The format of the snapshot.
         format: u32,

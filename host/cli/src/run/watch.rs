@@ -2,7 +2,7 @@
 //!
 //! An ephemeral job is told to cancel or to drain. A durable one is stopped so that the next run goes on from there: [`super::stop`].
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use millstream_engine::{
     clock::{Clock, SystemClock},
@@ -119,7 +119,7 @@ impl Watch {
                 }
                 Ok(Exit::Done)
             }
-            JobOutcome::Failed(error) => Err(failure(job, error)),
+            JobOutcome::Failed(error) => Err(failure(job, error, arguments.state.as_deref())),
             JobOutcome::Stopped(last) => {
                 if arguments.json {
                     terminal::note(&serde_json::json!({ "job": job, "outcome": "stopped", "checkpoint": last }).to_string());
@@ -164,7 +164,8 @@ async fn next_request(stops: &mut Option<Stops>) -> Heard {
     }
 }
 
-fn failure(job: &str, error: &JobError) -> Failure {
+/// `directory`: where it keeps its checkpoints.
+fn failure(job: &str, error: &JobError, directory: Option<&Path>) -> Failure {
     let place = match (&error.operator, error.subtask) {
         (Some(operator), Some(subtask)) => format!(" in `{operator}` (subtask {})", subtask.0),
         (Some(operator), None) => format!(" in `{operator}`"),
@@ -175,7 +176,17 @@ fn failure(job: &str, error: &JobError) -> Failure {
     let mut failure = if is_upgrade {
         Failure::new(Exit::Invalid, format!("job `{job}` cannot go on{place} from what is kept")).fix(UNREADABLE_FIX)
     } else {
-        Failure::new(Exit::Failed, format!("job `{job}` failed{place}"))
+        let failure = Failure::new(Exit::Failed, format!("job `{job}` failed{place}"));
+        let fix = |directory: &Path| {
+            format!(
+                "mend the cause and run the same command again: the job goes on from its last checkpoint; `millstream checkpoint list {}` shows older ones",
+                directory.display()
+            )
+        };
+        match directory {
+            Some(directory) => failure.fix(fix(directory)),
+            None => failure,
+        }
     };
     failure.told.problems[0].causes = error.causes.clone();
     failure

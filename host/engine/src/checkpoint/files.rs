@@ -79,7 +79,9 @@ pub enum Error {
         reason: String,
     },
     /// The manifest was written by a newer version of Millstream.
-    #[error("{path} has format {format}, but this version of Millstream reads formats up to {newest}")]
+    #[error(
+        "{path} has format {format}, but this version of Millstream reads formats up to {newest}: use the version that wrote it, or a later one"
+    )]
     NewerFormat {
         /// The manifest.
         path: String,

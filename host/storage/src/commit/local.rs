@@ -3,8 +3,8 @@
 //! Claims write both files anew (by rename), most commits add a line. A third file is the lock that processes take turns by.
 
 use std::{
-    fs::{self, OpenOptions},
-    io::Write,
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
@@ -53,17 +53,31 @@ impl LocalCommitLog {
     /// # Errors
     /// As [`CommitLog::read`].
     pub async fn cut_short(&self) -> Result<Option<String>, Error> {
-        self.alone(|files| lines::cut_short(files)).await
+        self.beside_readers(|files| lines::cut_short(files)).await
     }
 
     /// File work, alone of all processes.
     async fn alone<T: Send + 'static>(&self, work: impl FnOnce(&mut Files) -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
         let mut files = self.files.clone();
         let locked = move || {
-            let failed = |source| Error::local("locking", files.lock.display().to_string(), source);
-            let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&files.lock).map_err(failed)?;
-            lock.lock().map_err(failed)?;
+            let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&files.lock);
+            let _lock = lock.and_then(|lock| lock.lock().map(|()| lock)).map_err(|source| files.not_locked(source))?;
             work(&mut files)
+        };
+        tokio::task::spawn_blocking(locked).await.expect("file work does not panic")
+    }
+
+    /// Reading, while nobody writes. The directory need not be writable: what cannot be locked for that reason is not written either.
+    async fn beside_readers<T: Send + 'static>(&self, work: impl FnOnce(&Files) -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+        let files = self.files.clone();
+        let locked = move || {
+            let made = |_| OpenOptions::new().create(true).truncate(false).write(true).open(&files.lock);
+            let _lock = match File::open(&files.lock).or_else(made) {
+                Ok(lock) => Some(lock.lock_shared().map(|()| lock).map_err(|source| files.not_locked(source))?),
+                Err(error) if matches!(error.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied) => None,
+                Err(source) => return Err(files.not_locked(source)),
+            };
+            work(&files)
         };
         tokio::task::spawn_blocking(locked).await.expect("file work does not panic")
     }
@@ -88,11 +102,15 @@ impl CommitLog for LocalCommitLog {
 
     async fn read(&self, job: &JobId) -> Result<Option<CommitRecord>, Error> {
         let job = job.clone();
-        self.alone(move |files| lines::record_of(files, &job)).await
+        self.beside_readers(move |files| lines::record_of(files, &job)).await
     }
 }
 
 impl Files {
+    fn not_locked(&self, source: io::Error) -> Error {
+        Error::local("locking", self.lock.display().to_string(), source)
+    }
+
     fn path(&self, part: Part) -> &Path {
         match part {
             Part::Log => &self.log,
@@ -105,7 +123,7 @@ impl Media for Files {
     fn read(&self, part: Part) -> Result<Option<Vec<u8>>, Error> {
         match fs::read(self.path(part)) {
             Ok(content) => Ok(Some(content)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(Error::local("reading", self.name(part), source)),
         }
     }

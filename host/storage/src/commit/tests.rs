@@ -212,6 +212,42 @@ async fn a_file_that_is_gone_is_damage() {
 }
 
 #[tokio::test]
+async fn an_end_that_is_missing_or_damaged_is_told_until_the_next_claim() {
+    let bench = bench();
+    let held = bench.claim().await;
+    bench.commit(&held, 1).await.expect("held");
+    assert_eq!(bench.log.cut_short().await.expect("readable"), None);
+    for (name, whole) in ["commit.log", "commit.log.copy"].map(|name| (name, fs::read(bench.file(name)).expect("there"))) {
+        // Of the log a whole line that is gone is damage, since the copy has it.
+        let ends = if name == "commit.log" {
+            vec![[&whole[..], b"ab"].concat()]
+        } else {
+            vec![whole[..whole.len() - 1].to_vec(), [&whole[..whole.len() - 9], b"12345678\n"].concat()]
+        };
+        for end in ends {
+            fs::write(bench.file(name), end).expect("writable");
+            assert!(bench.log.cut_short().await.expect("readable").expect("told").ends_with(name));
+        }
+        fs::write(bench.file(name), whole).expect("writable");
+    }
+    let copy = fs::read(bench.file("commit.log.copy")).expect("there");
+    fs::write(bench.file("commit.log.copy"), &copy[..copy.len() - 1]).expect("writable");
+    bench.claim().await;
+    assert_eq!(bench.log.cut_short().await.expect("readable"), None);
+}
+
+/// Tools that look at a directory wait for who writes, and not for each other.
+#[tokio::test]
+async fn those_who_read_do_not_wait_for_each_other() {
+    let bench = bench();
+    let held = bench.claim().await;
+    let reading = fs::File::open(bench.file("commit.log.lock")).expect("there");
+    reading.lock_shared().expect("nobody writes");
+    assert_eq!(bench.read().await.expect("readable").expect("claimed").incarnation, held.incarnation);
+    assert_eq!(bench.log.cut_short().await.expect("readable"), None);
+}
+
+#[tokio::test]
 async fn a_newer_format_is_refused_by_name() {
     let bench = bench();
     fs::write(bench.file("commit.log"), "millstream-commit-log 7\n{}\n").expect("writable");

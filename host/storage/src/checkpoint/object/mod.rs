@@ -138,8 +138,9 @@ fn is_missing_bucket(error: &object_store::Error) -> bool {
 /// What S3 and Azure say with 403 when it is not rights that are missing.
 const WRONG_CREDENTIALS: &[&str] =
     &["expired", "invalidaccesskeyid", "invalidtoken", "signaturedoesnotmatch", "authenticationfailed", "authorizationfailure"];
-/// Credentials that come from the machine or a token service fail while they are fetched.
-const NO_CREDENTIALS: &[&str] = &["credential", "metadata", "token request", "assumerole"];
+/// Credentials that come from the machine or a token service fail while they are fetched. The addresses are those where clouds hand them to a machine or a
+/// container: nothing else is asked for there.
+const NO_CREDENTIALS: &[&str] = &["credential", "metadata", "token request", "assumerole", "//169.254.169.254/", "//169.254.170."];
 
 /// What an error of the object store means. Of a list and of parts it hands on the status as text only, in a generic error.
 fn classify(what: &'static str, path: &str, advice: Advice, error: object_store::Error) -> Error {
@@ -270,4 +271,29 @@ fn whole(path: &str, bytes: u64, read: u64) -> Result<(), Error> {
     }
     let source = format!("{read} bytes of {bytes} came");
     Err(Error::Unreachable { what: "reading", path: path.to_owned(), source: source.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is said of a machine that has no credentials and asks for them where none are handed out.
+    #[test]
+    fn a_machine_that_is_given_no_credentials_is_told_that_they_are_missing() {
+        let advice = Advice { credentials: "set them", access: "allow it" };
+        let classified = |text: &str| {
+            let error = object_store::Error::Generic { store: "S3", source: text.to_owned().into() };
+            classify("listing", "job", advice, error)
+        };
+        let asked = "Error performing PUT http://169.254.169.254/latest/api/token in 3.1ms";
+        for text in [
+            format!("{asked} - HTTP error: error sending request"),
+            format!("{asked} - Server returned non-2xx status code: 403 Forbidden"),
+        ] {
+            assert!(matches!(classified(&text), Error::Credentials { advice: "set them", .. }), "{text}");
+        }
+        let elsewhere = "Error performing list request: Error performing GET http://127.0.0.1:1/bucket in 3.8s";
+        assert!(matches!(classified(elsewhere), Error::Unreachable { .. }));
+        assert!(matches!(classified(&format!("{elsewhere} - Server returned non-2xx status code: 403 Forbidden")), Error::Denied { .. }));
+    }
 }
