@@ -4,6 +4,8 @@
 //! straight, at other parallelisms, with every component swapped for another version in the middle, and with each on trial beside itself; the rows must be the same each time,
 //! compared as multisets.
 
+#![expect(clippy::print_stdout, reason = "figures are read by people")]
+
 mod gate;
 mod run;
 mod swaps;
