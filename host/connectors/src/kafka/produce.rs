@@ -50,12 +50,13 @@ impl Writer {
         let base = base.to_owned();
         let topic = settings.topic.as_slice().first().cloned().unwrap_or_default();
         let opened = topic.clone();
+        let of_producer = clock.clone();
         let producer = blocking(move || {
             let connection = settings.connection();
             topics::partitions_of(Admin::new(&connection, &base)?.client(), &opened, Unknown::IsMistake)?;
             let mut config = connection.client(&base).map_err(OperatorError::user)?;
             settings.tune(&mut config);
-            Producer::new(&config)
+            Producer::new(&config, of_producer)
         });
         Ok(Self { topic, producer: producer.await?, deliveries: Arc::new(Deliveries::of_named_partitions(true)), clock })
     }
@@ -76,7 +77,7 @@ impl Writer {
             self.deliveries.check()?;
             match self.producer.send(&outgoing, headers(record), &self.deliveries) {
                 Ok(()) => return Ok(()),
-                Err(Refused::Failed(error)) => return Err(error),
+                Err(Refused::Failed) => return self.deliveries.check(),
                 Err(Refused::Full) => self.clock.sleep(FULL_WAIT_MS).await,
             }
         }

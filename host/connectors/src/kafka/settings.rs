@@ -7,7 +7,7 @@ use rdkafka::ClientConfig;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
-use super::{connection::Connection, registry::Registry};
+use super::{connection::Connection, producer::QUEUE_KIB, registry::Registry};
 use crate::{
     formats::ndjson::Nulls,
     settings::{AsciiCharacter, OneOrMany, Period, problem},
@@ -434,13 +434,13 @@ pub struct SinkSettings {
     /// How records are compressed. Default: lz4.
     #[serde(default)]
     pub compression: Codec,
-    /// How long records wait for others to be sent with, up to 10s. Default: 5ms.
+    /// How long records wait for others to be sent with, up to 10s; besides, they wait for those before to be acknowledged. Default: 1ms.
     #[serde(default = "default_linger")]
     pub linger: Period,
     /// Bytes that are sent together, 1 KiB to 100 MiB. Default: 1 MiB.
     #[serde(default = "default_batch_bytes")]
     pub batch_bytes: u64,
-    /// Bytes that may wait to be sent, 1 MiB to 1 GiB; the stream waits when there are more. Default: 64 MiB.
+    /// Bytes that may wait to be sent, 1 MiB to 1 GiB; the stream waits when there are more. As many may be on their way. Default: 64 MiB.
     #[serde(default = "default_queue_bytes")]
     pub queue_bytes: u64,
     /// The largest record, 1 KiB to 100 MiB. Default: 1 MiB.
@@ -463,7 +463,7 @@ pub struct SinkSettings {
 }
 
 fn default_linger() -> Period {
-    Period::ms(5)
+    Period::ms(1)
 }
 
 fn default_batch_bytes() -> u64 {
@@ -552,7 +552,7 @@ impl SinkSettings {
             .set("partitioner", partitioner)
             .set("linger.ms", self.linger.as_ms().to_string())
             .set("batch.size", self.batch_bytes.to_string())
-            .set("queue.buffering.max.kbytes", (self.queue_bytes >> 10).to_string())
+            .set(QUEUE_KIB, (self.queue_bytes >> 10).to_string())
             .set("queue.buffering.max.messages", "1000000")
             .set("message.max.bytes", self.message_bytes_max.to_string())
             .set("message.timeout.ms", self.delivery_timeout.as_ms().to_string());

@@ -30,7 +30,7 @@ use self::encode::Layout;
 use super::{
     Machine,
     client::blocking,
-    producer::{Deliveries, Producer, Refused},
+    producer::{Deliveries, Producer},
     registry::{self, ValueSchema},
     settings::{Changes, Delivery, SinkSettings, ValueFormat},
     topics::{self, Admin, Unknown, is_topic_name},
@@ -40,9 +40,6 @@ use crate::{
     settings::{problem, read},
     value_schema::{avro_schema, protobuf_schema},
 };
-
-/// How long a writer waits before it tries again to put a record into a queue that was full.
-const FULL_WAIT_MS: i64 = 2;
 
 /// The setting of brokers that says how long a transaction may stay open, in ms.
 const TRANSACTION_LIMIT: &str = "transaction.max.timeout.ms";
@@ -141,7 +138,7 @@ impl Records {
             blocking(move || {
                 let mut config = shared.settings.connection().client(&shared.base).map_err(OperatorError::user)?;
                 shared.settings.tune(&mut config);
-                Producer::new(&config).map(Arc::new)
+                Producer::new(&config, shared.clock.clone()).map(Arc::new)
             })
         });
         made.await.cloned()
@@ -280,16 +277,7 @@ impl SinkWriter for Writer {
             .layout
             .encode(batch, self.ids.as_deref())
             .map_err(|problem| OperatorError::user(format!("rows cannot be written: {problem}")))?;
-        for row in 0..encoded.len() {
-            loop {
-                match producer.send(&encoded.record(row), encoded.headers(row), &self.deliveries) {
-                    Ok(()) => break,
-                    Err(Refused::Failed(error)) => return Err(error),
-                    Err(Refused::Full) => self.shared.clock.sleep(FULL_WAIT_MS).await,
-                }
-                self.deliveries.check()?;
-            }
-        }
+        producer.hand_over(Box::new(encoded), &self.deliveries).await;
         Ok(())
     }
 

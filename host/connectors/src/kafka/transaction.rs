@@ -43,7 +43,7 @@ use super::{
     client::{blocking, failed},
     commit_topic::{CommitTopic, PARTITION, default_name},
     lost_ends::{Partition, Places},
-    producer::{Deliveries, Outgoing, Producer, Refused},
+    producer::{Deliveries, Outgoing, Producer, QUEUE_KIB, Refused},
     settings::SinkSettings,
 };
 
@@ -133,7 +133,7 @@ impl Transaction {
             "partitioner",
             "linger.ms",
             "batch.size",
-            "queue.buffering.max.kbytes",
+            QUEUE_KIB,
             "queue.buffering.max.messages",
             "message.timeout.ms",
             "transaction.timeout.ms",
@@ -203,7 +203,7 @@ impl EngineTransaction for Transaction {
         topic.ensure(self.replication, self.clock.as_ref()).await?;
         self.check_alone(&topic).await?;
         let ids = ["a", "b"].map(|side| format!("millstream.{}.{lineage}.{side}", self.job));
-        let sides = ids.map(|id| Arc::new(Side::new(id, &self.config, self.timeout)));
+        let sides = ids.map(|id| Arc::new(Side::new(id, &self.config, self.timeout, self.clock.clone())));
         for side in &sides {
             side.initialise(&topic).await?;
         }
@@ -378,7 +378,7 @@ async fn deliver(producer: &Producer, records: &[Outgoing<'_>], clock: &dyn Cloc
         while let Err(refused) = producer.send(record, None, &deliveries) {
             match refused {
                 Refused::Full => clock.sleep(1).await,
-                Refused::Failed(error) => return Err(error),
+                Refused::Failed => return deliveries.check(),
             }
         }
     }
@@ -439,6 +439,7 @@ struct Side {
     id: String,
     config: ClientConfig,
     timeout: Duration,
+    clock: Arc<dyn Clock>,
     held: Mutex<Held>,
 }
 
@@ -450,10 +451,10 @@ struct Held {
 }
 
 impl Side {
-    fn new(id: String, config: &ClientConfig, timeout: Duration) -> Self {
+    fn new(id: String, config: &ClientConfig, timeout: Duration, clock: Arc<dyn Clock>) -> Self {
         let mut config = config.clone();
         config.set("transactional.id", &id);
-        Self { id, config, timeout, held: Mutex::default() }
+        Self { id, config, timeout, clock, held: Mutex::default() }
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
@@ -465,7 +466,7 @@ impl Side {
         self.held().producer = None;
         let side = self.clone();
         let made = blocking(move || {
-            let producer = Producer::new(&side.config)?;
+            let producer = Producer::new(&side.config, side.clock.clone())?;
             let what = || format!("transactional id {} cannot be initialised", side.id);
             match producer.transactions().init_transactions(INITIALISING) {
                 Ok(()) => Ok(producer),

@@ -1,6 +1,6 @@
 //! From rows to records: value, key, headers, timestamp, partition and topic of each.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use arrow_array::{Array as _, ArrayRef, BinaryArray, Int32Array, RecordBatch, TimestampMillisecondArray, cast::AsArray as _};
 use arrow_schema::{DataType, Schema, TimeUnit};
@@ -11,7 +11,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use crate::{
     formats::{avro, csv, debezium, ndjson, protobuf},
     kafka::{
-        producer::Outgoing,
+        producer::{Outgoing, Records},
         registry::{self, ValueSchema},
         settings::{Changes, SinkSettings, ValueFormat},
         sink::{
@@ -40,8 +40,8 @@ pub(super) struct Layout {
     timestamp: Option<usize>,
     partition: Option<usize>,
     topic: Option<usize>,
-    headers: Vec<(String, usize)>,
-    topics: Vec<String>,
+    headers: Vec<(Arc<str>, usize)>,
+    topics: Arc<[String]>,
     changes: Changes,
 }
 
@@ -57,11 +57,11 @@ impl Layout {
         let timestamp = optional("timestamp", &settings.timestamp, is_timestamp, "a timestamp");
         let partition = optional("partition", &settings.partition, DataType::is_integer, "an integer");
         let topic = optional("topic-column", &settings.topic_column, is_text, "text");
-        let headers: Vec<(String, usize)> = settings
+        let headers: Vec<(Arc<str>, usize)> = settings
             .headers
             .iter()
             .filter_map(|(header, name)| {
-                Some((header.clone(), found(column(schema, &format!("headers.{header}"), name, is_bytes, "text or bytes"))?))
+                Some((header.as_str().into(), found(column(schema, &format!("headers.{header}"), name, is_bytes, "text or bytes"))?))
             })
             .collect();
         let key = settings.key.as_ref().and_then(|key| Key::new(key, schema).map_err(|wrong| problems.push(wrong)).ok());
@@ -75,7 +75,7 @@ impl Layout {
         };
         match values {
             Ok(values) if problems.is_empty() => {
-                let (topics, changes) = (settings.topic.as_slice().to_vec(), settings.changes);
+                let (topics, changes) = (settings.topic.as_slice().into(), settings.changes);
                 Ok(Self { values, value_columns, key, timestamp, partition, topic, headers, topics, changes })
             }
             Ok(_) => Err(problems),
@@ -99,7 +99,7 @@ impl Layout {
     ///
     /// # Errors
     /// A row cannot be written, or names a topic that is not allowed; a clause.
-    pub(super) fn encode(&self, batch: &Batch, ids: Option<&[u32]>) -> Result<Encoded<'_>, String> {
+    pub(super) fn encode(&self, batch: &Batch, ids: Option<&[u32]>) -> Result<Encoded, String> {
         let Changed { batch, gone, envelopes } = self.changed(batch)?;
         let batch = &batch;
         let rows = batch.columns();
@@ -110,7 +110,7 @@ impl Layout {
             Values::Whole => bytes_of(Some(self.value_columns[0]))?,
             Values::Json(_) | Values::Csv(_) | Values::Avro(_) | Values::Protobuf(_) => None,
         };
-        let headers = self.headers.iter().map(|(name, column)| Ok((name.as_str(), bytes_of(Some(*column))?.expect("it was asked for"))));
+        let headers = self.headers.iter().map(|(name, column)| Ok((name.clone(), bytes_of(Some(*column))?.expect("it was asked for"))));
         let timestamps = cast(self.timestamp, &DataType::Timestamp(TimeUnit::Millisecond, None))?;
         let mut encoded = Encoded {
             rows: rows.num_rows(),
@@ -124,7 +124,7 @@ impl Layout {
             partitions: cast(self.partition, &DataType::Int32)?.map(|array| array.as_primitive().clone()),
             topics: bytes_of(self.topic)?,
             headers: headers.collect::<Result<_, String>>()?,
-            allowed: &self.topics,
+            allowed: self.topics.clone(),
             gone,
         };
         let topics = (0..encoded.rows).map(|row| encoded.topic(row)).collect::<Result<Vec<_>, _>>()?;
@@ -309,7 +309,7 @@ pub(super) fn cast(column: &ArrayRef, to: &DataType) -> Result<ArrayRef, String>
 }
 
 /// Records, row by row.
-pub(super) struct Encoded<'a> {
+pub(super) struct Encoded {
     rows: usize,
     bytes: Vec<u8>,
     /// Where each value ends, behind its line end if it has one.
@@ -321,20 +321,23 @@ pub(super) struct Encoded<'a> {
     event_times: Option<Vec<i64>>,
     partitions: Option<Int32Array>,
     topics: Option<BinaryArray>,
-    headers: Vec<(&'a str, BinaryArray)>,
-    allowed: &'a [String],
+    headers: Vec<(Arc<str>, BinaryArray)>,
+    allowed: Arc<[String]>,
     /// Whether each row is gone; none: none is.
     gone: Option<Vec<bool>>,
 }
 
-impl Encoded<'_> {
-    /// Number of records.
-    pub(super) fn len(&self) -> usize {
+impl Records for Encoded {
+    fn len(&self) -> usize {
         self.rows
     }
 
-    /// The record of a row.
-    pub(super) fn record(&self, row: usize) -> Outgoing<'_> {
+    fn bytes(&self) -> usize {
+        let arrays = [&self.whole, &self.keys, &self.topics].into_iter().flatten().chain(self.headers.iter().map(|(_, column)| column));
+        self.bytes.len() + arrays.map(bytes_in).sum::<usize>()
+    }
+
+    fn record(&self, row: usize) -> Outgoing<'_> {
         Outgoing {
             topic: &self.allowed[self.topic(row).expect("all were looked at")],
             partition: self.partitions.as_ref().filter(|column| column.is_valid(row)).map(|column| column.value(row)),
@@ -344,18 +347,19 @@ impl Encoded<'_> {
         }
     }
 
-    /// The headers of a row; none: it has none.
-    pub(super) fn headers(&self, row: usize) -> Option<OwnedHeaders> {
+    fn headers(&self, row: usize) -> Option<OwnedHeaders> {
         if self.headers.is_empty() {
             return None;
         }
         let headers = OwnedHeaders::new_with_capacity(self.headers.len());
-        let add = |headers: OwnedHeaders, (name, column): &(&str, BinaryArray)| {
+        let add = |headers: OwnedHeaders, (name, column): &(Arc<str>, BinaryArray)| {
             headers.insert(Header { key: name, value: bytes_at(Some(column), row) })
         };
         Some(self.headers.iter().fold(headers, add))
     }
+}
 
+impl Encoded {
     fn value(&self, row: usize) -> Option<&[u8]> {
         if self.gone.as_ref().is_some_and(|gone| gone[row]) {
             return None;
@@ -383,6 +387,11 @@ impl Encoded<'_> {
         let found = self.allowed.iter().position(|allowed| **allowed == *named);
         found.ok_or_else(|| format!("row {row} names the topic {named}, which `topic` does not allow"))
     }
+}
+
+fn bytes_in(column: &BinaryArray) -> usize {
+    let offsets = column.value_offsets();
+    (offsets[column.len()] - offsets[0]).unsigned_abs() as usize
 }
 
 fn bytes_at(column: Option<&BinaryArray>, row: usize) -> Option<&[u8]> {

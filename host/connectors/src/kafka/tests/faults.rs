@@ -25,7 +25,7 @@ use tempfile::TempDir;
 
 use super::{
     Cluster,
-    sink::{Job, checkpoint, request, rows},
+    sink::{Job, checkpoint, context, request, rows},
 };
 use crate::kafka::{settings::SinkSettings, transaction};
 
@@ -84,6 +84,26 @@ fn delayed(proxy: &Proxy, kind: Kind, fate: Fate) -> tokio::sync::oneshot::Recei
         None => Fate::Passes,
     });
     told
+}
+
+/// The library asks without a pause whether more of a partition may be sent while a request is under way (see `producer.rs`), so it must have no more.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_wait_for_a_slow_broker_take_no_cpu_time() {
+    let behind = Behind::start();
+    let topic = behind.cluster.create("out", 1, &[]).await;
+    let sink = behind.cluster.sink(&json!(topic), json!({ "delivery": "at-least-once" })).expect("settings");
+    let mut writer = sink.writer(context(0, None)).await.expect("a writer");
+    let told = delayed(&behind.proxy, Kind::Produce, Fate::AnsweredLate(FENCED));
+    writer.write(&rows(0..1, &topic)).await.expect("written");
+    told.await.expect("it is sent");
+    let before = cpu_time::ProcessTime::now();
+    for id in 1..100 {
+        writer.write(&rows(id..id + 1, &topic)).await.expect("written");
+    }
+    writer.on_barrier(CheckpointId(1)).await.expect("acknowledged");
+    let took = before.elapsed();
+    assert!(took < FENCED / 4, "{took:?} of CPU time while {FENCED:?} passed");
+    assert_eq!(behind.cluster.ids(&topic), (0..100).collect::<Vec<_>>());
 }
 
 /// R3: the record is read when nobody else can write it any more, and not before: what an older process commits until then counts.
