@@ -34,6 +34,8 @@ const LOOKS_MAX: u32 = 1_000;
 /// How much the library's queue takes, in KiB: as much may wait to be handed over.
 pub(super) const QUEUE_KIB: &str = "queue.buffering.max.kbytes";
 const QUEUE_KIB_DEFAULT: u32 = 64 * 1024;
+/// How many batches may wait to be handed over.
+const WAITING_MAX: usize = 1_024;
 /// How long to wait before a record is tried again that found the library's queue full, in ms.
 const FULL_WAIT_MS: i64 = 2;
 
@@ -228,7 +230,7 @@ pub enum Refused {
 /// A producer. When it goes, what it has not sent yet is dropped.
 pub struct Producer {
     library: Arc<Library>,
-    waiting: mpsc::UnboundedSender<Waiting>,
+    waiting: mpsc::Sender<Waiting>,
     /// Of what may wait, in KiB.
     room: Arc<Semaphore>,
     room_kib: u32,
@@ -253,7 +255,7 @@ impl Producer {
         let inner = config.create_with_context(Acknowledging::default());
         let inner = inner.map_err(|error: KafkaError| failed("the producer cannot be made", &error, None))?;
         let library = Arc::new(Library { inner: Some(inner) });
-        let (waiting, queue) = mpsc::unbounded_channel();
+        let (waiting, queue) = mpsc::channel(WAITING_MAX);
         let handing_over = tokio::spawn(hand_over(library.clone(), queue, clock)).abort_handle();
         let room_kib = config.get(QUEUE_KIB).and_then(|kib| kib.parse().ok()).unwrap_or(QUEUE_KIB_DEFAULT);
         Ok(Self { library, waiting, room: Arc::new(Semaphore::new(room_kib as usize)), room_kib, handing_over })
@@ -271,7 +273,7 @@ impl Producer {
         deliveries.wait(records.len());
         let waiting = Waiting { records, sent: 0, deliveries: deliveries.clone(), _room: room };
         // If nobody takes them any more, since the runtime ends, they fail as they are dropped.
-        self.waiting.send(waiting).ok();
+        self.waiting.send(waiting).await.ok();
     }
 
     /// Puts a record into the library's queue of those to be sent, beside those that wait to be handed over; never waits.
@@ -313,7 +315,7 @@ impl Drop for Producer {
 }
 
 /// Hands over what waits, each time all of it, when the library has nothing any more.
-async fn hand_over(library: Arc<Library>, mut queue: mpsc::UnboundedReceiver<Waiting>, clock: Arc<dyn Clock>) {
+async fn hand_over(library: Arc<Library>, mut queue: mpsc::Receiver<Waiting>, clock: Arc<dyn Clock>) {
     while let Some(first) = queue.recv().await {
         library.context().under_way.none().await;
         let mut all = vec![first];

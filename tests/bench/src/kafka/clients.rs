@@ -62,17 +62,29 @@ impl Cluster {
     ///
     /// # Errors
     /// It cannot be made.
-    pub fn producer(&self, linger_ms: u32) -> anyhow::Result<ThreadedProducer<DefaultProducerContext>> {
+    pub fn producer(&self) -> anyhow::Result<ThreadedProducer<DefaultProducerContext>> {
+        let mut config = self.producing();
+        config.set("enable.idempotence", "true").set("partitioner", "murmur2_random").set("linger.ms", "5");
+        config.create().context("a producer")
+    }
+
+    /// The producer of the load, which stands for many elsewhere. Not idempotent: one that is polls without a pause while the broker is slow, and takes
+    /// a core of this machine from it.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn load(&self) -> anyhow::Result<ThreadedProducer<DefaultProducerContext>> {
+        self.producing().set("linger.ms", "1").create().context("a producer")
+    }
+
+    fn producing(&self) -> ClientConfig {
         let mut config = self.config();
         config
-            .set("enable.idempotence", "true")
             .set("compression.type", "lz4")
-            .set("partitioner", "murmur2_random")
-            .set("linger.ms", linger_ms.to_string())
             .set("batch.size", "1048576")
             .set("queue.buffering.max.kbytes", "65536")
             .set("queue.buffering.max.messages", "1000000");
-        config.create().context("a producer")
+        config
     }
 
     /// A consumer of a topic from its first record on, with the settings that a source has.
@@ -105,7 +117,7 @@ impl Cluster {
     /// # Errors
     /// They are not taken.
     pub fn fill(&self, topic: &str, records: u64, mut value: impl FnMut(u64, &mut Vec<u8>)) -> anyhow::Result<()> {
-        let (producer, mut bytes) = (self.producer(5)?, Vec::new());
+        let (producer, mut bytes) = (self.producer()?, Vec::new());
         for number in 0..records {
             bytes.clear();
             value(number, &mut bytes);
@@ -119,7 +131,7 @@ impl Cluster {
     /// # Errors
     /// It does not get to its end.
     pub fn copy(&self, from: &str, to: &str) -> anyhow::Result<u64> {
-        let (consumer, producer) = (self.consumer(from)?, self.producer(5)?);
+        let (consumer, producer) = (self.consumer(from)?, self.producer()?);
         let (mut ended, mut records) = (0, 0);
         while ended < PARTITIONS {
             match consumer.poll(LONG).context("there are more records")? {

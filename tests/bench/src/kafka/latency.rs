@@ -130,7 +130,7 @@ async fn observed(guests: &Guests, cluster: &Cluster, operator: &str, is_exact: 
 /// The latencies at a pace where a loop of consumer and producer stands in the place of the job.
 async fn bare(cluster: &Cluster, pace: u64) -> anyhow::Result<Vec<u64>> {
     let (from, to) = (cluster.topic("in"), cluster.topic("out"));
-    let (consumer, producer) = (cluster.consumer(&from)?, cluster.producer(5)?);
+    let (consumer, producer) = (cluster.consumer(&from)?, cluster.producer()?);
     let clients = Clients::start(cluster, &from, &to, Some(pace))?;
     let shared = clients.shared.clone();
     let copying = thread::spawn(move || -> anyhow::Result<()> {
@@ -204,7 +204,7 @@ impl Clients {
             is_measured: AtomicBool::new(false),
             is_over: AtomicBool::new(false),
         });
-        let (producer, topic, of_producer) = (cluster.producer(1)?, from.to_owned(), shared.clone());
+        let (producer, topic, of_producer) = (cluster.load()?, from.to_owned(), shared.clone());
         let (consumer, of_consumer) = (cluster.consumer(to)?, shared.clone());
         let producer = thread::spawn(move || produce(&producer, &topic, &of_producer, pace));
         let consumer = thread::spawn(move || consume(&consumer, &of_consumer));

@@ -94,10 +94,11 @@ async fn rows_that_wait_for_a_slow_broker_take_no_cpu_time() {
     let sink = behind.cluster.sink(&json!(topic), json!({ "delivery": "at-least-once" })).expect("settings");
     let mut writer = sink.writer(context(0, None)).await.expect("a writer");
     let told = delayed(&behind.proxy, Kind::Produce, Fate::AnsweredLate(FENCED));
-    writer.write(&rows(0..1, &topic)).await.expect("written");
+    // More records than the library takes for requests that may be under way.
+    writer.write(&rows(0..10, &topic)).await.expect("written");
     told.await.expect("it is sent");
     let before = cpu_time::ProcessTime::now();
-    for id in 1..100 {
+    for id in 10..100 {
         writer.write(&rows(id..id + 1, &topic)).await.expect("written");
     }
     writer.on_barrier(CheckpointId(1)).await.expect("acknowledged");
