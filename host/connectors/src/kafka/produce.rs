@@ -7,13 +7,10 @@ use rdkafka::message::{self, OwnedHeaders};
 
 use super::{
     client::blocking,
-    producer::{Deliveries, Outgoing, Producer, Refused},
+    producer::{Deliveries, FULL_WAIT_MS, Outgoing, Producer, Refused},
     settings::SinkSettings,
     topics::{self, Admin, Unknown},
 };
-
-/// How long it waits before it tries again to put a record into a queue that was full.
-const FULL_WAIT_MS: i64 = 2;
 
 /// A header: its name, and its value.
 pub type Header = (String, Option<Vec<u8>>);

@@ -37,7 +37,7 @@ const QUEUE_KIB_DEFAULT: u32 = 64 * 1024;
 /// How many batches may wait to be handed over.
 const WAITING_MAX: usize = 1_024;
 /// How long to wait before a record is tried again that found the library's queue full, in ms.
-const FULL_WAIT_MS: i64 = 2;
+pub(super) const FULL_WAIT_MS: i64 = 2;
 
 /// The records of one writer that are not acknowledged yet, and whether one never will be.
 #[derive(Debug, Default)]
@@ -204,7 +204,7 @@ pub struct Outgoing<'a> {
 }
 
 /// Records that are handed over as one.
-pub trait Records: Send {
+pub trait OutgoingRecords: Send {
     /// How many.
     fn len(&self) -> usize;
 
@@ -239,7 +239,7 @@ pub struct Producer {
 
 /// What waits until everything before it is acknowledged.
 struct Waiting {
-    records: Box<dyn Records>,
+    records: Box<dyn OutgoingRecords>,
     /// How many of them the library has by now.
     sent: usize,
     deliveries: Arc<Deliveries>,
@@ -267,7 +267,7 @@ impl Producer {
     }
 
     /// Has these records sent, behind all that was handed over before; waits while too many do.
-    pub async fn hand_over(&self, records: Box<dyn Records>, deliveries: &Arc<Deliveries>) {
+    pub async fn hand_over(&self, records: Box<dyn OutgoingRecords>, deliveries: &Arc<Deliveries>) {
         let kib = u32::try_from(records.bytes() / 1024).unwrap_or(u32::MAX).clamp(1, self.room_kib);
         let room = self.room.clone().acquire_many_owned(kib).await.expect("it is never closed");
         deliveries.wait(records.len());
@@ -424,7 +424,7 @@ mod tests {
     /// Some records of the same value.
     struct Values(usize, Vec<u8>);
 
-    impl Records for Values {
+    impl OutgoingRecords for Values {
         fn len(&self) -> usize {
             self.0
         }

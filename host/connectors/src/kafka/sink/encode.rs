@@ -11,7 +11,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use crate::{
     formats::{avro, csv, debezium, ndjson, protobuf},
     kafka::{
-        producer::{Outgoing, Records},
+        producer::{Outgoing, OutgoingRecords},
         registry::{self, ValueSchema},
         settings::{Changes, SinkSettings, ValueFormat},
         sink::{
@@ -327,7 +327,7 @@ pub(super) struct Encoded {
     gone: Option<Vec<bool>>,
 }
 
-impl Records for Encoded {
+impl OutgoingRecords for Encoded {
     fn len(&self) -> usize {
         self.rows
     }
